@@ -1,0 +1,13 @@
+//! The agent of wificall: finds ePDGs, keeps the kernel's tables, reports.
+//!
+//! ARCHITECTURE.md at the root of the repository has the map of the modules.
+
+pub mod catalogue;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod control;
+pub mod discover;
+pub mod kernel;
+pub mod net;
+pub mod observe;
