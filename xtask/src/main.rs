@@ -1,7 +1,9 @@
 //! `cargo xtask`: what building and testing need beyond cargo. One file a task.
 
 mod apt;
+mod bpf;
 mod ebpf;
+mod prologue;
 #[path = "../../wificall-user/bpf/sources.rs"]
 mod sources;
 mod toolchain;
@@ -16,11 +18,14 @@ use clap::Parser;
 enum Task {
     /// Build the BPF object that the agent embeds, or check the committed one
     Ebpf(ebpf::Args),
+    /// Check that no TC program of the object writes the packet directly
+    Prologue(prologue::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Ebpf(args) => ebpf::ebpf(&args),
+        Task::Prologue(args) => prologue::prologue(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
