@@ -1,2 +1,37 @@
-//! x
-fn main(){}
+//! `cargo xtask`: what building and testing need beyond cargo. One file a task.
+
+mod apt;
+mod bpf;
+mod ebpf;
+mod prologue;
+#[path = "../../wificall-user/bpf/sources.rs"]
+mod sources;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Build the BPF object that the agent embeds, or check the committed one
+    Ebpf(ebpf::Args),
+    /// Check that no TC program of the object writes the packet directly
+    Prologue(prologue::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Task::parse() {
+        Task::Ebpf(args) => ebpf::ebpf(&args),
+        Task::Prologue(args) => prologue::prologue(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
