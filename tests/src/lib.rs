@@ -1,1 +1,5 @@
-//! x
+//! What the integration tests share.
+
+pub mod packet;
+pub mod programs;
+pub mod vectors;
