@@ -1,5 +1,8 @@
 //! The programs in the kernel, run by `BPF_PROG_TEST_RUN`.
 
+pub mod raw;
+pub mod verifier;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wificall_common::abi::Features;
 use wificall_tests::{
-    programs::{Kernel, pass},
+    programs::{Kernel, pass, verifier},
     vectors::{Contents, Host, Outcome, PROGRAMS, Program, Setup, Vector, contents, vectors},
 };
 
@@ -119,6 +120,41 @@ fn kernel(setup: &Setup, contents: &Contents) -> Kernel {
     let mut kernel = Kernel::load(setup).unwrap();
     kernel.fill(contents).unwrap();
     kernel
+}
+
+/// How much of its million instructions (`BPF_COMPLEXITY_LIMIT_INSNS`) the verifier needs, so that a change that blows it
+/// up is seen before an older kernel refuses it. What one feature needs is less than what all need.
+#[test]
+fn instruction_counts() {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let all = Setup {
+        features: Setup::DEFAULT.features | Features::HANDOVER,
+        pref64: Some(([0; 16], 96)),
+    };
+    let none = Setup {
+        features: 0,
+        pref64: None,
+    };
+    let (all, none) = (
+        verifier::efforts(&all).unwrap(),
+        verifier::efforts(&none).unwrap(),
+    );
+    assert_eq!(all.len(), PROGRAMS.len());
+    println!(
+        "Linux {}\n{:<14} {:>12} {:>12} {:>12}",
+        release.trim(),
+        "program",
+        "instructions",
+        "verified",
+        "features off"
+    );
+    for (full, bare) in all.iter().zip(&none) {
+        println!(
+            "{:<14} {:>12} {:>12} {:>12}",
+            full.program, full.instructions, full.verified, bare.verified
+        );
+        assert!(full.verified < 500_000, "{}: {}", full.program, full.line);
+    }
 }
 
 /// The list of programs here is the object's.
