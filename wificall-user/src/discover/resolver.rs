@@ -78,9 +78,27 @@ impl Resolver {
     ///
     /// If hickory refuses its options.
     pub fn new(settings: &Settings, stats: Arc<Stats>) -> Result<Self, NetError> {
+        let pacer = Arc::new(Pacer::new(settings.queries_per_second));
+        Self::with(settings, pacer, stats)
+    }
+
+    /// A resolver of other settings that counts where this one does. Until the last question of
+    /// this one is answered, both share one rate.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn reconfigured(&self, settings: &Settings) -> Result<Self, NetError> {
+        let pacer = self.connect.pacer.clone();
+        let resolver = Self::with(settings, pacer.clone(), self.stats.clone())?;
+        pacer.set_rate(settings.queries_per_second);
+        Ok(resolver)
+    }
+
+    fn with(settings: &Settings, pacer: Arc<Pacer>, stats: Arc<Stats>) -> Result<Self, NetError> {
         let connect = Connect {
             timeout: settings.timeout,
-            pacer: Arc::new(Pacer::new(settings.queries_per_second)),
+            pacer,
             stats: stats.clone(),
         };
         let upstreams = settings.upstreams.iter().map(|upstream| match *upstream {
