@@ -133,7 +133,7 @@ pub struct Resolve {
     /// Operators (262-01, 505-*), countries (NZ) or names; without any, all that is configured
     #[arg(value_name = "OPERATOR|COUNTRY|NAME")]
     pub targets: Vec<Target>,
-    /// The configuration: resolvers and filters [default: /etc/wificall/wificall.toml; if TARGETS are given, only if it exists]
+    /// The configuration, for resolvers and filters [default: /etc/wificall/wificall.toml, if it exists or nothing is named]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Print a JSON object instead
