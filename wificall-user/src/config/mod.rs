@@ -70,6 +70,19 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// The instance of this name in the default directories, as a file without `[agent]` but its name would have it.
+    /// `None` if no instance can have that name.
+    pub fn of_instance(name: &str) -> Option<Self> {
+        values::is_instance(name).then(|| Self {
+            instance: name.to_owned(),
+            bpffs: "/sys/fs/bpf".into(),
+            run_dir: "/run/wificall".into(),
+            state_dir: "/var/lib/wificall".into(),
+            listen: Some(([127, 0, 0, 1], 9817).into()),
+            resync: Duration::from_secs(30),
+        })
+    }
+
     /// The file whose lock says that an agent of this instance runs.
     pub fn lock_path(&self) -> PathBuf {
         self.run_dir.join(&self.instance).join("lock")

@@ -45,18 +45,14 @@ pub(super) fn config(root: Section) -> Config {
 }
 
 fn agent(section: Section) -> Agent {
-    let default = |path: &str| path.into();
+    let default = Agent::of_instance("default").expect("the default name is a valid one");
     let agent = Agent {
-        instance: section.value("instance", "default".to_owned(), values::instance),
-        bpffs: section.value("bpffs", default("/sys/fs/bpf"), values::path),
-        run_dir: section.value("run_dir", default("/run/wificall"), values::path),
-        state_dir: section.value("state_dir", default("/var/lib/wificall"), values::path),
-        listen: section.value(
-            "listen",
-            Some(([127, 0, 0, 1], 9817).into()),
-            values::listen,
-        ),
-        resync: duration(&section, "resync", 30 * SECOND, SECOND..=DAY),
+        instance: section.value("instance", default.instance, values::instance),
+        bpffs: section.value("bpffs", default.bpffs, values::path),
+        run_dir: section.value("run_dir", default.run_dir, values::path),
+        state_dir: section.value("state_dir", default.state_dir, values::path),
+        listen: section.value("listen", default.listen, values::listen),
+        resync: duration(&section, "resync", default.resync, SECOND..=DAY),
     };
     section.finish();
     agent

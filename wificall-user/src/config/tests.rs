@@ -645,7 +645,7 @@ country = "DE"
 prefix = "2001:db8:1::/48"
 
 [defaults]
-dscp = { mode = "if-default", up = "EF", down = { default = "EF", ike = "CS5", keepalive = "keep" } }
+dscp = { mode = "if-default", up = "EF", down = { default = "EF", ike = "CS5", esp_udp = 46, keepalive = "keep", esp = "EF" } }
 priority = "none"
 mark = "0x100/0xff00"
 
@@ -847,5 +847,34 @@ fn the_examples_are_right() {
         let parsed = load(&directory.join(name).with_extension("toml"))
             .unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(parsed.warnings.warnings, [], "{name}");
+    }
+}
+
+/// The keys of all tables of the value, without their paths.
+fn keys(value: &toml::Value) -> Vec<&str> {
+    match value {
+        toml::Value::Table(table) => table
+            .iter()
+            .flat_map(|(key, value)| [vec![key.as_str()], keys(value)].concat())
+            .collect(),
+        toml::Value::Array(array) => array.iter().flat_map(keys).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn the_documentation_has_every_key() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let documentation = std::fs::read_to_string(path).unwrap();
+    for key in keys(&toml::from_str(FULL).unwrap()) {
+        let documented = [
+            format!("\n| `{key}` |"),
+            format!("\n## [{key}]"),
+            format!("\n## [[{key}]]"),
+        ];
+        assert!(
+            documented.iter().any(|form| documentation.contains(form)),
+            "{key}"
+        );
     }
 }

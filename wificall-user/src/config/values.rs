@@ -158,33 +158,32 @@ pub(super) fn path(item: &Item) -> Result<PathBuf, Mismatch> {
     }
 }
 
+/// Whether an instance can have this name: 1 to 32 characters out of a-z, 0-9, _ and -.
+pub(super) fn is_instance(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+    (1..=32).contains(&name.len()) && name.chars().all(allowed)
+}
+
 /// Reads an instance's name.
 pub(super) fn instance(item: &Item) -> Result<String, Mismatch> {
     const EXPECTED: &str = "a name of 1 to 32 characters out of a-z, 0-9, _ and -";
-    named(item, 32, EXPECTED, |c| {
-        c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-')
-    })
+    let name = item.string(EXPECTED)?;
+    if is_instance(name) {
+        Ok(name.to_owned())
+    } else {
+        Err(Mismatch::expected(EXPECTED))
+    }
 }
 
 /// Reads a policy's name.
 pub(super) fn policy_name(item: &Item) -> Result<String, Mismatch> {
     const EXPECTED: &str = "a name of 1 to 64 characters out of a-z, A-Z, 0-9, _, - and .";
-    named(item, 64, EXPECTED, |c| {
-        c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
-    })
-}
-
-fn named(
-    item: &Item,
-    longest: usize,
-    expected: &str,
-    allowed: fn(char) -> bool,
-) -> Result<String, Mismatch> {
-    let name = item.string(expected)?;
-    if (1..=longest).contains(&name.len()) && name.chars().all(allowed) {
+    let name = item.string(EXPECTED)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if (1..=64).contains(&name.len()) && name.chars().all(allowed) {
         Ok(name.to_owned())
     } else {
-        Err(Mismatch::expected(expected))
+        Err(Mismatch::expected(EXPECTED))
     }
 }
 

@@ -365,3 +365,26 @@ fn resolv_conf_is_read_as_the_c_library_does() {
     );
     assert_eq!(servers(&"nameserver 192.0.2.1\n".repeat(5)).len(), 3);
 }
+
+#[tokio::test]
+async fn resolv_conf_is_read_again_when_it_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("resolv.conf");
+    let connect = resolver(vec![]).connect;
+    let mut system = SystemServers::new(&path);
+    let mut servers = |text: &str| {
+        fs::write(&path, text).unwrap();
+        system.update(&connect).unwrap();
+        system.servers.clone()
+    };
+    let first = servers("nameserver 192.0.2.1\n");
+    assert_eq!(first[0].upstream.to_string(), "192.0.2.1:53");
+    // Unchanged: the same connections.
+    let again = servers("nameserver 192.0.2.1\n");
+    assert!(Arc::ptr_eq(&first[0], &again[0]));
+    let other = servers("nameserver 192.0.2.2\n");
+    assert_eq!(other[0].upstream.to_string(), "192.0.2.2:53");
+    fs::remove_file(&path).unwrap();
+    system.update(&connect).unwrap();
+    assert_eq!(system.servers[0].upstream.to_string(), "127.0.0.1:53");
+}
