@@ -9,7 +9,9 @@ pub(super) fn start(ebpf: &mut Ebpf) {
     let logger = EbpfLogger::init(ebpf)
         .map_err(|error| error.to_string())
         .and_then(|logger| {
-            AsyncFd::register_with_interest(logger, Interest::READABLE).map_err(|error| error.to_string())
+            // SAFETY: the logger owns its descriptor, which stays the same and open for as long as it lives.
+            unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) }
+                .map_err(|error| error.to_string())
         });
     let mut logger = match logger {
         Ok(logger) => logger,
