@@ -241,7 +241,8 @@ impl Memory {
         known
     }
 
-    /// Forgets what has had its time, and returns the addresses that went.
+    /// Forgets what has had its time, and returns the addresses that went. The configured names
+    /// must have been [set](Self::set_targets) before, for of others time alone decides.
     ///
     /// A time in the future (the clock was wrong once) counts as just now: too long is harmless.
     pub fn expire(&mut self, now: SystemTime) -> Vec<IpAddr> {
@@ -251,7 +252,10 @@ impl Memory {
             addresses,
             ..
         } = self;
-        let over = |since: SystemTime| since.checked_add(*keep).is_some_and(|end| now >= end);
+        let over_at = |now: SystemTime, since: SystemTime| {
+            since.checked_add(*keep).is_some_and(|end| now >= end)
+        };
+        let over = |since| over_at(now, since);
         let mut gone = Vec::new();
         addresses.retain(|address, entry| {
             if entry.last_traffic.is_some_and(|at| !over(at)) {
@@ -268,7 +272,7 @@ impl Memory {
                     .filter(|state| state.configured())
                     .is_none_or(|state| {
                         let success = state.asked(family).last_success;
-                        success.is_some_and(|at| *last_answer + *keep <= at)
+                        success.is_some_and(|at| at > *last_answer && over_at(at, *last_answer))
                     });
                 !(over(*last_answer) && superseded)
             });

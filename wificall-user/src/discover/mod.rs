@@ -6,7 +6,7 @@
 //!                      store (state on disk) ◀── memory (addresses) ◀──┘
 //! ```
 //!
-//! [`run`](run::run) asks and reports; it decides nothing about addresses. Whoever holds the
+//! A [`Refresher`] asks and reports; it decides nothing about addresses. Whoever holds the
 //! [`Memory`] applies the [`Update`]s, each through a [`Filter`]. What decides (`schedule`,
 //! `filter`, `memory`) does no I/O and takes the time as an argument.
 //!
@@ -23,6 +23,8 @@ pub mod schedule;
 pub mod stats;
 pub mod store;
 pub mod target;
+#[cfg(test)]
+mod test_server;
 mod upstream;
 
 use std::fmt;

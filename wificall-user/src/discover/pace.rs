@@ -1,5 +1,6 @@
 //! A limit on the rate of queries.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -9,7 +10,8 @@ use tokio::time::{Instant, sleep_until};
 /// of the carriers should be spared.
 #[derive(Debug)]
 pub(super) struct Pacer {
-    interval: Duration,
+    /// In nanoseconds.
+    interval: AtomicU64,
     /// When the next slot is. The lock is held while waiting for it, so that two slots are never
     /// closer than the interval even if the timer wakes us late.
     next: Mutex<Option<Instant>>,
@@ -18,10 +20,18 @@ pub(super) struct Pacer {
 impl Pacer {
     /// `per_second` slots a second; 0 is taken as 1.
     pub(super) fn new(per_second: u32) -> Self {
-        Self {
-            interval: Duration::from_secs(1) / per_second.max(1),
+        let pacer = Self {
+            interval: AtomicU64::default(),
             next: Mutex::new(None),
-        }
+        };
+        pacer.set_rate(per_second);
+        pacer
+    }
+
+    /// Changes the rate, from the slot after the next on.
+    pub(super) fn set_rate(&self, per_second: u32) {
+        let interval = 1_000_000_000_u64.div_ceil(per_second.max(1).into());
+        self.interval.store(interval, Relaxed);
     }
 
     /// Waits for a slot. Who waits longest is next.
@@ -30,7 +40,8 @@ impl Pacer {
         if let Some(at) = *next {
             sleep_until(at).await;
         }
-        *next = Some(Instant::now() + self.interval);
+        let interval = Duration::from_nanos(self.interval.load(Relaxed));
+        *next = Some(Instant::now() + interval);
     }
 }
 
@@ -53,5 +64,10 @@ mod tests {
         assert!(start.elapsed() < Duration::from_millis(2));
         pacer.slot().await;
         assert!(start.elapsed() >= Duration::from_millis(50));
+        pacer.set_rate(1);
+        pacer.slot().await;
+        let start = Instant::now();
+        pacer.slot().await;
+        assert!(start.elapsed() >= Duration::from_secs(1));
     }
 }

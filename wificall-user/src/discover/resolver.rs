@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,8 +52,9 @@ enum UpstreamState {
 }
 
 /// The servers of `resolv.conf`, and its text when they were read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct SystemServers {
+    path: PathBuf,
     text: Vec<u8>,
     servers: Vec<Arc<Server>>,
 }
@@ -78,13 +80,33 @@ impl Resolver {
     ///
     /// If hickory refuses its options.
     pub fn new(settings: &Settings, stats: Arc<Stats>) -> Result<Self, NetError> {
+        let pacer = Arc::new(Pacer::new(settings.queries_per_second));
+        Self::with(settings, pacer, stats)
+    }
+
+    /// A resolver of other settings that counts where this one does. Until the last question of
+    /// this one is answered, both share one rate.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn reconfigured(&self, settings: &Settings) -> Result<Self, NetError> {
+        let pacer = self.connect.pacer.clone();
+        let resolver = Self::with(settings, pacer.clone(), self.stats.clone())?;
+        pacer.set_rate(settings.queries_per_second);
+        Ok(resolver)
+    }
+
+    fn with(settings: &Settings, pacer: Arc<Pacer>, stats: Arc<Stats>) -> Result<Self, NetError> {
         let connect = Connect {
             timeout: settings.timeout,
-            pacer: Arc::new(Pacer::new(settings.queries_per_second)),
+            pacer,
             stats: stats.clone(),
         };
         let upstreams = settings.upstreams.iter().map(|upstream| match *upstream {
-            Upstream::System => Ok(UpstreamState::System(Mutex::default())),
+            Upstream::System => Ok(UpstreamState::System(Mutex::new(SystemServers::new(
+                RESOLV_CONF,
+            )))),
             Upstream::Server { addr, transport } => {
                 let server = connect.server(addr, transport)?;
                 Ok(UpstreamState::Server(Arc::new(server)))
@@ -191,10 +213,18 @@ impl Resolver {
 }
 
 impl SystemServers {
+    fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            text: Vec::new(),
+            servers: Vec::new(),
+        }
+    }
+
     /// Reads `resolv.conf` anew: DHCP clients and VPNs rewrite it. A missing file means the
     /// defaults, as for the C library.
     fn update(&mut self, connect: &Connect) -> Result<(), Failure> {
-        let text = fs::read(RESOLV_CONF).unwrap_or_default();
+        let text = fs::read(&self.path).unwrap_or_default();
         if text == self.text && !self.servers.is_empty() {
             return Ok(());
         }
@@ -203,7 +233,7 @@ impl SystemServers {
             .map(|addr| connect.server(addr, Transport::Udp).map(Arc::new));
         self.servers = servers.collect::<Result<_, _>>().map_err(|error| Failure {
             kind: FailureKind::Other,
-            detail: format!("{RESOLV_CONF}: {error}"),
+            detail: format!("{}: {error}", self.path.display()),
         })?;
         self.text = text;
         Ok(())

@@ -158,7 +158,7 @@ impl Loop {
             Command::Replace(targets) => self.replace(&targets),
             Command::RefreshNow => self.schedule.refresh_now(now),
             Command::Configure(settings) => {
-                match Resolver::new(&settings, self.stats.clone()) {
+                match self.resolver.reconfigured(&settings) {
                     Ok(resolver) => self.resolver = Arc::new(resolver),
                     Err(error) => warn!(%error, "keeping the old resolvers"),
                 }

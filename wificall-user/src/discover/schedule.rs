@@ -14,6 +14,9 @@ const RETRY_FIRST: Duration = Duration::from_secs(5);
 /// a night should not wait for long.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
+/// No bound counts beyond this, so that sums with it stay within what a clock can tell.
+const DELAY_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Delays are varied by up to this part of themselves, so that names that were asked together
 /// (and boxes that started together) do not stay together.
 const JITTER: f64 = 0.1;
@@ -52,9 +55,10 @@ impl Schedule {
     /// A schedule without questions.
     #[must_use]
     pub fn new(refresh_min: Duration, refresh_max: Duration) -> Self {
+        let (refresh_min, refresh_max) = bounds(refresh_min, refresh_max);
         Self {
             refresh_min,
-            refresh_max: refresh_max.max(refresh_min),
+            refresh_max,
             entries: BTreeMap::new(),
             due: BTreeSet::new(),
             random: RandomState::new(),
@@ -65,8 +69,7 @@ impl Schedule {
     /// Changes the bounds of the delays. What is due later than the new bounds allow is brought
     /// forward.
     pub fn set_refresh(&mut self, min: Duration, max: Duration, now: Instant) {
-        self.refresh_min = min;
-        self.refresh_max = max.max(min);
+        (self.refresh_min, self.refresh_max) = bounds(min, max);
         let late: Vec<_> = self
             .due
             .range((now + self.longest(), first_question())..)
@@ -189,6 +192,11 @@ impl Schedule {
         let unit = draw as f64 / u64::MAX as f64;
         delay.mul_f64(1.0 + JITTER * (2.0 * unit - 1.0))
     }
+}
+
+fn bounds(min: Duration, max: Duration) -> (Duration, Duration) {
+    let min = min.min(DELAY_MAX);
+    (min, max.clamp(min, DELAY_MAX))
 }
 
 /// Sorts before every question of a name.
@@ -373,6 +381,23 @@ mod tests {
         assert_eq!(take_all(&mut schedule, now), taken[..1]);
         schedule.finish(&taken[1], &Outcome::NoData, now);
         assert_eq!(take_all(&mut schedule, now), taken[1..]);
+    }
+
+    #[test]
+    fn absurd_bounds_do_not_overflow() {
+        let now = Instant::now();
+        let mut schedule = schedule(&["a"], now);
+        for (min, max) in [
+            (Duration::MAX, Duration::ZERO),
+            (Duration::ZERO, Duration::MAX),
+        ] {
+            schedule.set_refresh(min, max, now);
+            schedule.refresh_now(now);
+            for question in take_all(&mut schedule, now) {
+                schedule.finish(&question, &addresses(u64::MAX), now);
+            }
+            due_in(&schedule, now, 30 * 24 * 3600);
+        }
     }
 
     #[test]
