@@ -253,7 +253,6 @@ f:5:10: prefix[1].prefix: found "109.237.187.5", expected a network such as "192
   hint: a single address is "109.237.187.5/32"
 f:6:1: prefix[2]: found no `prefix`, expected a network such as prefix = "192.0.2.0/24"
 f:10:12: prefix[3].operator: found "262", expected MCC-MNC with three and two or three digits, such as 262-01
-  hint: did you mean "262-00"?
 f:11:11: prefix[3].country: found "Germany", expected an ISO 3166-1 alpha-2 code in capitals, such as AU
   hint: did you mean "DE"?
 "#,
