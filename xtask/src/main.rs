@@ -3,7 +3,9 @@
 mod apt;
 mod bpf;
 mod ebpf;
+mod kernel;
 mod prologue;
+mod qemu;
 #[path = "../../wificall-user/bpf/sources.rs"]
 mod sources;
 mod toolchain;
@@ -20,12 +22,15 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Check that no TC program of the object writes the packet directly
     Prologue(prologue::Args),
+    /// Run a program of this machine under another kernel, in QEMU
+    Qemu(qemu::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Ebpf(args) => ebpf::ebpf(&args),
         Task::Prologue(args) => prologue::prologue(&args),
+        Task::Qemu(args) => qemu::qemu(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
