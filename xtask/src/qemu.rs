@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs::{self, File},
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
@@ -191,19 +192,25 @@ impl Guest<'_> {
         for file in libraries(self.program)?.iter().chain(self.files) {
             copy(file, &root)?;
         }
-        fs::copy(self.program, root.join("program"))?;
+        fs::create_dir(root.join("test"))?;
+        fs::copy(self.program, root.join("test").join(self.name()?))?;
         let mut load = String::new();
         for (name, contents) in kernel.modules(&MODULES)? {
             fs::write(root.join("modules").join(&name), contents)?;
             load.push_str(&format!("insmod /modules/{name}\n"));
         }
         let init = root.join("init");
-        fs::write(&init, self.init(&load))?;
+        fs::write(&init, self.init(&load)?)?;
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
         pack(&root, &work.join("initrd"))
     }
 
-    fn init(&self, load_modules: &str) -> String {
+    /// The program keeps its name: busybox, for one, goes by it.
+    fn name(&self) -> Result<&OsStr> {
+        self.program.file_name().context("the program has no name")
+    }
+
+    fn init(&self, load_modules: &str) -> Result<String> {
         let exports: String = self
             .environment
             .iter()
@@ -214,7 +221,7 @@ impl Guest<'_> {
             .iter()
             .map(|argument| quoted(argument))
             .collect();
-        format!(
+        Ok(format!(
             "#!/bin/busybox sh\n\
              /bin/busybox --install -s /bin\n\
              export PATH=/bin HOME=/root\n\
@@ -227,11 +234,12 @@ impl Guest<'_> {
              {load_modules}\
              ip link set lo up\n\
              {exports}\
-             /program {}\n\
+             /test/{} {}\n\
              echo \"{SENTINEL}$?\"\n\
              reboot -f\n",
+            quoted(&self.name()?.to_string_lossy()),
             arguments.join(" ")
-        )
+        ))
     }
 }
 
