@@ -1,1 +1,5 @@
-//! (to come)
+//! Control: desired − actual = plan; apply.
+
+mod request;
+
+pub use request::{Refused, Request, Requests};

@@ -1,0 +1,33 @@
+//! What crosses a map.
+//!
+//! Integers and byte arrays only, explicit padding, sizes asserted. A change that an older agent could misread raises
+//! [`ABI_VERSION`]; classes, exits and directions are only ever appended to, so that a newer agent can read an older
+//! data plane's counters by the sizes of its maps.
+
+mod counters;
+mod endpoint;
+mod features;
+mod fragment;
+mod meta;
+mod policy;
+mod xdp;
+
+pub use counters::{CELLS, Counter, Counters, EXIT_SLOTS, Hook, exit_slot};
+pub use endpoint::{Block4, Block6, EndpointRef, FLAG_HOSTS, FLAG_WHOLE};
+pub use features::Features;
+pub use fragment::{FragmentKey, FragmentValue};
+pub use meta::{GroupLabel, HookKey, HookRecord, LABEL_LEN, META_MAGIC, Meta};
+pub use policy::{DSCP_IF_DEFAULT, DSCP_KEEP, Policy, RULES};
+pub use xdp::{VERDICT_MAGIC, XdpVerdict};
+
+/// Version of everything in this module. A data plane of an older version is migrated, a newer one is refused.
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 2 } else { 1 };
+
+/// Asserts the size of a map type at compile time; `repr(C)` without implicit padding is checked by the sum of the
+/// fields that each file spells out.
+macro_rules! assert_size {
+    ($type:ty, $size:expr) => {
+        const _: () = assert!(size_of::<$type>() == $size);
+    };
+}
+pub(crate) use assert_size;

@@ -1,0 +1,174 @@
+//! Frame and tables → verdict.
+
+use crate::{
+    Class, Direction,
+    abi::FragmentKey,
+    endpoint::{self, Endpoint, Table, mapped},
+    exit::Exit,
+    frame::Frame,
+    wire::{Fragment, PROTOCOL_ESP, Packet, Version, esp, ethernet, ike, ipv4, ipv6, natt, udp},
+};
+
+/// What a frame starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// An Ethernet header.
+    Ethernet,
+    /// The IP header: tun, ppp, WireGuard.
+    Bare,
+}
+
+/// What the classifier asks of the maps.
+pub trait Tables: Table {
+    /// The class of the first fragment of this datagram, if that matched.
+    fn first_fragment(&self, key: &FragmentKey) -> Option<Class>;
+}
+
+/// A packet that matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Match {
+    /// What it is.
+    pub class: Class,
+    /// The class whose treatment it gets: a later fragment's is its first fragment's.
+    pub treat_as: Class,
+    /// The endpoint it goes to or comes from.
+    pub endpoint: Endpoint,
+    /// Its IP header.
+    pub packet: Packet,
+    /// Length in bytes of the headers that each segment of an aggregate repeats.
+    pub segment_headers: usize,
+}
+
+/// Classifies a frame that goes in `direction`: only the far end (destination if up, source if down) is looked up, and
+/// the port that counts is the far end's.
+///
+/// # Errors
+///
+/// The way out of a packet that is to pass untouched.
+#[inline(always)]
+pub fn classify<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    link: Link,
+    direction: Direction,
+) -> Result<Match, Exit> {
+    let packet = network(frame, link)?;
+    let payload = packet.offset + packet.header_len;
+    let payload_len = packet.total_len - packet.header_len;
+
+    if matches!(packet.fragment, Fragment::Later) {
+        let endpoint = lookup(frame, tables, &packet, direction)?;
+        let key = fragment_key(frame, &packet).ok_or(Exit::Truncated)?;
+        let first = tables.first_fragment(&key).ok_or(Exit::UnknownFragment)?;
+        return Ok(Match {
+            class: Class::Fragment,
+            treat_as: first,
+            endpoint,
+            packet,
+            segment_headers: packet.header_len,
+        });
+    }
+
+    if packet.protocol == PROTOCOL_ESP {
+        let endpoint = lookup(frame, tables, &packet, direction)?;
+        esp::check(frame, payload, payload_len)?;
+        return Ok(Match {
+            class: Class::Esp,
+            treat_as: Class::Esp,
+            endpoint,
+            packet,
+            segment_headers: packet.header_len,
+        });
+    }
+
+    let header = udp::parse(frame, payload)?;
+    let port = match direction {
+        Direction::Up => header.destination,
+        Direction::Down => header.source,
+    };
+    if port != udp::PORT_IKE && port != udp::PORT_NATT {
+        return Err(Exit::OtherPort);
+    }
+    let endpoint = lookup(frame, tables, &packet, direction)?;
+    let whole = matches!(packet.fragment, Fragment::Whole);
+    if header.len < udp::HEADER_LEN || (whole && header.len > payload_len) {
+        return Err(Exit::Malformed);
+    }
+    let offset = payload + udp::HEADER_LEN;
+    let len = header.len - udp::HEADER_LEN;
+    let class = if port == udp::PORT_NATT {
+        natt::classify(frame, offset, len)?
+    } else {
+        ike::check(frame, offset, len)?;
+        Class::Ike
+    };
+    Ok(Match {
+        class,
+        treat_as: class,
+        endpoint,
+        packet,
+        segment_headers: packet.header_len + udp::HEADER_LEN,
+    })
+}
+
+#[inline(always)]
+fn network<F: Frame + ?Sized>(frame: &F, link: Link) -> Result<Packet, Exit> {
+    let (version, offset) = match link {
+        Link::Ethernet => ethernet::network(frame)?,
+        Link::Bare => ethernet::bare_network(frame)?,
+    };
+    match version {
+        Version::V4 => ipv4::parse(frame, offset),
+        Version::V6 => ipv6::parse(frame, offset),
+    }
+}
+
+/// Looks the far end up.
+#[inline(always)]
+fn lookup<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    packet: &Packet,
+    direction: Direction,
+) -> Result<Endpoint, Exit> {
+    let offset = packet.offset;
+    let found = match packet.version {
+        Version::V4 => {
+            let address = match direction {
+                Direction::Up => ipv4::destination(frame, offset),
+                Direction::Down => ipv4::source(frame, offset),
+            };
+            endpoint::lookup4(tables, address.ok_or(Exit::Truncated)?)
+        }
+        Version::V6 => {
+            let address = match direction {
+                Direction::Up => ipv6::destination(frame, offset),
+                Direction::Down => ipv6::source(frame, offset),
+            };
+            endpoint::lookup6(tables, address.ok_or(Exit::Truncated)?)
+        }
+    };
+    found.ok_or(Exit::NotEndpoint)
+}
+
+/// What identifies the datagram of a fragment, or `None` if the frame ends too early.
+#[inline(always)]
+pub fn fragment_key<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<FragmentKey> {
+    let (source, destination) = match packet.version {
+        Version::V4 => (
+            mapped(ipv4::source(frame, packet.offset)?),
+            mapped(ipv4::destination(frame, packet.offset)?),
+        ),
+        Version::V6 => (
+            ipv6::source(frame, packet.offset)?,
+            ipv6::destination(frame, packet.offset)?,
+        ),
+    };
+    Some(FragmentKey {
+        source,
+        destination,
+        id: packet.fragment_id,
+        protocol: packet.protocol,
+        reserved: [0; 3],
+    })
+}

@@ -1,0 +1,97 @@
+//! The lookup of an address in the endpoint table.
+
+use crate::{
+    abi::{Block4, Block6, EndpointRef, FLAG_HOSTS, FLAG_WHOLE},
+    wire::nat64::Pref64,
+};
+
+/// An endpoint, as the rest of the data plane knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Index in `COUNTERS`.
+    pub group: u32,
+    /// Index in `POLICIES`.
+    pub policy: u32,
+    /// Index in `ACTIVITY`.
+    pub slot: u32,
+}
+
+/// The maps of the endpoint table.
+pub trait Table {
+    /// The block of a /24, by its first three bytes and a zero.
+    fn block4(&self, key: &[u8; 4]) -> Option<&Block4>;
+    /// The block of a /64, by its first eight bytes.
+    fn block6(&self, key: &[u8; 8]) -> Option<&Block6>;
+    /// A single host; IPv4 as `::ffff:a.b.c.d`.
+    fn host(&self, address: &[u8; 16]) -> Option<&EndpointRef>;
+    /// The longest prefix, or `None` without a lookup if there are no irregular prefixes; IPv4 as for hosts.
+    fn prefix(&self, address: &[u8; 16]) -> Option<&EndpointRef>;
+    /// The NAT64 prefix, if one is configured.
+    fn pref64(&self) -> Option<Pref64>;
+}
+
+/// `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
+#[inline(always)]
+#[must_use]
+pub const fn mapped(address: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// Looks an IPv4 address up.
+#[inline(always)]
+pub fn lookup4<T: Table>(table: &T, address: [u8; 4]) -> Option<Endpoint> {
+    let [a, b, c, last] = address;
+    if let Some(block) = table.block4(&[a, b, c, 0]) {
+        // `& 7` changes nothing and spares a bounds check.
+        let word = block.members[usize::from(last >> 5) & 7];
+        if word & (1 << (last & 31)) != 0 {
+            if block.flags & FLAG_HOSTS != 0
+                && let Some(host) = table.host(&mapped(address))
+            {
+                return found(host);
+            }
+            return Some(Endpoint {
+                group: block.group,
+                policy: block.policy,
+                slot: block.slot,
+            });
+        }
+    }
+    table.prefix(&mapped(address)).and_then(found)
+}
+
+/// Looks an IPv6 address up; one inside the NAT64 prefix is looked up as the IPv4 address that it stands for.
+#[inline(always)]
+pub fn lookup6<T: Table>(table: &T, address: [u8; 16]) -> Option<Endpoint> {
+    if let Some(pref64) = table.pref64()
+        && let Some(inner) = pref64.extract(&address)
+    {
+        return lookup4(table, inner);
+    }
+    let [a, b, c, d, e, f, g, h, ..] = address;
+    if let Some(block) = table.block6(&[a, b, c, d, e, f, g, h]) {
+        if block.flags & FLAG_HOSTS != 0
+            && let Some(host) = table.host(&address)
+        {
+            return found(host);
+        }
+        if block.flags & FLAG_WHOLE != 0 {
+            return Some(Endpoint {
+                group: block.group,
+                policy: block.policy,
+                slot: block.slot,
+            });
+        }
+    }
+    table.prefix(&address).and_then(found)
+}
+
+#[inline(always)]
+fn found(entry: &EndpointRef) -> Option<Endpoint> {
+    (entry.group != 0).then_some(Endpoint {
+        group: entry.group,
+        policy: entry.policy,
+        slot: entry.slot,
+    })
+}

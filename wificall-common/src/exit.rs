@@ -1,0 +1,95 @@
+//! Every way out of a program.
+
+/// Why a program let go of a packet. Each run of a program ends in exactly one of these and is counted under it,
+/// per hook: the sum over all exits is the number of frames that the hook saw.
+///
+/// New exits are appended, never inserted: the number is the slot in the `EXITS` map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Exit {
+    /// Matched an endpoint and was treated by its policy.
+    Matched = 0,
+    /// Neither IPv4 nor IPv6: ARP, LLDP, PPPoE discovery, PPP control, ….
+    NotIp = 1,
+    /// IP, but neither UDP nor ESP.
+    OtherProtocol = 2,
+    /// UDP, but the far end's port is neither 500 nor 4500.
+    OtherPort = 3,
+    /// The port or protocol agrees, but the far end is not a known endpoint.
+    NotEndpoint = 4,
+    /// Endpoint and port agree, but the payload is neither IKEv2, nor ESP, nor a keepalive.
+    NotIpsec = 5,
+    /// A later fragment (UDP or ESP) whose first fragment did not match, or was not seen first.
+    UnknownFragment = 6,
+    /// The frame ends before its headers say it does.
+    Truncated = 7,
+    /// A header contradicts itself or its standard.
+    Malformed = 8,
+    /// More than two VLAN tags.
+    VlanDepth = 9,
+    /// More IPv6 extension headers than are followed.
+    ExtensionDepth = 10,
+    /// Already classified by our XDP program on this interface; only the mark was left to do.
+    ByXdp = 11,
+    /// Matched, but the kernel could not make the packet writable: marked and counted, DSCP unchanged.
+    RewriteFailed = 12,
+    /// Matched, but the endpoint names a policy that is not in the table: counted, otherwise untouched.
+    NoPolicy = 13,
+    /// Matched in XDP, but the driver has no room for a verdict: passed on untouched, for TC to classify.
+    NoMetadata = 14,
+}
+
+impl Exit {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 15] = [
+        Self::Matched,
+        Self::NotIp,
+        Self::OtherProtocol,
+        Self::OtherPort,
+        Self::NotEndpoint,
+        Self::NotIpsec,
+        Self::UnknownFragment,
+        Self::Truncated,
+        Self::Malformed,
+        Self::VlanDepth,
+        Self::ExtensionDepth,
+        Self::ByXdp,
+        Self::RewriteFailed,
+        Self::NoPolicy,
+        Self::NoMetadata,
+    ];
+
+    /// The name used in metrics, JSON and packet vectors.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Matched => "matched",
+            Self::NotIp => "not_ip",
+            Self::OtherProtocol => "other_protocol",
+            Self::OtherPort => "other_port",
+            Self::NotEndpoint => "not_endpoint",
+            Self::NotIpsec => "not_ipsec",
+            Self::UnknownFragment => "unknown_fragment",
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::VlanDepth => "vlan_depth",
+            Self::ExtensionDepth => "extension_depth",
+            Self::ByXdp => "by_xdp",
+            Self::RewriteFailed => "rewrite_failed",
+            Self::NoPolicy => "no_policy",
+            Self::NoMetadata => "no_metadata",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_positions() {
+        for (position, exit) in Exit::ALL.into_iter().enumerate() {
+            assert_eq!(exit as usize, position);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! DSCP changes (RFC 2474), checksums (RFC 1624), marks.
+
+use crate::{
+    Class, Direction,
+    abi::{DSCP_IF_DEFAULT, DSCP_KEEP, Policy},
+    wire::{ipv4, ipv6},
+};
+
+const ECN_MASK: u8 = 0b11;
+const DSCP_MASK: u8 = 0x3f;
+
+/// The rule byte that a policy has for a packet.
+#[inline(always)]
+#[must_use]
+pub const fn rule(policy: &Policy, direction: Direction, class: Class) -> u8 {
+    let rules = &policy.dscp[direction as usize];
+    match class {
+        Class::Ike => rules[0],
+        Class::EspUdp => rules[1],
+        Class::Keepalive => rules[2],
+        Class::Esp => rules[3],
+        // A later fragment is treated as its first fragment's class, which is never this one.
+        Class::Fragment => DSCP_KEEP,
+    }
+}
+
+/// The traffic class octet (DSCP 6 bits, ECN 2 bits) under a rule, or `None` if it stays as it is. ECN is preserved.
+#[inline(always)]
+#[must_use]
+pub const fn traffic_class(current: u8, rule: u8) -> Option<u8> {
+    if rule & DSCP_KEEP != 0 || (rule & DSCP_IF_DEFAULT != 0 && current & !ECN_MASK != 0) {
+        return None;
+    }
+    let wanted = ((rule & DSCP_MASK) << 2) | (current & ECN_MASK);
+    if wanted == current {
+        return None;
+    }
+    Some(wanted)
+}
+
+/// An IPv4 header's first bytes under a rule, checksum included, or `None` if they stay as they are.
+///
+/// The sum over the header stays the same, so a CHECKSUM_COMPLETE of the packet stays right.
+#[inline(always)]
+#[must_use]
+pub fn ipv4(head: [u8; ipv4::HEAD_LEN], rule: u8) -> Option<[u8; ipv4::HEAD_LEN]> {
+    let tos = traffic_class(head[1], rule)?;
+    let mut new = head;
+    new[1] = tos;
+    let sum = checksum(
+        u16::from_be_bytes([head[10], head[11]]),
+        u16::from_be_bytes([head[0], head[1]]),
+        u16::from_be_bytes([head[0], tos]),
+    );
+    [new[10], new[11]] = sum.to_be_bytes();
+    Some(new)
+}
+
+/// An IPv6 header's first bytes under a rule, or `None` if they stay as they are. The sum over the packet changes.
+#[inline(always)]
+#[must_use]
+pub fn ipv6(head: [u8; ipv6::HEAD_LEN], rule: u8) -> Option<[u8; ipv6::HEAD_LEN]> {
+    let [version, flow, f1, f2] = head;
+    let class = traffic_class((version << 4) | (flow >> 4), rule)?;
+    Some([
+        (version & 0xf0) | (class >> 4),
+        (class << 4) | (flow & 0x0f),
+        f1,
+        f2,
+    ])
+}
+
+/// RFC 1624 §3, equation 3: HC' = ~(~HC + ~m + m').
+#[inline(always)]
+const fn checksum(sum: u16, old: u16, new: u16) -> u16 {
+    let total = (!sum) as u32 + (!old) as u32 + new as u32;
+    let folded = (total & 0xffff) + (total >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    !(folded as u16)
+}
+
+/// `skb->mark` under a policy: only the bits of its mask change.
+#[inline(always)]
+#[must_use]
+pub const fn mark(current: u32, policy: &Policy) -> u32 {
+    (current & !policy.mask) | (policy.mark & policy.mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full_checksum(head: &[u8]) -> u16 {
+        let sum: u32 = head
+            .chunks(2)
+            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+            .sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        !(((folded & 0xffff) + (folded >> 16)) as u16)
+    }
+
+    /// Every old octet and every DSCP: the incremental sum equals the one computed anew, in value or as the other zero.
+    #[test]
+    fn ipv4_checksum_is_right_for_every_octet() {
+        for tos in 0..=255u8 {
+            for dscp in 0..64u8 {
+                let mut head = [0x45, tos, 0x00, 0x54, 0xbe, 0xef, 0, 0, 64, 17, 0, 0];
+                let sum = full_checksum(&head);
+                [head[10], head[11]] = sum.to_be_bytes();
+                let Some(new) = ipv4(head, dscp) else {
+                    assert_eq!(tos >> 2, dscp);
+                    continue;
+                };
+                assert_eq!(new[1], (dscp << 2) | (tos & 3));
+                assert_eq!(full_checksum(&new), 0, "tos {tos:#x} dscp {dscp}");
+            }
+        }
+    }
+
+    #[test]
+    fn modes() {
+        let ef = 46;
+        assert_eq!(traffic_class(0x03, ef), Some(0xbb), "ECN is kept");
+        assert_eq!(traffic_class(0xb8, ef), None, "already so");
+        assert_eq!(traffic_class(0x20, ef | DSCP_IF_DEFAULT), None);
+        assert_eq!(traffic_class(0x01, ef | DSCP_IF_DEFAULT), Some(0xb9));
+        assert_eq!(traffic_class(0x00, DSCP_KEEP), None);
+    }
+
+    #[test]
+    fn ipv6_keeps_flow_label_and_ecn() {
+        assert_eq!(
+            ipv6([0x60, 0x1a, 0xbc, 0xde], 46),
+            Some([0x6b, 0x9a, 0xbc, 0xde])
+        );
+    }
+
+    #[test]
+    fn mark_leaves_foreign_bits_alone() {
+        let policy = Policy {
+            mark: 0x65,
+            mask: 0xff,
+            ..Policy::default()
+        };
+        assert_eq!(mark(0xabcd_0012, &policy), 0xabcd_0065);
+        assert_eq!(mark(7, &Policy::default()), 7);
+    }
+}

@@ -1,0 +1,52 @@
+//! Ethernet II (IEEE 802.3 §3.2.6), and devices without a link header.
+
+use super::{Network, Version, pppoe, vlan};
+use crate::{
+    exit::Exit,
+    frame::{Frame, leave_plain},
+};
+
+/// Length of the header without tags.
+pub const HEADER_LEN: usize = 14;
+/// IPv4 (RFC 894).
+pub const TYPE_IPV4: u16 = 0x0800;
+/// IPv6 (RFC 2464 §3).
+pub const TYPE_IPV6: u16 = 0x86dd;
+
+/// Finds the network header behind an Ethernet header, VLAN tags and a PPPoE session header.
+///
+/// # Errors
+///
+/// [`Exit::NotIp`], [`Exit::VlanDepth`], [`Exit::Truncated`], [`Exit::Malformed`].
+#[inline(always)]
+pub fn network<F: Frame + ?Sized>(frame: &F) -> Result<Network, Exit> {
+    let ethertype = u16::from_be_bytes(frame.read(HEADER_LEN - 2).ok_or(Exit::Truncated)?);
+    match ethertype {
+        TYPE_IPV4 => return Ok((Version::V4, HEADER_LEN)),
+        TYPE_IPV6 => return Ok((Version::V6, HEADER_LEN)),
+        vlan::TYPE_C_TAG | vlan::TYPE_S_TAG | pppoe::TYPE_SESSION => leave_plain::<F>()?,
+        _ => return Err(Exit::NotIp),
+    }
+    let (ethertype, offset) = vlan::skip(frame, ethertype, HEADER_LEN)?;
+    match ethertype {
+        TYPE_IPV4 => Ok((Version::V4, offset)),
+        TYPE_IPV6 => Ok((Version::V6, offset)),
+        pppoe::TYPE_SESSION => pppoe::network(frame, offset),
+        _ => Err(Exit::NotIp),
+    }
+}
+
+/// Finds the network header of a device without a link header (tun, ppp, WireGuard): the frame starts with it.
+///
+/// # Errors
+///
+/// [`Exit::NotIp`] if the first four bits are neither 4 nor 6, [`Exit::Truncated`] if there is no first byte.
+#[inline(always)]
+pub fn bare_network<F: Frame + ?Sized>(frame: &F) -> Result<Network, Exit> {
+    let [first] = frame.read(0).ok_or(Exit::Truncated)?;
+    match first >> 4 {
+        4 => Ok((Version::V4, 0)),
+        6 => Ok((Version::V6, 0)),
+        _ => Err(Exit::NotIp),
+    }
+}

@@ -1,0 +1,41 @@
+//! IKEv2 header (RFC 7296 §3.1).
+
+use crate::{exit::Exit, frame::Frame};
+
+/// Length of the header: SPIi 8, SPIr 8, next payload 1, version 1, exchange 1, flags 1, message id 4, length 4.
+pub const HEADER_LEN: usize = 28;
+/// Major version 2; minor versions differ and are ignored (RFC 7296 §2.5).
+const MAJOR_VERSION: u8 = 2;
+/// IKE_SA_INIT.
+pub const EXCHANGE_SA_INIT: u8 = 34;
+/// The last exchange type that IANA has assigned: IKE_FOLLOWUP_KE (RFC 9370).
+pub const EXCHANGE_LAST: u8 = 44;
+
+/// Checks that the `len` bytes at `offset` (behind the non-ESP marker, if there was one) start with a sane IKEv2 header:
+/// an initiator SPI, version 2, a known exchange, a length that the datagram can hold.
+///
+/// The whole header must be in this frame; the rest of the message may be in later fragments.
+///
+/// # Errors
+///
+/// [`Exit::NotIpsec`] if it is something else, [`Exit::Truncated`].
+#[inline(always)]
+pub fn check<F: Frame + ?Sized>(frame: &F, offset: usize, len: usize) -> Result<(), Exit> {
+    if len < HEADER_LEN {
+        return Err(Exit::NotIpsec);
+    }
+    let spi_i: [u8; 8] = frame.read(offset).ok_or(Exit::Truncated)?;
+    let rest: [u8; 12] = frame.read(offset + 16).ok_or(Exit::Truncated)?;
+    let [_next, version, exchange, _flags, _, _, _, _, l0, l1, l2, l3] = rest;
+    let message_len = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+    if spi_i != [0; 8]
+        && version >> 4 == MAJOR_VERSION
+        && (EXCHANGE_SA_INIT..=EXCHANGE_LAST).contains(&exchange)
+        && message_len >= HEADER_LEN
+        && message_len <= len
+    {
+        Ok(())
+    } else {
+        Err(Exit::NotIpsec)
+    }
+}

@@ -1,0 +1,69 @@
+//! IPv4 header (RFC 791 §3.1).
+
+use super::{Fragment, PROTOCOL_ESP, PROTOCOL_UDP, Packet, Version};
+use crate::{
+    exit::Exit,
+    frame::{Frame, leave_plain},
+};
+
+/// Length of the header without options.
+pub const HEADER_LEN: usize = 20;
+/// Length of the part of the header that a DSCP change rewrites: through the checksum (bytes 10 and 11).
+pub const HEAD_LEN: usize = 12;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const OFFSET_MASK: u16 = 0x1fff;
+
+/// Parses the header at `offset` of a packet that carries UDP or ESP.
+///
+/// # Errors
+///
+/// [`Exit::OtherProtocol`] (decided first: it is the common way out), [`Exit::Malformed`], [`Exit::Truncated`].
+#[inline(always)]
+pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit> {
+    let bytes: [u8; HEADER_LEN] = frame.read(offset).ok_or(Exit::Truncated)?;
+    let protocol = bytes[9];
+    if protocol != PROTOCOL_UDP && protocol != PROTOCOL_ESP {
+        return Err(Exit::OtherProtocol);
+    }
+    let header_len = usize::from(bytes[0] & 0x0f) * 4;
+    let total_len = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+    if bytes[0] >> 4 != 4 || header_len < HEADER_LEN || total_len < header_len {
+        return Err(Exit::Malformed);
+    }
+    if frame.size() < offset + total_len {
+        return Err(Exit::Truncated);
+    }
+    let flags_offset = u16::from_be_bytes([bytes[6], bytes[7]]);
+    let id = u32::from(u16::from_be_bytes([bytes[4], bytes[5]]));
+    if header_len != HEADER_LEN || flags_offset & (OFFSET_MASK | MORE_FRAGMENTS) != 0 {
+        leave_plain::<F>()?;
+    }
+    let fragment = if flags_offset & OFFSET_MASK != 0 {
+        Fragment::Later
+    } else if flags_offset & MORE_FRAGMENTS != 0 {
+        Fragment::First
+    } else {
+        Fragment::Whole
+    };
+    Ok(Packet {
+        version: Version::V4,
+        offset,
+        protocol,
+        header_len,
+        total_len,
+        fragment,
+        fragment_id: id,
+    })
+}
+
+/// The source address of the header at `offset`, network order.
+#[inline(always)]
+pub fn source<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<[u8; 4]> {
+    frame.read(offset + 12)
+}
+
+/// The destination address of the header at `offset`, network order.
+#[inline(always)]
+pub fn destination<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<[u8; 4]> {
+    frame.read(offset + 16)
+}

@@ -1,0 +1,100 @@
+//! The maps. Sizes here are defaults; the agent sets them from its limits when it creates the maps.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+};
+use wificall_common::{
+    Class,
+    abi::{
+        Block4, Block6, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue, GroupLabel,
+        HookKey, HookRecord, Meta, Policy,
+    },
+    classify::Tables,
+    endpoint::Table,
+};
+
+use crate::settings;
+
+// Endpoints and policies: written by the agent, read here.
+#[map]
+static BLOCKS4: HashMap<[u8; 4], Block4> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static BLOCKS6: HashMap<[u8; 8], Block6> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static HOSTS: HashMap<[u8; 16], EndpointRef> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+#[map]
+static PREFIXES: LpmTrie<[u8; 16], EndpointRef> =
+    LpmTrie::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+#[map]
+pub static POLICIES: Array<Policy> = Array::with_max_entries(256, 0);
+
+// Written here, read by the agent.
+#[map]
+pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(2_048, 0);
+#[map]
+pub static EXITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EXIT_SLOTS, 0);
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
+    LruHashMap::with_max_entries(1_024, 0);
+#[map]
+pub static ACTIVITY: Array<u32> = Array::with_max_entries(16_384, 0);
+
+// The agent's own notes, kept in the kernel because they are true exactly as long as the rest of it.
+#[map]
+static META: Array<Meta> = Array::with_max_entries(1, 0);
+#[map]
+static GROUPS: Array<GroupLabel> = Array::with_max_entries(2_048, 0);
+#[map]
+static CARRIED: Array<Counters> = Array::with_max_entries(2_048, 0);
+#[map]
+static CARRIED_EXITS: Array<u64> = Array::with_max_entries(EXIT_SLOTS, 0);
+#[map]
+static CLSACT_HOOKS: HashMap<HookKey, HookRecord> =
+    HashMap::with_max_entries(256, BPF_F_NO_PREALLOC);
+
+/// The maps as the classifier sees them.
+pub struct KernelTables;
+
+impl Table for KernelTables {
+    #[inline(always)]
+    fn block4(&self, key: &[u8; 4]) -> Option<&Block4> {
+        // SAFETY: the agent replaces whole values; the kernel frees an old one only after this run.
+        unsafe { BLOCKS4.get(key) }
+    }
+
+    #[inline(always)]
+    fn block6(&self, key: &[u8; 8]) -> Option<&Block6> {
+        // SAFETY: as above.
+        unsafe { BLOCKS6.get(key) }
+    }
+
+    #[inline(always)]
+    fn host(&self, address: &[u8; 16]) -> Option<&EndpointRef> {
+        // SAFETY: as above.
+        unsafe { HOSTS.get(address) }
+    }
+
+    #[inline(always)]
+    fn prefix(&self, address: &[u8; 16]) -> Option<&EndpointRef> {
+        if !settings::on(wificall_common::abi::Features::PREFIXES) {
+            return None;
+        }
+        PREFIXES.get(Key::new(128, *address))
+    }
+
+    #[inline(always)]
+    fn pref64(&self) -> Option<wificall_common::wire::nat64::Pref64> {
+        settings::pref64()
+    }
+}
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn first_fragment(&self, key: &FragmentKey) -> Option<Class> {
+        // SAFETY: values are written once and never changed.
+        let value = unsafe { FRAGMENTS.get(key) }?;
+        Class::from_u8(value.class)
+    }
+}

@@ -1,0 +1,53 @@
+//! Load-time constants, set by the agent before the programs are loaded.
+
+use wificall_common::{abi::Features, wire::nat64::Pref64};
+
+#[unsafe(no_mangle)]
+static FEATURES: u32 = Features::DSCP
+    | Features::MARK
+    | Features::PRIORITY
+    | Features::COUNT_ACCESS
+    | Features::PREFIXES;
+/// 0 switches NAT64 off.
+#[unsafe(no_mangle)]
+static PREF64_LEN: u8 = 0;
+#[unsafe(no_mangle)]
+static PREF64: [u8; 16] = [0; 16];
+/// What our XDP programs write into their verdicts.
+#[unsafe(no_mangle)]
+static NONCE: [u32; 2] = [0; 2];
+/// What those of the load before this one wrote: while one replaces the other, TC trusts both.
+#[unsafe(no_mangle)]
+static PREVIOUS_NONCE: [u32; 2] = [0; 2];
+
+/// Whether all of these features are on.
+#[inline(always)]
+pub fn on(features: u32) -> bool {
+    // SAFETY: a static of this program; volatile because its value is set after compilation.
+    let value = unsafe { core::ptr::read_volatile(&raw const FEATURES) };
+    value & features == features
+}
+
+#[inline(always)]
+pub fn pref64() -> Option<Pref64> {
+    // SAFETY: as above.
+    let len = unsafe { core::ptr::read_volatile(&raw const PREF64_LEN) };
+    if len == 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    let prefix = unsafe { core::ptr::read_volatile(&raw const PREF64) };
+    Some(Pref64 { prefix, len })
+}
+
+#[inline(always)]
+pub fn nonce() -> [u32; 2] {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const NONCE) }
+}
+
+#[inline(always)]
+pub fn previous_nonce() -> [u32; 2] {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const PREVIOUS_NONCE) }
+}

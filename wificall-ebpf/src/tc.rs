@@ -1,0 +1,313 @@
+//! TC ingress and egress.
+//!
+//! Packets are read directly and never written directly: one direct write would give the program a prologue that pulls
+//! every cloned skb, matching or not (`bpf_unclone_prologue()`, net/core/filter.c). All writes go through
+//! `bpf_skb_store_bytes()`, on the match path only.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, TC_ACT_UNSPEC},
+    helpers::generated::{bpf_skb_load_bytes, bpf_skb_store_bytes},
+    macros::classifier,
+    programs::TcContext,
+};
+use aya_log_ebpf::warn;
+use wificall_common::{
+    Direction,
+    abi::{Features, Hook, Policy, VERDICT_MAGIC, XdpVerdict},
+    classify::{Link, Match, classify},
+    exit::Exit,
+    frame::Frame,
+    rewrite,
+    wire::{Packet, Version},
+};
+
+use crate::{
+    account,
+    direct::Direct,
+    maps::{KernelTables, POLICIES},
+    settings,
+};
+
+/// `skb->priority` that cfg80211 reads as user priority 6, voice (`cfg80211_classify8021d()`, net/wireless/util.c).
+const PRIORITY_WIRELESS_VOICE: u32 = 256 + 6;
+/// TC_PRIO_INTERACTIVE (uapi/linux/pkt_sched.h).
+const PRIORITY_INTERACTIVE: u32 = 6;
+
+/// What is fixed for an entry point.
+#[derive(Clone, Copy)]
+struct Place {
+    hook: Hook,
+    direction: Direction,
+    link: Link,
+    wireless: bool,
+    behind_xdp: bool,
+}
+
+impl Place {
+    const fn new(hook: Hook, direction: Direction) -> Self {
+        Self {
+            hook,
+            direction,
+            link: Link::Ethernet,
+            wireless: false,
+            behind_xdp: false,
+        }
+    }
+
+    const fn bare(self) -> Self {
+        Self {
+            link: Link::Bare,
+            ..self
+        }
+    }
+
+    const fn wireless(self) -> Self {
+        Self {
+            wireless: true,
+            ..self
+        }
+    }
+
+    const fn behind_xdp(self) -> Self {
+        Self {
+            behind_xdp: true,
+            ..self
+        }
+    }
+
+    /// Up at ingress and down at egress is an access interface, the rest an uplink.
+    const fn counting(self) -> u32 {
+        match (self.hook, self.direction) {
+            (Hook::TcIngress, Direction::Up) | (Hook::TcEgress, Direction::Down) => {
+                Features::COUNT_ACCESS
+            }
+            _ => Features::COUNT_UPLINK,
+        }
+    }
+}
+
+const IN_UP: Place = Place::new(Hook::TcIngress, Direction::Up);
+const IN_DOWN: Place = Place::new(Hook::TcIngress, Direction::Down);
+const OUT_UP: Place = Place::new(Hook::TcEgress, Direction::Up);
+const OUT_DOWN: Place = Place::new(Hook::TcEgress, Direction::Down);
+
+/// Declares an entry point.
+macro_rules! program {
+    ($name:ident, $place:expr) => {
+        #[doc = concat!("TC entry point `", stringify!($name), "`.")]
+        #[classifier]
+        pub fn $name(ctx: TcContext) -> i32 {
+            match run(&ctx, $place) {
+                Exit::Matched
+                | Exit::NotIp
+                | Exit::OtherProtocol
+                | Exit::OtherPort
+                | Exit::NotEndpoint
+                | Exit::NotIpsec
+                | Exit::UnknownFragment
+                | Exit::Truncated
+                | Exit::Malformed
+                | Exit::VlanDepth
+                | Exit::ExtensionDepth
+                | Exit::ByXdp
+                | Exit::RewriteFailed
+                | Exit::NoPolicy
+                | Exit::NoMetadata => TC_ACT_UNSPEC,
+            }
+        }
+    };
+}
+
+program!(in_up, IN_UP);
+program!(in_up_bare, IN_UP.bare());
+program!(in_up_xdp, IN_UP.behind_xdp());
+program!(in_down, IN_DOWN);
+program!(in_down_bare, IN_DOWN.bare());
+program!(out_up, OUT_UP);
+program!(out_up_bare, OUT_UP.bare());
+program!(out_up_wifi, OUT_UP.wireless());
+program!(out_down, OUT_DOWN);
+program!(out_down_bare, OUT_DOWN.bare());
+program!(out_down_wifi, OUT_DOWN.wireless());
+
+#[inline(always)]
+fn run(ctx: &TcContext, place: Place) -> Exit {
+    if place.behind_xdp
+        && let Some(verdict) = verdict(ctx)
+    {
+        return finish_for_xdp(ctx, place, &verdict);
+    }
+    let frame: Direct<true> = Direct::new(ctx.data(), ctx.data_end(), ctx.len() as usize);
+    match classify(&frame, &KernelTables, place.link, place.direction) {
+        Ok(found) => act(ctx, &frame, place, &found),
+        Err(Exit::Truncated) => run_whole(ctx, place),
+        Err(exit) => account::leave(place.hook, exit),
+    }
+}
+
+/// The same for a frame that is not plain, or whose headers lie in the skb's pages: every read is a helper call.
+#[inline(always)]
+fn run_whole(ctx: &TcContext, place: Place) -> Exit {
+    let frame = Whole { skb: ctx.skb.skb };
+    match classify(&frame, &KernelTables, place.link, place.direction) {
+        Ok(found) => act(ctx, &frame, place, &found),
+        Err(exit) => account::leave(place.hook, exit),
+    }
+}
+
+/// Treats a match by its policy.
+#[inline(always)]
+fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exit {
+    let skb = ctx.skb.skb;
+    if settings::on(place.counting()) {
+        // SAFETY: a context field.
+        let segments = unsafe { (*skb).gso_segs };
+        account::record(frame, found, place.direction, u64::from(segments.max(1)));
+    }
+    let Some(policy) = POLICIES
+        .get(found.endpoint.policy)
+        .filter(|row| row.valid != 0)
+    else {
+        warn!(
+            ctx,
+            "no policy {} for group {}", found.endpoint.policy, found.endpoint.group
+        );
+        return account::leave(place.hook, Exit::NoPolicy);
+    };
+    set_mark(skb, place, policy);
+    if matches!(place.hook, Hook::TcEgress)
+        && settings::on(Features::PRIORITY)
+        && policy.voice[place.direction as usize] != 0
+    {
+        let priority = if place.wireless {
+            PRIORITY_WIRELESS_VOICE
+        } else {
+            PRIORITY_INTERACTIVE
+        };
+        // SAFETY: a context field that SCHED_CLS may write.
+        unsafe { (*skb).priority = priority };
+    }
+    if settings::on(Features::DSCP) {
+        let rule = rewrite::rule(policy, place.direction, found.treat_as);
+        if let Err(error) = set_dscp(skb, frame, &found.packet, rule) {
+            warn!(ctx, "cannot set the DSCP: error {}", error);
+            return account::leave(place.hook, Exit::RewriteFailed);
+        }
+    }
+    account::leave(place.hook, Exit::Matched)
+}
+
+/// Only `up` packets, only at ingress: before routing. A marked `down` packet would be routed back to its exit.
+#[inline(always)]
+fn set_mark(skb: *mut __sk_buff, place: Place, policy: &Policy) {
+    if matches!(
+        (place.hook, place.direction),
+        (Hook::TcIngress, Direction::Up)
+    ) && settings::on(Features::MARK)
+        && policy.mask != 0
+    {
+        // SAFETY: a context field that SCHED_CLS may write.
+        unsafe { (*skb).mark = rewrite::mark((*skb).mark, policy) };
+    }
+}
+
+/// Writes the DSCP that `rule` asks for, if it is not there yet.
+#[inline(always)]
+fn set_dscp<F: Frame>(
+    skb: *mut __sk_buff,
+    frame: &F,
+    packet: &Packet,
+    rule: u8,
+) -> Result<(), i64> {
+    let result = match packet.version {
+        Version::V4 => match frame
+            .read(packet.offset)
+            .and_then(|head| rewrite::ipv4(head, rule))
+        {
+            // The sum over the header stays the same: nothing to tell the skb.
+            Some(head) => store(skb, packet.offset, &head, 0),
+            None => 0,
+        },
+        Version::V6 => match frame
+            .read(packet.offset)
+            .and_then(|head| rewrite::ipv6(head, rule))
+        {
+            // No checksum of its own: a CHECKSUM_COMPLETE of the packet must follow the change.
+            Some(head) => store(skb, packet.offset, &head, u64::from(BPF_F_RECOMPUTE_CSUM)),
+            None => 0,
+        },
+    };
+    if result == 0 { Ok(()) } else { Err(result) }
+}
+
+#[inline(always)]
+fn store<const N: usize>(skb: *mut __sk_buff, offset: usize, bytes: &[u8; N], flags: u64) -> i64 {
+    // SAFETY: `bytes` is `N` bytes long; the kernel checks the offset and makes the packet writable.
+    unsafe {
+        bpf_skb_store_bytes(
+            skb.cast(),
+            offset as u32,
+            bytes.as_ptr().cast(),
+            N as u32,
+            flags,
+        )
+    }
+}
+
+/// XDP has classified, counted and rewritten this packet; the mark is what it could not set.
+#[inline(always)]
+fn finish_for_xdp(ctx: &TcContext, place: Place, verdict: &XdpVerdict) -> Exit {
+    if let Some(policy) = POLICIES.get(verdict.policy).filter(|row| row.valid != 0) {
+        set_mark(ctx.skb.skb, place, policy);
+    }
+    account::leave(place.hook, Exit::ByXdp)
+}
+
+/// The verdict in the packet's metadata, if it is one of ours for this interface.
+#[inline(always)]
+fn verdict(ctx: &TcContext) -> Option<XdpVerdict> {
+    let skb = ctx.skb.skb;
+    // SAFETY: context fields.
+    let (meta, data, ifindex) = unsafe {
+        (
+            (*skb).data_meta as usize,
+            (*skb).data as usize,
+            (*skb).ifindex,
+        )
+    };
+    if meta + size_of::<XdpVerdict>() > data {
+        return None;
+    }
+    // SAFETY: in bounds, as just checked; metadata is aligned to four bytes.
+    let verdict = unsafe { *(meta as *const XdpVerdict) };
+    let known = verdict.nonce == settings::nonce() || verdict.nonce == settings::previous_nonce();
+    (verdict.magic == VERDICT_MAGIC && verdict.ifindex == ifindex && known).then_some(verdict)
+}
+
+/// A whole skb, read by helper.
+struct Whole {
+    skb: *mut __sk_buff,
+}
+
+impl Frame for Whole {
+    #[inline(always)]
+    fn size(&self) -> usize {
+        // SAFETY: a context field.
+        unsafe { (*self.skb).len as usize }
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: `bytes` is `N` bytes long; the kernel checks the offset.
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                self.skb.cast(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        (result == 0).then_some(bytes)
+    }
+}

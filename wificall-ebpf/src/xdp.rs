@@ -1,0 +1,148 @@
+//! XDP at ingress: the same classifier before an skb exists.
+
+use aya_ebpf::{
+    bindings::xdp_action::XDP_PASS, helpers::generated::bpf_xdp_adjust_meta, macros::xdp,
+    programs::XdpContext,
+};
+use wificall_common::{
+    Direction,
+    abi::{Features, Hook, VERDICT_MAGIC, XdpVerdict},
+    classify::{Link, Match, classify},
+    exit::Exit,
+    rewrite,
+    wire::Version,
+};
+
+use crate::{
+    account,
+    direct::Direct,
+    maps::{KernelTables, POLICIES},
+    settings,
+};
+
+/// XDP entry point of access interfaces.
+#[xdp]
+pub fn xdp_up(ctx: XdpContext) -> u32 {
+    action(run(&ctx, Direction::Up, Features::COUNT_ACCESS))
+}
+
+/// XDP entry point of uplink interfaces.
+#[xdp]
+pub fn xdp_down(ctx: XdpContext) -> u32 {
+    action(run(&ctx, Direction::Down, Features::COUNT_UPLINK))
+}
+
+#[inline(always)]
+fn action(exit: Exit) -> u32 {
+    match exit {
+        Exit::Matched
+        | Exit::NotIp
+        | Exit::OtherProtocol
+        | Exit::OtherPort
+        | Exit::NotEndpoint
+        | Exit::NotIpsec
+        | Exit::UnknownFragment
+        | Exit::Truncated
+        | Exit::Malformed
+        | Exit::VlanDepth
+        | Exit::ExtensionDepth
+        | Exit::ByXdp
+        | Exit::RewriteFailed
+        | Exit::NoPolicy
+        | Exit::NoMetadata => XDP_PASS,
+    }
+}
+
+#[inline(always)]
+fn run(ctx: &XdpContext, direction: Direction, counting: u32) -> Exit {
+    let frame = frame(ctx);
+    match classify(&frame, &KernelTables, Link::Ethernet, direction) {
+        Ok(found) => account::leave(Hook::Xdp, act(ctx, direction, counting, &found)),
+        Err(exit) => account::leave(Hook::Xdp, exit),
+    }
+}
+
+/// Treats a match by its policy. If the mark is left to TC, the verdict is written first: without room for it, the
+/// packet stays untouched and uncounted, and TC does all of it.
+#[inline(always)]
+fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> Exit {
+    if settings::on(Features::HANDOVER)
+        && matches!(direction, Direction::Up)
+        && hand_over(ctx, found.endpoint.policy).is_none()
+    {
+        return Exit::NoMetadata;
+    }
+    // Made anew: the kernel has forgotten the bounds checked before the metadata moved.
+    let frame = frame(ctx);
+    if settings::on(counting) {
+        account::record(&frame, found, direction, 1);
+    }
+    let Some(policy) = POLICIES
+        .get(found.endpoint.policy)
+        .filter(|row| row.valid != 0)
+    else {
+        return Exit::NoPolicy;
+    };
+    if settings::on(Features::DSCP) {
+        let rule = rewrite::rule(policy, direction, found.treat_as);
+        let offset = found.packet.offset;
+        let written = match found.packet.version {
+            Version::V4 => update(ctx, offset, |head| rewrite::ipv4(head, rule)),
+            Version::V6 => update(ctx, offset, |head| rewrite::ipv6(head, rule)),
+        };
+        if written.is_none() {
+            return Exit::RewriteFailed;
+        }
+    }
+    Exit::Matched
+}
+
+/// Writes the verdict for TC into the packet's metadata.
+#[inline(always)]
+fn hand_over(ctx: &XdpContext, policy: u32) -> Option<()> {
+    const LEN: usize = size_of::<XdpVerdict>();
+    // SAFETY: the kernel checks whether the driver supports metadata and whether there is room.
+    if unsafe { bpf_xdp_adjust_meta(ctx.ctx, -(LEN as i32)) } != 0 {
+        return None;
+    }
+    let meta = ctx.metadata();
+    if meta + LEN > ctx.data() {
+        return None;
+    }
+    let verdict = XdpVerdict {
+        magic: VERDICT_MAGIC,
+        ifindex: ctx.ingress_ifindex() as u32,
+        nonce: settings::nonce(),
+        policy,
+    };
+    // SAFETY: in bounds, as just checked; metadata is aligned to four bytes.
+    unsafe { *(meta as *mut XdpVerdict) = verdict };
+    Some(())
+}
+
+#[inline(always)]
+fn frame(ctx: &XdpContext) -> Direct<false> {
+    Direct::new(ctx.data(), ctx.data_end(), ctx.data_end() - ctx.data())
+}
+
+/// Replaces the `N` bytes at `offset` by what `change` makes of them, if it makes anything. `None` if the frame ends too
+/// early, which a parsed header excludes but the verifier has to be shown.
+#[inline(always)]
+fn update<const N: usize>(
+    ctx: &XdpContext,
+    offset: usize,
+    change: impl FnOnce([u8; N]) -> Option<[u8; N]>,
+) -> Option<()> {
+    let start = ctx.data() + offset;
+    if start + N > ctx.data_end() {
+        return None;
+    }
+    let bytes = start as *mut [u8; N];
+    // SAFETY: in bounds, as just checked; bytes need no alignment.
+    unsafe {
+        if let Some(new) = change(*bytes) {
+            *bytes = new;
+        }
+    }
+    Some(())
+}
