@@ -8,6 +8,7 @@ mod prologue;
 mod qemu;
 #[path = "../../wificall-user/bpf/sources.rs"]
 mod sources;
+mod test;
 mod toolchain;
 mod workspace;
 
@@ -24,6 +25,8 @@ enum Task {
     Prologue(prologue::Args),
     /// Run a program of this machine under another kernel, in QEMU
     Qemu(qemu::Args),
+    /// Run every test, as root; installs what the tests need
+    Test(test::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +34,11 @@ fn main() -> ExitCode {
         Task::Ebpf(args) => ebpf::ebpf(&args),
         Task::Prologue(args) => prologue::prologue(&args),
         Task::Qemu(args) => qemu::qemu(&args),
+        // Its last line is the sums of the tests, also if some failed.
+        Task::Test(args) => match test::test(&args) {
+            Ok(false) => return ExitCode::FAILURE,
+            other => other.map(drop),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
