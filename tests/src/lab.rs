@@ -1,0 +1,200 @@
+//! The lab most tests use: a phone, a router, and everything far away.
+//!
+//! ```text
+//!  phone                router                 far
+//!  eth0 ──────────── lan      wan ──────────── eth0   main table
+//!  10.77.0.2              198.19.255.1    .2          lo: ePDG, DNS, neighbours
+//!                         exit ─────────────── exit0  packets marked MARK
+//! ```
+//!
+//! A packet's mark is seen by where it goes: the router sends marked packets out
+//! of `exit`, others out of `wan`, so one packet without its mark is a frame on
+//! the wrong interface.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::netns::{Netns, veth};
+
+/// The ePDG's addresses; see [`ADMIT`].
+pub const EPDG4: &str = "198.18.0.10";
+/// As above, IPv6.
+pub const EPDG6: &str = "2001:db8:18::10";
+/// A host beside it in the same /24, thus classified where addresses are widened.
+pub const EPDG4_BESIDE: &str = "198.18.0.200";
+/// A far host that is no ePDG.
+pub const OTHER4: &str = "203.0.113.10";
+/// As above, IPv6.
+pub const OTHER6: &str = "2001:db8:113::10";
+/// The DNS server's address.
+pub const DNS: &str = "198.19.255.2";
+/// The phone's addresses.
+pub const PHONE4: &str = "10.77.0.2";
+/// As above, IPv6.
+pub const PHONE6: &str = "fd77::2";
+/// The mark whose packets leave by `exit`, under its mask.
+pub const MARK: &str = "0x65/0xff";
+/// For `[lab] admit`: none of the lab's addresses is global unicast.
+pub const ADMIT: &str = r#"["198.18.0.0/15", "2001:db8::/32"]"#;
+/// How long anything in a lab may take. Generous: a loaded machine is slow, and
+/// only a failing test waits for it.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// The three namespaces, connected and routing.
+pub struct Lab {
+    /// The phone; interface `eth0`.
+    pub phone: Netns,
+    /// The router; interfaces `lan`, `wan`, `exit`.
+    pub router: Netns,
+    /// The carrier, its DNS, and the rest of the Internet; `eth0`, `exit0`.
+    pub far: Netns,
+}
+
+impl Lab {
+    /// Builds it.
+    ///
+    /// # Errors
+    ///
+    /// If not root.
+    pub fn new() -> Result<Self> {
+        let lab = Self {
+            phone: Netns::new("phone")?,
+            router: Netns::new("router")?,
+            far: Netns::new("far")?,
+        };
+        let Self { phone, router, far } = &lab;
+        router.forward()?;
+        far.forward()?;
+        veth((phone, "eth0"), (router, "lan"))?;
+        veth((router, "wan"), (far, "eth0"))?;
+        veth((router, "exit"), (far, "exit0"))?;
+
+        phone.address("eth0", &[&format!("{PHONE4}/24"), &format!("{PHONE6}/64")])?;
+        router.address("lan", &["10.77.0.1/24", "fd77::1/64"])?;
+        router.address("wan", &["198.19.255.1/30", "fd00:1::1/64"])?;
+        router.address("exit", &["198.19.255.5/30", "fd00:2::1/64"])?;
+        far.address("eth0", &["198.19.255.2/30", "fd00:1::2/64"])?;
+        far.address("exit0", &["198.19.255.6/30", "fd00:2::2/64"])?;
+        let hosts = [EPDG4, EPDG4_BESIDE, OTHER4, EPDG6, OTHER6];
+        far.address("lo", &hosts)?;
+
+        phone.ip("route add default via 10.77.0.1")?;
+        phone.ip("route add default via fd77::1")?;
+        router.ip("route add default via 198.19.255.2")?;
+        router.ip("route add default via fd00:1::2")?;
+        router.ip("route add default via 198.19.255.6 table 101")?;
+        router.ip("route add default via fd00:2::2 table 101")?;
+        router.ip(&format!("rule add fwmark {MARK} lookup 101"))?;
+        router.ip(&format!("-6 rule add fwmark {MARK} lookup 101"))?;
+        far.ip("route add 10.77.0.0/24 via 198.19.255.1")?;
+        far.ip("route add fd77::/64 via fd00:1::1")?;
+        neighbours(
+            (phone, "eth0", &[PHONE4, PHONE6]),
+            (router, "lan", &["10.77.0.1", "fd77::1"]),
+        )?;
+        neighbours(
+            (router, "wan", &["198.19.255.1", "fd00:1::1"]),
+            (far, "eth0", &["198.19.255.2", "fd00:1::2"]),
+        )?;
+        neighbours(
+            (router, "exit", &["198.19.255.5", "fd00:2::1"]),
+            (far, "exit0", &["198.19.255.6", "fd00:2::2"]),
+        )?;
+        Ok(lab)
+    }
+
+    /// Masquerades what leaves by `wan`, as a home router does.
+    ///
+    /// # Errors
+    ///
+    /// If nftables is missing.
+    pub fn masquerade(&self) -> Result<()> {
+        self.router.run("nft", "add table ip nat")?;
+        self.router.run(
+            "nft",
+            "add chain ip nat post { type nat hook postrouting priority 100 ; }",
+        )?;
+        self.router
+            .run("nft", "add rule ip nat post oifname wan masquerade")?;
+        Ok(())
+    }
+}
+
+/// Tells two ends of a link about each other's addresses, so that nobody resolves
+/// them during a test: those packets would be counted as well.
+///
+/// # Errors
+///
+/// If an interface does not exist.
+pub fn neighbours(a: (&Netns, &str, &[&str]), b: (&Netns, &str, &[&str])) -> Result<()> {
+    for ((host, device, _), (peer, peer_device, addresses)) in [(a, b), (b, a)] {
+        let mac = peer.mac(peer_device)?;
+        for address in addresses {
+            host.ip(&format!(
+                "neigh replace {address} lladdr {mac} dev {device} nud permanent"
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::Capture;
+    use crate::process::wait_until;
+    use crate::send::{self, NATT, Stream};
+    use crate::view::View;
+
+    /// Without an agent: nothing is marked, nothing changed, nothing lost.
+    #[test]
+    fn carries_ten_thousand_packets_a_second() -> Result<()> {
+        let lab = Lab::new()?;
+        let sequence = |frame: &crate::capture::Frame<'_>| {
+            let view = View::of(frame)?;
+            (view.ports?.1 == NATT).then(|| (send::esp_sequence(view.payload), view.tos))
+        };
+        let wan = Capture::start(&lab.far, "eth0", sequence)?;
+        let exit = Capture::start(&lab.far, "exit0", sequence)?;
+        let socket = send::udp(&lab.phone, "0.0.0.0:4500")?;
+        let stream = Stream::start(socket, format!("{EPDG4}:{NATT}").parse()?, 10_000, 100);
+        wait_until("packets", LIMIT, || (wan.kept() > 5_000).then_some(()))?;
+        let sent = stream.finish()?;
+        wait_until("the last packets", LIMIT, || {
+            (wan.kept() == u64::from(sent)).then_some(())
+        })?;
+        let seen = wan.finish()?;
+        assert!(
+            seen.iter()
+                .zip(1..)
+                .all(|(seen, number)| *seen == (Some(number), 0))
+        );
+        assert_eq!(exit.finish()?.len(), 0);
+        Ok(())
+    }
+
+    /// The mark decides the way, which the restart test relies on.
+    #[test]
+    fn a_marked_packet_leaves_by_the_other_interface() -> Result<()> {
+        let lab = Lab::new()?;
+        lab.router.run("nft", "add table inet lab")?;
+        lab.router.run(
+            "nft",
+            "add chain inet lab pre { type filter hook prerouting priority -300 ; }",
+        )?;
+        lab.router.run(
+            "nft",
+            "add rule inet lab pre udp dport 4500 meta mark set 0x65",
+        )?;
+        for (socket, to) in [("0.0.0.0:0", EPDG4), ("[::]:0", EPDG6)] {
+            let exit = Capture::start(&lab.far, "exit0", |frame| View::of(frame)?.ports)?;
+            let socket = send::udp(&lab.phone, socket)?;
+            socket.send_to(&send::esp(1, 100), (to, NATT))?;
+            wait_until("the packet on exit0", LIMIT, || {
+                (exit.kept() == 1).then_some(())
+            })?;
+        }
+        Ok(())
+    }
+}
