@@ -27,8 +27,11 @@ pub const EPDG4_BESIDE: &str = "198.18.0.200";
 pub const OTHER4: &str = "203.0.113.10";
 /// As above, IPv6.
 pub const OTHER6: &str = "2001:db8:113::10";
-/// The DNS server's address.
+/// Where phones find the DNS server.
 pub const DNS: &str = "198.19.255.2";
+/// Where the router finds it, off the phones' path, so that the agent's own queries
+/// are not among the packets that a test counts.
+pub const ROUTER_DNS: &str = "198.19.255.6";
 /// The phone's addresses.
 pub const PHONE4: &str = "10.77.0.2";
 /// As above, IPv6.
@@ -87,8 +90,11 @@ impl Lab {
         router.ip("route add default via fd00:2::2 table 101")?;
         router.ip(&format!("rule add fwmark {MARK} lookup 101"))?;
         router.ip(&format!("-6 rule add fwmark {MARK} lookup 101"))?;
-        far.ip("route add 10.77.0.0/24 via 198.19.255.1")?;
-        far.ip("route add fd77::/64 via fd00:1::1")?;
+        // What the far side sends of itself comes from the ePDG's addresses.
+        far.ip(&format!(
+            "route add 10.77.0.0/24 via 198.19.255.1 src {EPDG4}"
+        ))?;
+        far.ip(&format!("route add fd77::/64 via fd00:1::1 src {EPDG6}"))?;
         neighbours(
             (phone, "eth0", &[PHONE4, PHONE6]),
             (router, "lan", &["10.77.0.1", "fd77::1"]),

@@ -3,13 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::lab::LIMIT;
 use crate::netns::Netns;
-use crate::process::{Process, output, wait_for};
+use crate::process::{Process, output};
 
 /// A running `tshark -w`.
 pub struct Tshark {
@@ -26,7 +25,7 @@ impl Tshark {
     /// If tshark is missing or does not start.
     pub fn start(namespace: &Netns, device: &str, directory: &Path, name: &str) -> Result<Self> {
         let file = directory.join(format!("{name}.pcapng"));
-        let sockets = || namespace.enter(|| fs::read_to_string("/proc/net/packet"));
+        let sockets = || namespace.enter(|| fs::read_to_string("/proc/thread-self/net/packet"));
         let before = sockets()?.lines().count();
         let mut command = namespace.command("tshark");
         // A large buffer (MiB): a loaded machine may leave dumpcap waiting.
@@ -68,83 +67,60 @@ impl Tshark {
     }
 }
 
-/// The values of `fields` for every packet of `file` that passes the display
-/// `filter` (empty: all), as tshark dissects them; an absent field is empty, and of
-/// a field that occurs several times this is the first.
-///
-/// # Errors
-///
-/// If tshark refuses the filter or a field.
-pub fn fields(file: &Path, filter: &str, fields: &[&str]) -> Result<Vec<Vec<String>>> {
-    let mut command = Command::new("tshark");
-    command
-        .arg("-r")
-        .arg(file)
-        .args(["-n", "-T", "fields", "-E", "occurrence=f"]);
-    // IP options and reassembly would hide what is on the wire.
-    command.args(["-o", "ip.check_checksum:TRUE", "-o", "ip.defragment:FALSE"]);
-    if !filter.is_empty() {
-        command.args(["-Y", filter]);
-    }
-    for field in fields {
-        command.args(["-e", field]);
-    }
-    let text = output(&mut command)?;
-    Ok(text
-        .lines()
-        .map(|line| line.split('\t').map(str::to_owned).collect())
-        .collect())
+/// A packet as tshark dissects it.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    /// The requested fields, in their order; an absent one is empty, and of one that
+    /// occurs several times this is the first.
+    pub fields: Vec<String>,
+    /// From the IP header on, where Ethernet without a VLAN tag carries it.
+    pub bytes: Vec<u8>,
 }
 
-/// Every IP packet of `file` as octets, from the IP header, that passes `filter`.
+/// The packets of `file` that pass the display `filter`, fragments not reassembled,
+/// IPv4 header checksums checked.
 ///
 /// # Errors
 ///
-/// If tshark cannot read the file, or prints something else.
-pub fn packets(file: &Path, filter: &str) -> Result<Vec<Vec<u8>>> {
-    const ETHERNET: usize = 14;
-    let mut command = Command::new("tshark");
-    command.arg("-r").arg(file).args(["-n", "-T", "json", "-x"]);
-    command.args([
-        "-o",
-        "ip.defragment:FALSE",
-        "-o",
-        "tcp.desegment_tcp_streams:FALSE",
-    ]);
-    command.args(["-j", "frame", "-Y", filter]);
-    let text = output(&mut command)?;
-    let packets: Vec<serde_json::Value> = serde_json::from_str(&text)?;
-    packets
-        .iter()
-        .map(|packet| {
-            let hex = packet
-                .pointer("/_source/layers/frame_raw/0")
-                .and_then(serde_json::Value::as_str)
-                .context("tshark's JSON has no `frame_raw`")?;
-            let frame = from_hex(hex)?;
-            Ok(frame.get(ETHERNET..).context("a short frame")?.to_vec())
-        })
+/// If tshark cannot read the file, or refuses the filter or a field.
+pub fn packets(file: &Path, filter: &str, fields: &[&str]) -> Result<Vec<Packet>> {
+    let read = |arguments: &[&str]| {
+        let mut command = Command::new("tshark");
+        command.arg("-r").arg(file).args(["-n", "-Y", filter]);
+        command.args(["-o", "ip.check_checksum:TRUE", "-o", "ip.defragment:FALSE"]);
+        command.args(["-o", "tcp.desegment_tcp_streams:FALSE"]);
+        output(command.args(arguments))
+    };
+    let mut wanted = vec!["-T", "fields", "-E", "occurrence=f"];
+    for field in fields {
+        wanted.extend(["-e", field]);
+    }
+    let rows = read(&wanted)?;
+    let frames = read(&["-T", "json", "-x", "-j", "frame"])?;
+    let frames: Vec<serde_json::Value> = serde_json::from_str(&frames)?;
+    ensure!(
+        rows.lines().count() == frames.len(),
+        "tshark disagrees with itself"
+    );
+    rows.lines()
+        .zip(&frames)
+        .map(|(row, frame)| packet(row, frame))
         .collect()
 }
 
-fn from_hex(hex: &str) -> Result<Vec<u8>> {
-    hex.as_bytes()
+fn packet(row: &str, frame: &serde_json::Value) -> Result<Packet> {
+    const ETHERNET: usize = 14;
+    let hex = frame
+        .pointer("/_source/layers/frame_raw/0")
+        .and_then(serde_json::Value::as_str)
+        .context("tshark's JSON has no `frame_raw`")?;
+    let frame: Vec<u8> = hex
+        .as_bytes()
         .chunks(2)
         .map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?))
-        .collect()
-}
-
-/// Waits until `file` holds a packet that passes `filter`.
-///
-/// # Errors
-///
-/// If none comes within `limit`.
-pub fn wait_for_packet(file: &Path, filter: &str, limit: Duration) -> Result<()> {
-    wait_for(filter, limit, || {
-        ensure!(
-            !fields(file, filter, &["frame.number"])?.is_empty(),
-            "no packet `{filter}` yet"
-        );
-        Ok(())
+        .collect::<Result<_>>()?;
+    Ok(Packet {
+        fields: row.split('\t').map(str::to_owned).collect(),
+        bytes: frame.get(ETHERNET..).context("a short frame")?.to_vec(),
     })
 }
