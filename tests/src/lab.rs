@@ -11,11 +11,16 @@
 //! of `exit`, others out of `wan`, so one packet without its mark is a frame on
 //! the wrong interface.
 
+use std::net::UdpSocket;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
+use crate::capture::Capture;
 use crate::netns::{Netns, veth};
+use crate::process::{wait_for, wait_until};
+use crate::send::{self, NATT};
+use crate::view::View;
 
 /// The ePDG's addresses; see [`ADMIT`].
 pub const EPDG4: &str = "198.18.0.10";
@@ -38,6 +43,8 @@ pub const PHONE4: &str = "10.77.0.2";
 pub const PHONE6: &str = "fd77::2";
 /// The mark whose packets leave by `exit`, under its mask.
 pub const MARK: &str = "0x65/0xff";
+/// Expedited forwarding, the agent's default for all that it recognises (RFC 3246).
+pub const EF: u8 = 46;
 /// For `[lab] admit`: none of the lab's addresses is global unicast.
 pub const ADMIT: &str = r#"["198.18.0.0/15", "2001:db8::/32"]"#;
 /// How long anything in a lab may take. Generous: a loaded machine is slow, and
@@ -110,6 +117,33 @@ impl Lab {
         Ok(lab)
     }
 
+    /// Sends one ESP-in-UDP packet from the phone's address `from` to `to`, and gives
+    /// what arrived.
+    ///
+    /// # Errors
+    ///
+    /// If it does not arrive.
+    pub fn probe(&self, from: &str, to: &str) -> Result<Arrival> {
+        let watch = Watch::start(&self.far)?;
+        let socket = self.phone.enter(|| UdpSocket::bind((from, 0)))?;
+        socket.send_to(&send::esp(1, 100), (to, NATT))?;
+        watch.wait(1)?;
+        watch.finish()?.pop().context("nothing arrived")
+    }
+
+    /// Waits until such packets are treated.
+    ///
+    /// # Errors
+    ///
+    /// If they still are not after [`LIMIT`].
+    pub fn wait_treated(&self, from: &str, to: &str) -> Result<()> {
+        wait_for("treated packets", LIMIT, || {
+            let arrival = self.probe(from, to)?;
+            ensure!(arrival.is_treated(), "{from} to {to}: {arrival:?}");
+            Ok(())
+        })
+    }
+
     /// Masquerades what leaves by `wan`, as a home router does.
     ///
     /// # Errors
@@ -124,6 +158,88 @@ impl Lab {
         self.router
             .run("nft", "add rule ip nat post oifname wan masquerade")?;
         Ok(())
+    }
+}
+
+/// An ESP-in-UDP packet that arrived on the far side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its number, see [`send::esp`].
+    pub sequence: u32,
+    /// Its DSCP.
+    pub dscp: u8,
+    /// Whether the router saw the mark.
+    pub marked: bool,
+}
+
+impl Arrival {
+    /// Whether it got what the tests' policies give: EF and the mark.
+    #[must_use]
+    pub fn is_treated(&self) -> bool {
+        self.marked && self.dscp == EF
+    }
+}
+
+/// Watches what arrives on the far side for port 4500.
+pub struct Watch {
+    wan: Capture<Arrival>,
+    exit: Capture<Arrival>,
+}
+
+impl Watch {
+    /// Starts watching.
+    ///
+    /// # Errors
+    ///
+    /// If AF_PACKET is not permitted.
+    pub fn start(far: &Netns) -> Result<Self> {
+        let watch = |device: &str, marked| {
+            Capture::start(far, device, move |frame| {
+                let view = View::of(frame)?;
+                if frame.outgoing || view.ports?.1 != NATT {
+                    return None;
+                }
+                let sequence = send::esp_sequence(view.payload)?;
+                Some(Arrival {
+                    sequence,
+                    dscp: view.dscp(),
+                    marked,
+                })
+            })
+        };
+        Ok(Self {
+            wan: watch("eth0", false)?,
+            exit: watch("exit0", true)?,
+        })
+    }
+
+    /// How many have arrived.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.wan.kept() + self.exit.kept()
+    }
+
+    /// Waits until `count` have arrived in all.
+    ///
+    /// # Errors
+    ///
+    /// If they do not.
+    pub fn wait(&self, count: u64) -> Result<()> {
+        wait_until(&format!("{count} packets"), LIMIT, || {
+            (self.arrived() >= count).then_some(())
+        })
+        .with_context(|| format!("{} arrived", self.arrived()))
+    }
+
+    /// What has arrived, first what was not marked.
+    ///
+    /// # Errors
+    ///
+    /// If a capture lost a frame.
+    pub fn finish(self) -> Result<Vec<Arrival>> {
+        let mut arrivals = self.wan.finish()?;
+        arrivals.extend(self.exit.finish()?);
+        Ok(arrivals)
     }
 }
 
@@ -148,58 +264,47 @@ pub fn neighbours(a: (&Netns, &str, &[&str]), b: (&Netns, &str, &[&str])) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::Capture;
-    use crate::process::wait_until;
-    use crate::send::{self, NATT, Stream};
-    use crate::view::View;
+    use crate::send::Stream;
 
     /// Without an agent: nothing is marked, nothing changed, nothing lost.
     #[test]
     fn carries_ten_thousand_packets_a_second() -> Result<()> {
         let lab = Lab::new()?;
-        let sequence = |frame: &crate::capture::Frame<'_>| {
-            let view = View::of(frame)?;
-            (view.ports?.1 == NATT).then(|| (send::esp_sequence(view.payload), view.tos))
-        };
-        let wan = Capture::start(&lab.far, "eth0", sequence)?;
-        let exit = Capture::start(&lab.far, "exit0", sequence)?;
+        let watch = Watch::start(&lab.far)?;
         let socket = send::udp(&lab.phone, "0.0.0.0:4500")?;
-        let stream = Stream::start(socket, format!("{EPDG4}:{NATT}").parse()?, 10_000, 100);
-        wait_until("packets", LIMIT, || (wan.kept() > 5_000).then_some(()))?;
+        let stream = Stream::start(socket, send::address(EPDG4, NATT)?, 10_000, 100);
+        watch.wait(5_000)?;
         let sent = stream.finish()?;
-        wait_until("the last packets", LIMIT, || {
-            (wan.kept() == u64::from(sent)).then_some(())
-        })?;
-        let seen = wan.finish()?;
-        assert!(
-            seen.iter()
-                .zip(1..)
-                .all(|(seen, number)| *seen == (Some(number), 0))
-        );
-        assert_eq!(exit.finish()?.len(), 0);
+        watch.wait(sent.into())?;
+        let expected = (1..=sent).map(|sequence| Arrival {
+            sequence,
+            dscp: 0,
+            marked: false,
+        });
+        assert!(watch.finish()?.into_iter().eq(expected));
         Ok(())
     }
 
-    /// The mark decides the way, which the restart test relies on.
+    /// The mark decides the way, which the tests rely on.
     #[test]
     fn a_marked_packet_leaves_by_the_other_interface() -> Result<()> {
         let lab = Lab::new()?;
-        lab.router.run("nft", "add table inet lab")?;
-        lab.router.run(
-            "nft",
+        for rule in [
+            "add table inet lab",
             "add chain inet lab pre { type filter hook prerouting priority -300 ; }",
-        )?;
-        lab.router.run(
-            "nft",
             "add rule inet lab pre udp dport 4500 meta mark set 0x65",
-        )?;
-        for (socket, to) in [("0.0.0.0:0", EPDG4), ("[::]:0", EPDG6)] {
-            let exit = Capture::start(&lab.far, "exit0", |frame| View::of(frame)?.ports)?;
-            let socket = send::udp(&lab.phone, socket)?;
-            socket.send_to(&send::esp(1, 100), (to, NATT))?;
-            wait_until("the packet on exit0", LIMIT, || {
-                (exit.kept() == 1).then_some(())
-            })?;
+        ] {
+            lab.router.run("nft", rule)?;
+        }
+        for (from, to) in [(PHONE4, EPDG4), (PHONE6, EPDG6)] {
+            assert_eq!(
+                lab.probe(from, to)?,
+                Arrival {
+                    sequence: 1,
+                    dscp: 0,
+                    marked: true
+                }
+            );
         }
         Ok(())
     }

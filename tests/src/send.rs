@@ -1,7 +1,7 @@
 //! Senders of the shapes that matter, over UDP, raw IP and raw frames.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,6 +62,16 @@ pub fn esp_sequence(packet: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(packet.get(4..8)?.try_into().ok()?))
 }
 
+/// A socket address from an IP address without brackets.
+///
+/// # Errors
+///
+/// If it is not an IP address.
+pub fn address(ip: &str, port: u16) -> Result<SocketAddr> {
+    let ip: IpAddr = ip.parse().with_context(|| format!("`{ip}`"))?;
+    Ok(SocketAddr::new(ip, port))
+}
+
 /// A UDP socket in `namespace`.
 ///
 /// # Errors
@@ -112,7 +122,7 @@ impl RawIp {
     /// # Errors
     ///
     /// If the kernel refuses it.
-    pub fn send(&self, payload: &[u8], to: std::net::IpAddr) -> Result<()> {
+    pub fn send(&self, payload: &[u8], to: IpAddr) -> Result<()> {
         // A UdpSocket's `send_to` is the same system call with the same address
         // structure, the port of which raw sockets want to be zero.
         let socket = UdpSocket::from(self.socket.try_clone()?);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -169,13 +169,9 @@ fn neighbours(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn socket_address((address, port): (&str, u16)) -> Result<SocketAddr> {
-    Ok(SocketAddr::new(address.parse()?, port))
-}
-
 fn tcp_echo(lab: &Lab, to: (&str, u16)) -> Result<()> {
     const LENGTH: usize = 100_000;
-    let to = socket_address(to)?;
+    let to = send::address(to.0, to.1)?;
     let listener = lab.far.enter(|| TcpListener::bind(to))?;
     thread::scope(|scope| {
         let server = scope.spawn(move || -> Result<()> {
@@ -200,7 +196,7 @@ fn tcp_echo(lab: &Lab, to: (&str, u16)) -> Result<()> {
 }
 
 fn udp_echo(lab: &Lab, to: (&str, u16)) -> Result<()> {
-    let to = socket_address(to)?;
+    let to = send::address(to.0, to.1)?;
     let server = send::udp(&lab.far, &to.to_string())?;
     let client = send::udp(
         &lab.phone,
