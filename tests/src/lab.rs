@@ -22,7 +22,7 @@ use crate::process::{wait_for, wait_until};
 use crate::send::{self, NATT};
 use crate::view::View;
 
-/// The ePDG's addresses; see [`ADMIT`].
+/// The ePDG's addresses. None in the lab is global unicast: see `[lab] admit`.
 pub const EPDG4: &str = "198.18.0.10";
 /// As above, IPv6.
 pub const EPDG6: &str = "2001:db8:18::10";
@@ -45,8 +45,22 @@ pub const PHONE6: &str = "fd77::2";
 pub const MARK: &str = "0x65/0xff";
 /// Expedited forwarding, the agent's default for all that it recognises (RFC 3246).
 pub const EF: u8 = 46;
-/// For `[lab] admit`: none of the lab's addresses is global unicast.
-pub const ADMIT: &str = r#"["198.18.0.0/15", "2001:db8::/32"]"#;
+/// Configuration that knows the ePDG's blocks as operator 001-01 and marks what goes
+/// there; the rest is as by default.
+pub const MARKED: &str = r#"
+[lab]
+admit = ["198.18.0.0/15", "2001:db8::/32"]
+[[prefix]]
+prefix = "198.18.0.0/24"
+operator = "001-01"
+[[prefix]]
+prefix = "2001:db8:18::/64"
+operator = "001-01"
+[[policy]]
+name = "marked"
+operators = ["001-01"]
+mark = "0x65/0xff"
+"#;
 /// How long anything in a lab may take. Generous: a loaded machine is slow, and
 /// only a failing test waits for it.
 pub const LIMIT: Duration = Duration::from_secs(20);

@@ -84,6 +84,30 @@ pub fn udp(namespace: &Netns, local: &str) -> Result<UdpSocket> {
         .with_context(|| format!("bind {local} in {}", namespace.name()))
 }
 
+/// From now on, what `socket` sends in one go leaves as datagrams of `length` octets,
+/// cut as late as possible (UDP_SEGMENT of udp(7)).
+///
+/// # Errors
+///
+/// If the kernel cannot do that.
+pub fn segmented(socket: &UdpSocket, length: usize) -> Result<()> {
+    let length = libc::c_int::try_from(length)?;
+    // SAFETY: the pointer and size describe `length`, which is only read.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            std::ptr::from_ref(&length).cast(),
+            size_of_val(&length) as libc::socklen_t,
+        )
+    };
+    if set != 0 {
+        return Err(io::Error::last_os_error()).context("set UDP_SEGMENT");
+    }
+    Ok(())
+}
+
 /// A raw IP socket in `namespace`: the kernel makes the IP header.
 pub struct RawIp {
     socket: OwnedFd,

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, ensure};
 use wificall_tests::agent::{Agent, next_abi_binary};
 use wificall_tests::capture::Capture;
-use wificall_tests::lab::{EF, EPDG4, LIMIT, Lab, MARK, PHONE4, Watch};
+use wificall_tests::lab::{EF, EPDG4, LIMIT, Lab, MARKED, PHONE4, Watch};
 use wificall_tests::process::wait_until;
 use wificall_tests::send::{self, NATT, Stream};
 use wificall_tests::view::View;
@@ -39,22 +39,7 @@ fn restart_and_upgrade(method: &str) -> Result<()> {
     let lab = Lab::new()?;
     let mut agent = Agent::run(
         &lab.router,
-        &format!(
-            r#"
-[interfaces]
-access = ["lan"]
-tc = "{method}"
-[lab]
-admit = ["198.18.0.0/15"]
-[[prefix]]
-prefix = "198.18.0.0/24"
-operator = "001-01"
-[[policy]]
-name = "exit"
-operators = ["001-01"]
-mark = "{MARK}"
-"#
-        ),
+        &format!("[interfaces]\naccess = [\"lan\"]\ntc = \"{method}\"\n{MARKED}"),
     )?;
     let attached = agent.wait_hooks("lan", 2)?;
     ensure!(

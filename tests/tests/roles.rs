@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result, ensure};
 use wificall_tests::agent::Agent;
 use wificall_tests::capture::{Capture, Frame};
-use wificall_tests::lab::{EF, EPDG4, LIMIT, Lab, MARK, PHONE4, neighbours};
+use wificall_tests::lab::{EF, EPDG4, LIMIT, Lab, MARK, MARKED, PHONE4, neighbours};
 use wificall_tests::netns::{Netns, veth};
 use wificall_tests::process::wait_until;
 use wificall_tests::send::{self, IKE, KEEPALIVE, NATT, RawFrames, RawIp};
@@ -155,24 +155,7 @@ fn one_network(phone: &Netns, far: &Netns) -> Result<()> {
 }
 
 fn agent<'a>(router: &'a Netns, interfaces: &str) -> Result<Agent<'a>> {
-    Agent::run(
-        router,
-        &format!(
-            r#"
-[interfaces]
-{interfaces}
-[lab]
-admit = ["198.18.0.0/15"]
-[[prefix]]
-prefix = "198.18.0.0/24"
-operator = "001-01"
-[[policy]]
-name = "marked"
-operators = ["001-01"]
-mark = "{MARK}"
-"#
-        ),
-    )
+    Agent::run(router, &format!("[interfaces]\n{interfaces}\n{MARKED}"))
 }
 
 /// Who talks.

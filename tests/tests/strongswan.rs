@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use wificall_tests::agent::Agent;
 use wificall_tests::dns::{self, Dns};
 use wificall_tests::lab::{
-    ADMIT, DNS, EPDG4, EPDG6, LIMIT, Lab, OTHER4, OTHER6, PHONE4, PHONE6, ROUTER_DNS,
+    DNS, EPDG4, EPDG6, LIMIT, Lab, OTHER4, OTHER6, PHONE4, PHONE6, ROUTER_DNS,
 };
 use wificall_tests::metrics::Metrics;
 use wificall_tests::process::wait_until;
@@ -58,7 +58,7 @@ operators = ["001-01"]
 resolvers = ["{ROUTER_DNS}"]
 widen = "exact"
 [lab]
-admit = {ADMIT}
+admit = ["198.18.0.0/15", "2001:db8::/32"]
 "#
         ),
     )?;
