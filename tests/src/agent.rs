@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use crate::lab::LIMIT;
 use crate::metrics::Metrics;
 use crate::netns::{Netns, is_stale};
-use crate::process::{Process, wait_for};
+use crate::process::{Process, output_within, wait_for};
 
 const BASE: &str = "/run/wificall-test";
 /// Each agent listens in its own namespace, so the port can be the same.
@@ -301,9 +301,9 @@ impl<'a> Agent<'a> {
     ///
     /// # Errors
     ///
-    /// If it cannot be run.
+    /// If it cannot be run, or does not end.
     pub fn call(&self, arguments: &[&str]) -> Result<Output> {
-        Ok(self.command(arguments).stdin(Stdio::null()).output()?)
+        output_within(&mut self.command(arguments), LIMIT)
     }
 
     /// Runs a `wificall` command, which must succeed; its standard output.
@@ -312,7 +312,16 @@ impl<'a> Agent<'a> {
     ///
     /// With its standard error, if it fails.
     pub fn ask(&self, arguments: &[&str]) -> Result<String> {
-        crate::process::output(&mut self.command(arguments))
+        let output = self.call(arguments)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if !output.status.success() {
+            bail!(
+                "wificall {arguments:?}: {}\n{}",
+                output.status,
+                text(&output.stderr)
+            );
+        }
+        Ok(text(&output.stdout))
     }
 
     /// `wificall status --json`.

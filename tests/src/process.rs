@@ -1,8 +1,9 @@
 //! Child processes that end with the test, and waiting with a limit.
 
 use std::fs::{self, File};
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,38 @@ pub fn output(command: &mut Command) -> Result<String> {
         );
     }
     Ok(String::from_utf8_lossy(&result.stdout).into_owned())
+}
+
+/// Runs a command to its end, however it ends, but no longer than `limit`.
+///
+/// # Errors
+///
+/// If it cannot be run, or has to be killed: then with its standard error.
+pub fn output_within(command: &mut Command, limit: Duration) -> Result<Output> {
+    // Files, because a pipe that nobody reads would make the child wait.
+    let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?)
+        .spawn()
+        .with_context(|| format!("start {command:?}"))?;
+    let ended = wait_until("the command to end", limit, || child.try_wait().transpose());
+    let _ = child.kill();
+    let status = child.wait()?;
+    let read = |file: &mut File| -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let (stdout, stderr) = (read(&mut stdout)?, read(&mut stderr)?);
+    ended.with_context(|| format!("{command:?}\n{}", String::from_utf8_lossy(&stderr)))??;
+    Ok(Output {
+        status,
+        stdout,
+        stderr,
+    })
 }
 
 /// A running program with its output in a file; killed when dropped.
