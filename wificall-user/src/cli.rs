@@ -1,1 +1,303 @@
-//! Command line.
+//! The command line: one definition for parsing, help, completions and man pages.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::catalogue::{Country, OperatorPattern};
+use crate::config::Agent;
+
+/// Where the configuration is looked for.
+pub const DEFAULT_CONFIG: &str = "/etc/wificall/wificall.toml";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: what was tried and why is on stderr
+  2  the command line or the configuration is wrong; nothing was touched";
+
+/// First-class Wi-Fi Calling on a Linux access point, gateway or bypass router.
+///
+/// Finds the tunnels between phones and their carriers' ePDGs (IKEv2 and ESP) among the traffic of this box,
+/// gives them DSCP, priority and fwmarks by policy, and counts them by operator and country.
+/// Nothing is decrypted, and what is not such a tunnel passes untouched.
+#[derive(Debug, Parser)]
+#[command(name = "wificall", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Form of the log on stderr
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Log more: -v for debugging, -vv for every step
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent in the foreground
+    ///
+    /// Attaches to the configured interfaces, keeps the kernel's tables, serves metrics.
+    /// SIGHUP reloads the configuration. On SIGTERM and SIGINT the agent ends and the kernel goes on classifying
+    /// with what it knows: `wificall detach` removes that.
+    #[command(
+        after_help = "Example:\n  wificall run --config /etc/wificall/wificall.toml --log-format json"
+    )]
+    Run(Run),
+    /// Check a configuration without touching the kernel
+    ///
+    /// Prints all errors and warnings of the file, each with line, key, what was found and what was expected.
+    /// Exits 2 if there is an error; warnings do not count.
+    #[command(
+        after_help = "Examples:\n  wificall check\n  wificall check --config examples/firewall.toml --json"
+    )]
+    Check(Check),
+    /// Show what the agent of an instance is doing
+    ///
+    /// Interfaces and hooks, endpoints and their age, operators, resolvers, policies, and what is wrong.
+    /// Without a running agent, shows what is left in the kernel, and exits 1.
+    #[command(after_help = "Examples:\n  wificall status\n  wificall status --instance lab --json")]
+    Status(Instance),
+    /// Resolve ePDG names as the agent would, and print the addresses
+    ///
+    /// Asks the configured resolvers once, applies the same filters, and says what was refused and why.
+    /// Changes nothing.
+    #[command(
+        after_help = "Examples:\n  wificall resolve\n  wificall resolve 262-01 505-* NZ\n  \
+                      wificall resolve epdg.epc.mnc001.mcc262.pub.3gppnetwork.org --json"
+    )]
+    Resolve(Resolve),
+    /// Make the running agent read its configuration again
+    ///
+    /// If the new configuration has an error, the agent keeps the old one, and this exits 2 with the errors.
+    /// No packet goes unclassified meanwhile.
+    #[command(after_help = "Example:\n  wificall reload")]
+    Reload(Instance),
+    /// Remove everything that an instance has left in the kernel
+    ///
+    /// Programs, maps, links and pins of that instance, and nothing else. Refused while its agent runs.
+    /// With --instance no configuration is needed.
+    #[command(after_help = "Examples:\n  wificall detach\n  wificall detach --instance lab")]
+    Detach(Instance),
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The configuration
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The configuration
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// Print a JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which instance, and how to print.
+#[derive(Debug, Args)]
+pub struct Instance {
+    /// The configuration of the instance
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// The instance of this name in the default directories, without reading a configuration
+    #[arg(long, value_name = "NAME", conflicts_with = "config", value_parser = instance)]
+    pub instance: Option<Agent>,
+    /// Print a JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `resolve`.
+#[derive(Debug, Args)]
+pub struct Resolve {
+    /// Operators (262-01, 505-*), countries (NZ) or names; without any, all that is configured
+    #[arg(value_name = "OPERATOR|COUNTRY|NAME")]
+    pub targets: Vec<Target>,
+    /// The configuration, for resolvers and filters [default: /etc/wificall/wificall.toml, if it exists or nothing is named]
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Print a JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Something that can be resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// All names of these operators.
+    Operators(OperatorPattern),
+    /// All names of all catalogued operators of a country.
+    Country(Country),
+    /// One name, without a dot at its end.
+    Name(String),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let suggest = |message: String, suggestion: Option<String>| match suggestion {
+            Some(suggestion) => format!("{message}; did you mean {suggestion}?"),
+            None => message,
+        };
+        if text.contains('.') {
+            let name = text.strip_suffix('.').unwrap_or(text);
+            return if is_host_name(name) {
+                Ok(Self::Name(name.to_ascii_lowercase()))
+            } else {
+                Err("a DNS name has labels of 1 to 63 letters, digits, - and _, and 253 characters at most".to_owned())
+            };
+        }
+        if text.starts_with(|c: char| c.is_ascii_digit()) {
+            return text.parse().map(Self::Operators).map_err(
+                |error: crate::catalogue::PlmnError| suggest(error.to_string(), error.suggestion),
+            );
+        }
+        text.parse()
+            .map(Self::Country)
+            .map_err(|error: crate::catalogue::CountryError| {
+                suggest(
+                    error.to_string(),
+                    error.suggestion.map(|country| country.to_string()),
+                )
+            })
+    }
+}
+
+/// Whether a name can be asked for (RFC 1035 §2.3.4; `_` as in practice).
+fn is_host_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+fn instance(name: &str) -> Result<Agent, String> {
+    Agent::of_instance(name)
+        .ok_or_else(|| "expected 1 to 32 characters out of a-z, 0-9, _ and -".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_example_in_the_help_is_accepted() {
+        let mut examples = 0;
+        for command in Cli::command().get_subcommands() {
+            let help = command
+                .get_after_help()
+                .expect("each command has an example")
+                .to_string();
+            for line in help.lines().filter(|line| line.starts_with("  ")) {
+                parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                examples += 1;
+            }
+        }
+        assert!(examples >= 10);
+    }
+
+    #[test]
+    fn defaults_are_the_documented_paths() {
+        let Command::Run(run) = parse("wificall run").unwrap().command else {
+            panic!()
+        };
+        assert_eq!(run.config, PathBuf::from(DEFAULT_CONFIG));
+        let cli = parse("wificall status -vv --log-format json").unwrap();
+        assert_eq!((cli.verbose, cli.log_format), (2, LogFormat::Json));
+        let Command::Status(status) = cli.command else {
+            panic!()
+        };
+        assert_eq!(
+            (status.config, status.instance, status.json),
+            (PathBuf::from(DEFAULT_CONFIG), None, false)
+        );
+    }
+
+    #[test]
+    fn an_instance_stands_in_the_default_directories() {
+        let Command::Detach(detach) = parse("wificall detach --instance lab").unwrap().command
+        else {
+            panic!()
+        };
+        let agent = detach.instance.unwrap();
+        assert_eq!(
+            agent.control_socket(),
+            PathBuf::from("/run/wificall/lab/control.sock")
+        );
+        assert_eq!(agent.pin_dir(), PathBuf::from("/sys/fs/bpf/wificall/lab"));
+        for (line, kind) in [
+            (
+                "wificall detach --instance ../x",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "wificall detach --instance a --config b",
+                ErrorKind::ArgumentConflict,
+            ),
+            ("wificall detatch", ErrorKind::InvalidSubcommand),
+            ("wificall run --json", ErrorKind::UnknownArgument),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!((error.kind(), error.exit_code()), (kind, 2), "{line}");
+        }
+    }
+
+    #[test]
+    fn targets_are_told_apart() {
+        let name = |name: &str| Ok(Target::Name(name.to_owned()));
+        for (text, expected) in [
+            ("262-01", Ok(Target::Operators("262-01".parse().unwrap()))),
+            ("505-*", Ok(Target::Operators("505-*".parse().unwrap()))),
+            ("NZ", Ok(Target::Country("NZ".parse().unwrap()))),
+            ("wo.vzwwo.com", name("wo.vzwwo.com")),
+            ("EPDG.epc.att.net.", name("epdg.epc.att.net")),
+            ("262.01", name("262.01")),
+        ] {
+            assert_eq!(text.parse::<Target>(), expected);
+        }
+        for (text, hint) in [
+            ("UK", "did you mean GB?"),
+            ("26201", "did you mean 262-01?"),
+            ("a..b", "a DNS name"),
+        ] {
+            let message = text.parse::<Target>().unwrap_err();
+            assert!(message.contains(hint), "{message}");
+        }
+    }
+}

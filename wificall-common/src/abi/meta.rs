@@ -33,7 +33,8 @@ pub struct GroupLabel {
 }
 assert_size!(GroupLabel, LABEL_LEN);
 
-/// Key of the map `HOOKS`: a clsact filter that we installed. TCX and XDP links are pinned instead.
+/// Key of the map `CLSACT_HOOKS`: a clsact filter that we installed. TCX and XDP links are pinned instead. Key and value
+/// have the same layout in every ABI version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct HookKey {
@@ -44,7 +45,7 @@ pub struct HookKey {
 }
 assert_size!(HookKey, 8);
 
-/// Value of the map `HOOKS`.
+/// Value of the map `CLSACT_HOOKS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct HookRecord {

@@ -1,1 +1,327 @@
-//! (to come)
+//! The configuration: TOML → [`Config`], with all errors of a file at once.
+//!
+//! docs/configuration.md has every key for the reader; the types here have the same order.
+//! [`parse`] is pure. What it cannot know (does the interface exist, can this kernel do it) is checked where it is used.
+
+mod checks;
+mod dscp;
+mod problem;
+mod reader;
+mod report;
+mod sections;
+mod treatment;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv6Net};
+
+use crate::catalogue::{Country, OperatorPattern, Plmn};
+use crate::discover::Upstream;
+
+use reader::Section;
+use report::Report;
+
+pub use dscp::{Dscp, DscpMode};
+pub use problem::{Errors, Problem, Warnings};
+pub use values::Glob;
+
+/// Everything that a configuration file says, defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[agent]`
+    pub agent: Agent,
+    /// `[interfaces]`
+    pub interfaces: Interfaces,
+    /// `[discovery]`
+    pub discovery: Discovery,
+    /// `[lab]`
+    pub lab: Lab,
+    /// `[[prefix]]`
+    pub prefixes: Vec<StaticPrefix>,
+    /// `[defaults]`: the treatment of a match that no policy names.
+    pub defaults: Treatment,
+    /// `[[policy]]`, in order: the first match wins.
+    pub policies: Vec<Policy>,
+    /// `[limits]`
+    pub limits: Limits,
+}
+
+/// The process: where it keeps things and where it listens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agent {
+    /// Name of this instance, `[a-z0-9_-]{1,32}`: agents of different instances share nothing.
+    pub instance: String,
+    /// Where a bpffs is mounted.
+    pub bpffs: PathBuf,
+    /// Parent of the directory of the lock and the control socket.
+    pub run_dir: PathBuf,
+    /// Parent of the directory of the state that survives a reboot.
+    pub state_dir: PathBuf,
+    /// Where HTTP is served; `None` = nowhere.
+    pub listen: Option<SocketAddr>,
+    /// How often everything is compared with the kernel although no event said so.
+    pub resync: Duration,
+}
+
+impl Agent {
+    /// The instance of this name in the default directories, as a file without `[agent]` but its name would have it.
+    /// `None` if no instance can have that name.
+    pub fn of_instance(name: &str) -> Option<Self> {
+        values::is_instance(name).then(|| Self {
+            instance: name.to_owned(),
+            bpffs: "/sys/fs/bpf".into(),
+            run_dir: "/run/wificall".into(),
+            state_dir: "/var/lib/wificall".into(),
+            listen: Some(([127, 0, 0, 1], 9817).into()),
+            resync: Duration::from_secs(30),
+        })
+    }
+
+    /// The file whose lock says that an agent of this instance runs.
+    pub fn lock_path(&self) -> PathBuf {
+        self.run_dir.join(&self.instance).join("lock")
+    }
+
+    /// The Unix socket that takes commands.
+    pub fn control_socket(&self) -> PathBuf {
+        self.run_dir.join(&self.instance).join("control.sock")
+    }
+
+    /// The last known endpoints.
+    pub fn state_path(&self) -> PathBuf {
+        self.state_dir.join(&self.instance).join("state.json")
+    }
+
+    /// The directory below which this instance pins its programs, maps and links.
+    pub fn pin_dir(&self) -> PathBuf {
+        self.bpffs.join("wificall").join(&self.instance)
+    }
+}
+
+/// Which links have which role. A link may be in one role only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interfaces {
+    /// Towards phones.
+    pub access: Vec<Glob>,
+    /// Towards the network.
+    pub uplink: Vec<Glob>,
+    /// Those of the above that also run XDP at ingress.
+    pub xdp: Vec<Glob>,
+    /// How XDP is attached there.
+    pub xdp_mode: XdpMode,
+    /// How TC programs are attached.
+    pub tc: TcMode,
+    /// Treated as wireless although the kernel does not say so.
+    pub wireless: Vec<Glob>,
+}
+
+/// How XDP is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver, or not at all.
+    Native,
+    /// After an skb exists: works everywhere, gains nothing but a test of the path.
+    Generic,
+}
+
+/// How TC programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcMode {
+    /// TCX where the kernel has it (6.6), clsact otherwise.
+    Auto,
+    /// TCX or not at all.
+    Tcx,
+    /// clsact and cls_bpf, also where TCX exists.
+    Clsact,
+}
+
+/// Whose names are resolved, by whom and how often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Discovery {
+    /// Operators by PLMN.
+    pub operators: Vec<OperatorPattern>,
+    /// Countries: all catalogued operators of their MCCs.
+    pub countries: Vec<Country>,
+    /// Asked in order.
+    pub resolvers: Vec<Upstream>,
+    /// Floor of an answer's TTL.
+    pub refresh_min: Duration,
+    /// Ceiling of an answer's TTL.
+    pub refresh_max: Duration,
+    /// How long an address stays after its last answer.
+    pub keep: Duration,
+    /// How long one query may take.
+    pub timeout: Duration,
+    /// What an address stands for.
+    pub widen: Widen,
+    /// Queries a second, all resolvers together.
+    pub queries_per_second: u32,
+    /// Queries at a time.
+    pub concurrency: usize,
+    /// The NAT64 prefix behind which IPv4 endpoints are seen as IPv6 (RFC 6052).
+    pub nat64_prefix: Option<Ipv6Net>,
+}
+
+/// What an address from DNS stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Widen {
+    /// Its /24 (IPv4) or /64 (IPv6): carriers use more of a block than they publish.
+    Block,
+    /// Itself.
+    Exact,
+}
+
+/// What only a test set-up needs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lab {
+    /// Prefixes that are admitted as endpoints although they are not global unicast, or are local.
+    pub admit: Vec<IpNet>,
+}
+
+/// An endpoint that is known without DNS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StaticPrefix {
+    /// The network; host bits are zero.
+    pub prefix: IpNet,
+    /// Whose it is.
+    pub operator: Option<Plmn>,
+    /// Where it counts as; by default the country of the operator's MCC.
+    pub country: Option<Country>,
+}
+
+/// What is done with a match.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Treatment {
+    /// The DSCP that it gets.
+    pub dscp: Dscp,
+    /// The priority that its packets get.
+    pub priority: Priority,
+    /// The fwmark that its `up` packets get.
+    pub mark: Option<Mark>,
+}
+
+/// A priority, named by meaning: the numbers differ between wireless and wired links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// WMM voice on wireless links, interactive elsewhere.
+    Voice,
+    /// As it comes.
+    None,
+}
+
+/// A firewall mark under a mask: `mark = (mark & !mask) | value`. `value` lies inside `mask`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The bits to set.
+    pub value: u32,
+    /// The bits that are ours.
+    pub mask: u32,
+}
+
+/// A treatment for some operators or countries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Unique among the policies.
+    pub name: String,
+    /// Any of these; empty = any operator.
+    pub operators: Vec<OperatorPattern>,
+    /// Any of these; empty = any country.
+    pub countries: Vec<Country>,
+    /// What is done.
+    pub treatment: Treatment,
+}
+
+/// Sizes of the kernel's maps, in entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// IPv4 /24 blocks, and as many IPv6 /64 blocks.
+    pub blocks: u32,
+    /// Single addresses.
+    pub hosts: u32,
+    /// Prefixes of other lengths.
+    pub prefixes: u32,
+    /// Distinct sets of operators and countries that an endpoint can have.
+    pub groups: u32,
+    /// Policies.
+    pub policies: u32,
+    /// Fragmented packets whose later fragments are awaited.
+    pub fragments: u32,
+}
+
+/// A configuration that can be used, and what is odd about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed {
+    /// The configuration.
+    pub config: Config,
+    /// What does not prevent its use but is probably not meant.
+    pub warnings: Warnings,
+}
+
+/// Reads a configuration from its source; `file` is only named in messages.
+///
+/// # Errors
+///
+/// All that is wrong, in the order of the file.
+pub fn parse(source: &str, file: &Path) -> Result<Parsed, Errors> {
+    let report = Report::new(source);
+    let tree = report.parse();
+    let config = tree
+        .as_ref()
+        .map(|tree| sections::config(Section::root(&report, tree)));
+    let (errors, warnings) = report.finish();
+    let file = file.to_owned();
+    match config {
+        Some(config) if errors.is_empty() => Ok(Parsed {
+            config,
+            warnings: Warnings { file, warnings },
+        }),
+        _ => Err(Errors { file, errors }),
+    }
+}
+
+/// Reads a configuration from a file.
+///
+/// # Errors
+///
+/// As [`parse`]; also if the file cannot be read or is not UTF-8.
+pub fn load(file: &Path) -> Result<Parsed, Errors> {
+    let whole_file = |found: String, expected: &str, hint: &str| Errors {
+        file: file.to_owned(),
+        errors: vec![Problem {
+            line: None,
+            column: None,
+            key: String::new(),
+            name: None,
+            found,
+            expected: expected.to_owned(),
+            hint: Some(hint.to_owned()),
+        }],
+    };
+    let bytes = std::fs::read(file).map_err(|error| {
+        whole_file(
+            error.to_string(),
+            "a file that can be read",
+            "name another with --config; examples/ has some to start from",
+        )
+    })?;
+    let source = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at]
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count()
+            + 1;
+        whole_file(
+            format!("a byte sequence in line {line} that is not UTF-8"),
+            "UTF-8 text",
+            "save the file as UTF-8",
+        )
+    })?;
+    parse(&source, file)
+}

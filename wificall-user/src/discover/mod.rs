@@ -1,1 +1,170 @@
-//! (to come)
+//! From operators' names to addresses.
+//!
+//! ```text
+//! configuration ── target ──▶ names ── schedule, run ──▶ resolver ──▶ Update
+//!                                                                      │ filter
+//!                      store (state on disk) ◀── memory (addresses) ◀──┘
+//! ```
+//!
+//! A [`Refresher`] asks and reports; it decides nothing about addresses. Whoever holds the
+//! [`Memory`] applies the [`Update`]s, each through a [`Filter`]. What decides (`schedule`,
+//! `filter`, `memory`) does no I/O and takes the time as an argument.
+//!
+//! Invariants: an answer never takes an address away, a failed or empty one changes no address at
+//! all, and everything that grows with what DNS says is bounded.
+
+mod connection;
+pub mod filter;
+pub mod memory;
+mod pace;
+pub mod resolver;
+pub mod run;
+pub mod schedule;
+pub mod stats;
+pub mod store;
+pub mod target;
+#[cfg(test)]
+mod test_server;
+mod upstream;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+pub use filter::{Filter, Reason};
+pub use memory::{Applied, Bounds, Known, Memory};
+pub use resolver::Resolver;
+pub use run::{Command, Refresher};
+pub use stats::Stats;
+pub use target::{Owner, Target, Targets, targets};
+pub use upstream::{Transport, Upstream, UpstreamError};
+
+/// How to ask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The servers, in order of preference.
+    pub upstreams: Vec<Upstream>,
+    /// How long one query waits for its answer.
+    pub timeout: Duration,
+    /// A name is asked again no sooner than this after an answer, whatever the TTL.
+    pub refresh_min: Duration,
+    /// A name is asked again no later than this, whatever the answer.
+    pub refresh_max: Duration,
+    /// Queries a second, all together: retries, truncated answers asked again over TCP and CNAMEs
+    /// followed count. At least 1.
+    pub queries_per_second: u32,
+    /// Names looked up at the same time. At least 1.
+    pub concurrency: usize,
+}
+
+/// Which addresses are asked for: a name has two questions, each with its own schedule.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4, the A record.
+    V4,
+    /// IPv6, the AAAA record.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// A stable name, for metrics and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+}
+
+/// What came of one question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Addresses.
+    Addresses {
+        /// In the order of the answer, each once, unfiltered.
+        addresses: Vec<IpAddr>,
+        /// The shortest TTL of the records that lead to them.
+        ttl: Duration,
+    },
+    /// The name exists and has no address of this family.
+    NoData,
+    /// The name does not exist.
+    NxDomain,
+    /// No usable answer.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// A stable name, for metrics and JSON.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Addresses { .. } => "addresses",
+            Self::NoData => "no_data",
+            Self::NxDomain => "nx_domain",
+            Self::Failed(failure) => failure.kind.as_str(),
+        }
+    }
+}
+
+/// Why there was no usable answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Its kind.
+    pub kind: FailureKind,
+    /// The server that was asked and what it said, for people.
+    pub detail: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+/// Kinds of failure that call for different remedies.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FailureKind {
+    /// Nobody answered in time.
+    Timeout,
+    /// SERVFAIL: the server could not find out.
+    ServFail,
+    /// REFUSED: the server does not serve us.
+    Refused,
+    /// No server could be reached at all.
+    Unreachable,
+    /// Anything else: another response code, a message that does not parse.
+    Other,
+}
+
+impl FailureKind {
+    /// A stable name, for metrics and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::ServFail => "servfail",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What came of one question, reported to the holder of the [`Memory`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// The name, as the [`Target`] has it.
+    pub name: Arc<str>,
+    /// Which addresses were asked for.
+    pub family: Family,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// When.
+    pub at: SystemTime,
+}

@@ -1,0 +1,311 @@
+//! What can be wrong although each key by itself is right.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::reader::{Item, Section};
+use super::report::Mismatch;
+use super::{Config, Discovery, Glob, Policy, StaticPrefix, values};
+use crate::catalogue::{Country, OperatorPattern, catalogue};
+
+/// Something listed twice in one array.
+pub(super) fn no_duplicates<T: PartialEq + Display>(placed: &[(Item, T)], what: &str) {
+    for (index, (item, value)) in placed.iter().enumerate() {
+        if placed[..index].iter().any(|(_, earlier)| earlier == value) {
+            item.refuse(Mismatch::expected(format!("each {what} once")));
+        }
+    }
+}
+
+pub(super) fn interfaces(
+    section: &Section,
+    access: &[(Item, Glob)],
+    uplink: &[(Item, Glob)],
+    xdp: &[(Item, Glob)],
+) {
+    if section.lacks("access") && section.lacks("uplink") {
+        section.refuse(
+            Mismatch::expected("`access`, `uplink` or both in [interfaces]")
+                .found("no interface")
+                .hint("name the interfaces towards phones: access = [\"wlan*\"]"),
+        );
+    }
+    for (item, glob) in uplink {
+        if access.iter().any(|(_, other)| name_the_same(other, glob)) {
+            item.refuse(
+                Mismatch::expected("an interface that `access` does not also name")
+                    .hint("on a box with one interface for both ways, that is `access`"),
+            );
+        }
+    }
+    for (item, glob) in xdp {
+        let used = access
+            .iter()
+            .chain(uplink)
+            .any(|(_, other)| name_the_same(other, glob));
+        if glob.is_literal() && !used {
+            item.refuse(Mismatch::expected(
+                "an interface that is also in `access` or `uplink`",
+            ));
+        }
+    }
+}
+
+/// Whether two globs name one interface, as far as that can be told without the interfaces.
+fn name_the_same(one: &Glob, other: &Glob) -> bool {
+    one == other
+        || (one.is_literal() && other.matches(one.as_str()))
+        || (other.is_literal() && one.matches(other.as_str()))
+}
+
+/// Operators that the catalogue does not have.
+pub(super) fn known_operators(operators: &[(Item, OperatorPattern)]) {
+    for (item, pattern) in operators {
+        if catalogue()
+            .operators()
+            .any(|operator| pattern.matches(&operator.plmn))
+        {
+            continue;
+        }
+        item.warn(match pattern {
+            OperatorPattern::Exact(_) => Mismatch::expected("an operator that the catalogue has")
+                .hint("it is used all the same: its standard name may exist"),
+            OperatorPattern::AllOf { .. } => {
+                Mismatch::expected("an MCC of which the catalogue has operators")
+                    .hint("this resolves nothing: name its operators one by one")
+            }
+        });
+    }
+}
+
+/// Countries of which the catalogue has no operators.
+pub(super) fn known_countries(countries: &[(Item, Country)]) {
+    for (item, country) in countries {
+        let in_country = |mcc| catalogue().countries_of(mcc).contains(country);
+        if !catalogue()
+            .operators()
+            .any(|operator| in_country(operator.plmn.mcc()))
+        {
+            item.warn(
+                Mismatch::expected("a country of which the catalogue has operators")
+                    .hint("this resolves nothing: name its operators in `operators`"),
+            );
+        }
+    }
+}
+
+/// How long an address is kept, and the bounds of the refresh interval.
+pub(super) fn durations(section: &Section, discovery: &Discovery, in_lab: bool, floor: Duration) {
+    if let Some(item) = section.item("keep")
+        && discovery.keep < floor
+        && !in_lab
+    {
+        item.refuse(
+            Mismatch::expected(format!("at least {}", values::show(floor))).hint(
+                "carriers rotate their answers while tunnels to the old addresses live on; \
+             a test set-up may have less once there is a [lab] section",
+            ),
+        );
+    }
+    if discovery.refresh_max < discovery.refresh_min
+        && let Some(item) = section
+            .item("refresh_max")
+            .or_else(|| section.item("refresh_min"))
+    {
+        let (min, max) = (
+            values::show(discovery.refresh_min),
+            values::show(discovery.refresh_max),
+        );
+        item.refuse(Mismatch::expected(format!(
+            "`refresh_min` ({min}) not above `refresh_max` ({max})"
+        )));
+    }
+}
+
+/// A static prefix beside those before it. One prefix may have several owners, but each of them once.
+pub(super) fn prefix(item: &Item, prefix: &StaticPrefix, earlier: &[StaticPrefix]) {
+    // No operator has more: 0.0.0.0/0 would turn every VPN into Wi-Fi Calling.
+    let widest = match prefix.prefix {
+        IpNet::V4(_) => 8,
+        IpNet::V6(_) => 16,
+    };
+    let ip = prefix.prefix.addr();
+    if prefix.prefix.prefix_len() < widest
+        || ip.is_unspecified()
+        || ip.is_loopback()
+        || ip.is_multicast()
+    {
+        item.refuse(Mismatch::expected(
+            "a network of unicast addresses, not wider than /8 (IPv6: /16)",
+        ));
+    }
+    if let Some(index) = earlier.iter().position(|other| other == prefix) {
+        item.refuse(
+            Mismatch::expected("each prefix once")
+                .hint(format!("prefix[{index}] is the same; one prefix may have several owners, but not one of them twice")),
+        );
+    }
+}
+
+/// That there is anything to classify.
+pub(super) fn sources(root: &Section, discovery: &Section) {
+    if discovery.lacks("operators") && discovery.lacks("countries") && root.lacks("prefix") {
+        discovery.refuse(
+            Mismatch::expected("`operators` or `countries` in [discovery], or a [[prefix]]")
+                .found("nothing to classify")
+                .hint("name the countries of your guests' carriers: countries = [\"AU\"]"),
+        );
+    }
+}
+
+/// That what the file itself lists fits the sizes that it gives.
+pub(super) fn sizes(limits: &Section, config: &Config) {
+    for (key, used, limit) in [
+        ("prefixes", config.prefixes.len(), config.limits.prefixes),
+        // One entry is for the treatment of [defaults].
+        (
+            "policies",
+            config.policies.len() + 1,
+            config.limits.policies,
+        ),
+    ] {
+        if used > limit as usize {
+            let mismatch = Mismatch::expected(format!("at least {used}, which this file needs"));
+            match limits.item(key) {
+                Some(item) => item.refuse(mismatch),
+                None => limits.refuse(mismatch.found(format!("{key} = {limit} (the default)"))),
+            }
+        }
+    }
+}
+
+pub(super) fn policy_name(item: &Item, policy: &Policy, earlier: &[Policy]) {
+    if let Some(index) = earlier.iter().position(|other| other.name == policy.name)
+        // A name that could not be read has been refused already.
+        && !policy.name.is_empty()
+    {
+        item.refuse(
+            Mismatch::expected("a name of its own")
+                .hint(format!("policy[{index}] has the same name")),
+        );
+    }
+}
+
+/// That a policy can match something, and something that no policy before it takes.
+pub(super) fn policy_reach(
+    section: &Section,
+    policy: &Policy,
+    earlier: &[Policy],
+    config: &Config,
+) {
+    if section.lacks("operators") && section.lacks("countries") {
+        section.require("operators` or `countries", "one of them, or both");
+        return;
+    }
+    // What is listed but could not be read has been refused, and says nothing about the policy's reach.
+    if policy.operators.is_empty() && policy.countries.is_empty() {
+        return;
+    }
+    if let Some(index) = earlier.iter().position(|other| covers(other, policy)) {
+        let other = &earlier[index];
+        let hint = if covers(policy, other) {
+            "remove one of them"
+        } else {
+            "put the narrower one first"
+        };
+        section.refuse(
+            Mismatch::expected("a policy that can match")
+                .found(format!(
+                    "only what policy[{index}] {:?} takes first",
+                    other.name
+                ))
+                .hint(format!("the first match wins: {hint}")),
+        );
+    } else if !reachable(policy, config) {
+        section.warn(
+            Mismatch::expected("operators or countries that [discovery] or a [[prefix]] has")
+                .found("only others")
+                .hint("this policy matches nothing: add them to [discovery]"),
+        );
+    }
+}
+
+/// Whether `first` matches everything that `second` matches.
+fn covers(first: &Policy, second: &Policy) -> bool {
+    let all_of = |wide: &[OperatorPattern], narrow: &[OperatorPattern]| {
+        narrow
+            .iter()
+            .all(|narrow| wide.iter().any(|wide| covers_pattern(wide, narrow)))
+    };
+    let operators = first.operators.is_empty()
+        || (!second.operators.is_empty() && all_of(&first.operators, &second.operators));
+    let countries = first.countries.is_empty()
+        || (!second.countries.is_empty()
+            && second
+                .countries
+                .iter()
+                .all(|country| first.countries.contains(country)));
+    // A policy that names neither has been refused and covers nothing.
+    operators && countries && !(first.operators.is_empty() && first.countries.is_empty())
+}
+
+fn covers_pattern(wide: &OperatorPattern, narrow: &OperatorPattern) -> bool {
+    match narrow {
+        OperatorPattern::Exact(plmn) => wide.matches(plmn),
+        OperatorPattern::AllOf { .. } => wide == narrow,
+    }
+}
+
+/// Whether anything that is discovered or listed can be matched by the policy.
+fn reachable(policy: &Policy, config: &Config) -> bool {
+    let operator = |pattern: &OperatorPattern| {
+        let named = policy
+            .operators
+            .iter()
+            .any(|own| covers_pattern(own, pattern) || covers_pattern(pattern, own));
+        policy.operators.is_empty() || named
+    };
+    let country = |countries: &[Country]| {
+        policy.countries.is_empty()
+            || countries
+                .iter()
+                .any(|country| policy.countries.contains(country))
+    };
+    let by_operator = config.discovery.operators.iter().any(|pattern| {
+        let mcc = match pattern {
+            OperatorPattern::Exact(plmn) => plmn.mcc(),
+            OperatorPattern::AllOf { mcc } => *mcc,
+        };
+        operator(pattern) && country(catalogue().countries_of(mcc))
+    });
+    let by_country = || {
+        catalogue().operators().any(|known| {
+            let countries = catalogue().countries_of(known.plmn.mcc());
+            let discovered = countries
+                .iter()
+                .any(|country| config.discovery.countries.contains(country));
+            discovered && operator(&OperatorPattern::Exact(known.plmn)) && country(countries)
+        })
+    };
+    let by_prefix = || {
+        config.prefixes.iter().any(|prefix| {
+            let by_mcc = prefix
+                .operator
+                .map_or(&[][..], |plmn| catalogue().countries_of(plmn.mcc()));
+            let countries = prefix.country.as_slice();
+            let operator = match prefix.operator {
+                Some(plmn) => operator(&OperatorPattern::Exact(plmn)),
+                None => policy.operators.is_empty(),
+            };
+            operator
+                && country(if countries.is_empty() {
+                    by_mcc
+                } else {
+                    countries
+                })
+        })
+    };
+    by_operator || by_country() || by_prefix()
+}

@@ -1,0 +1,226 @@
+//! Reads the sections of the file.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::reader::{Item, Section};
+use super::{
+    Agent, Config, Discovery, Dscp, Glob, Interfaces, Lab, Limits, Policy, Priority, StaticPrefix,
+    TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment, values,
+};
+use crate::catalogue::{Country, OperatorPattern};
+use crate::discover::Upstream;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+const OPERATORS: &str = "an array of operators";
+const COUNTRIES: &str = "an array of countries";
+
+/// Values as they were read, each with its place.
+type Placed<'a, T> = Vec<(Item<'a>, T)>;
+
+pub(super) fn config(root: Section) -> Config {
+    let (discovery_section, lab_section) = (root.section("discovery"), root.section("lab"));
+    let limits_section = root.section("limits");
+    let in_lab = lab_section.is_present();
+    let mut config = Config {
+        agent: agent(root.section("agent")),
+        interfaces: interfaces(root.section("interfaces")),
+        discovery: discovery(&discovery_section, in_lab),
+        lab: lab(lab_section),
+        prefixes: prefixes(&root),
+        defaults: defaults(root.section("defaults")),
+        policies: Vec::new(),
+        limits: limits(&limits_section),
+    };
+    config.policies = policies(&root, &config);
+    checks::sources(&root, &discovery_section);
+    checks::sizes(&limits_section, &config);
+    discovery_section.finish();
+    limits_section.finish();
+    root.finish();
+    config
+}
+
+fn agent(section: Section) -> Agent {
+    let default = Agent::of_instance("default").expect("the default name is a valid one");
+    let agent = Agent {
+        instance: section.value("instance", default.instance, values::instance),
+        bpffs: section.value("bpffs", default.bpffs, values::path),
+        run_dir: section.value("run_dir", default.run_dir, values::path),
+        state_dir: section.value("state_dir", default.state_dir, values::path),
+        listen: section.value("listen", default.listen, values::listen),
+        resync: duration(&section, "resync", default.resync, SECOND..=DAY),
+    };
+    section.finish();
+    agent
+}
+
+fn interfaces(section: Section) -> Interfaces {
+    let globs = |key| {
+        let globs = section.list(key, "an array of interface names", values::glob);
+        checks::no_duplicates(&globs, "interface");
+        globs
+    };
+    let (access, uplink, xdp) = (globs("access"), globs("uplink"), globs("xdp"));
+    checks::interfaces(&section, &access, &uplink, &xdp);
+    let interfaces = Interfaces {
+        access: unplaced(access),
+        uplink: unplaced(uplink),
+        xdp: unplaced(xdp),
+        xdp_mode: section.value("xdp_mode", XdpMode::Native, |item| {
+            item.choice(&[("native", XdpMode::Native), ("generic", XdpMode::Generic)])
+        }),
+        tc: section.value("tc", TcMode::Auto, |item| {
+            item.choice(&[
+                ("auto", TcMode::Auto),
+                ("tcx", TcMode::Tcx),
+                ("clsact", TcMode::Clsact),
+            ])
+        }),
+        wireless: unplaced::<Glob>(globs("wireless")),
+    };
+    section.finish();
+    interfaces
+}
+
+fn discovery(section: &Section, in_lab: bool) -> Discovery {
+    let operators = section.list("operators", OPERATORS, values::operator_pattern);
+    let countries = section.list("countries", COUNTRIES, values::country);
+    checks::no_duplicates(&operators, "operator");
+    checks::no_duplicates(&countries, "country");
+    if !in_lab {
+        // Labs use operators that do not exist.
+        checks::known_operators(&operators);
+        checks::known_countries(&countries);
+    }
+    let resolvers = section.list("resolvers", "an array of resolvers", values::upstream);
+    let discovery = Discovery {
+        operators: unplaced::<OperatorPattern>(operators),
+        countries: unplaced::<Country>(countries),
+        resolvers: if resolvers.is_empty() {
+            vec![Upstream::System]
+        } else {
+            unplaced(resolvers)
+        },
+        refresh_min: duration(section, "refresh_min", 60 * SECOND, SECOND..=DAY),
+        refresh_max: duration(section, "refresh_max", 3600 * SECOND, SECOND..=7 * DAY),
+        keep: duration(section, "keep", DAY, SECOND..=30 * DAY),
+        timeout: duration(
+            section,
+            "timeout",
+            3 * SECOND,
+            100 * MILLISECOND..=30 * SECOND,
+        ),
+        widen: section.value("widen", Widen::Block, |item| {
+            item.choice(&[("block", Widen::Block), ("exact", Widen::Exact)])
+        }),
+        queries_per_second: section.value("queries_per_second", 20, |item| item.number(1..=10_000)),
+        concurrency: section.value("concurrency", 8, |item| item.number(1..=256)) as usize,
+        nat64_prefix: section.value("nat64_prefix", None, |item| values::nat64(item).map(Some)),
+    };
+    checks::durations(section, &discovery, in_lab, DAY);
+    discovery
+}
+
+fn lab(section: Section) -> Lab {
+    let admit = section.list("admit", "an array of networks", values::network);
+    section.finish();
+    Lab {
+        admit: unplaced(admit),
+    }
+}
+
+fn prefixes(root: &Section) -> Vec<StaticPrefix> {
+    let mut prefixes: Vec<StaticPrefix> = Vec::new();
+    for section in root.sections("prefix") {
+        let operator = section.value("operator", None, |item| values::plmn(item).map(Some));
+        let country = section.value("country", None, |item| values::country(item).map(Some));
+        match section.item("prefix") {
+            None => section.require("prefix", "a network such as prefix = \"192.0.2.0/24\""),
+            Some(item) => {
+                if let Some(prefix) = item.read(values::network) {
+                    let prefix = StaticPrefix {
+                        prefix,
+                        operator,
+                        country,
+                    };
+                    checks::prefix(&item, &prefix, &prefixes);
+                    prefixes.push(prefix);
+                }
+            }
+        }
+        section.finish();
+    }
+    prefixes
+}
+
+fn defaults(section: Section) -> Treatment {
+    let built_in = Treatment {
+        dscp: Dscp::all(dscp::EF),
+        priority: Priority::Voice,
+        mark: None,
+    };
+    let defaults = treatment::read(&section, built_in);
+    section.finish();
+    defaults
+}
+
+fn policies(root: &Section, config: &Config) -> Vec<Policy> {
+    let mut policies: Vec<Policy> = Vec::new();
+    for mut section in root.sections("policy") {
+        let name = section.item("name");
+        match &name {
+            None => section.require("name", "a name such as name = \"australia\""),
+            Some(item) => match item.read(values::policy_name) {
+                None => {}
+                Some(name) => section.set_name(name),
+            },
+        }
+        let operators = section.list("operators", OPERATORS, values::operator_pattern);
+        let countries = section.list("countries", COUNTRIES, values::country);
+        checks::no_duplicates(&operators, "operator");
+        checks::no_duplicates(&countries, "country");
+        let policy = Policy {
+            name: section.name().to_owned(),
+            operators: unplaced(operators),
+            countries: unplaced(countries),
+            treatment: treatment::read(&section, config.defaults),
+        };
+        if let Some(item) = name {
+            checks::policy_name(&item, &policy, &policies);
+        }
+        checks::policy_reach(&section, &policy, &policies, config);
+        section.finish();
+        policies.push(policy);
+    }
+    policies
+}
+
+fn limits(section: &Section) -> Limits {
+    const LARGEST: u32 = 1_000_000;
+    let size = |key, default| section.value(key, default, |item| item.number(1..=LARGEST));
+    Limits {
+        blocks: size("blocks", 16384),
+        hosts: size("hosts", 4096),
+        prefixes: size("prefixes", 4096),
+        groups: size("groups", 2048),
+        policies: size("policies", 256),
+        fragments: size("fragments", 1024),
+    }
+}
+
+fn duration(
+    section: &Section,
+    key: &'static str,
+    default: Duration,
+    range: RangeInclusive<Duration>,
+) -> Duration {
+    section.value(key, default, |item| values::duration(item, range))
+}
+
+fn unplaced<T>(placed: Placed<T>) -> Vec<T> {
+    placed.into_iter().map(|(_, value)| value).collect()
+}

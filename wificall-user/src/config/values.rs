@@ -1,0 +1,373 @@
+//! Values that are written as strings.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv6Net};
+use toml::de::DeValue;
+
+use super::reader::Item;
+use super::report::Mismatch;
+use crate::catalogue::{Country, CountryError, OperatorPattern, Plmn, PlmnError};
+use crate::discover::{Upstream, UpstreamError};
+
+/// An interface name, or a pattern of names: `*` is any number of characters, `?` is one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Glob(String);
+
+impl Glob {
+    /// A glob of this text, or `None` if no interface can have a name like that.
+    ///
+    /// The kernel's rule (`dev_valid_name`): 1 to 15 bytes, not `.` or `..`, without `/`, `:` and white space.
+    pub fn new(text: &str) -> Option<Self> {
+        const LONGEST: usize = 15;
+        let shortest_match = text.bytes().filter(|&byte| byte != b'*').count();
+        let valid = !matches!(text, "" | "." | "..")
+            && shortest_match <= LONGEST
+            && !text
+                .contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+        valid.then(|| Self(text.to_owned()))
+    }
+
+    /// Whether it matches this name.
+    pub fn matches(&self, name: &str) -> bool {
+        matches(self.0.as_bytes(), name.as_bytes())
+    }
+
+    /// Whether it is one name rather than a pattern.
+    pub fn is_literal(&self) -> bool {
+        !self.0.contains(['*', '?'])
+    }
+
+    /// The text as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Matches without recursion: on a mismatch, the last `*` takes one character more.
+fn matches(glob: &[u8], name: &[u8]) -> bool {
+    let (mut g, mut n) = (0, 0);
+    let mut star = None;
+    while n < name.len() {
+        match glob.get(g) {
+            Some(b'*') => {
+                star = Some((g + 1, n));
+                g += 1;
+            }
+            Some(&c) if c == b'?' || c == name[n] => {
+                g += 1;
+                n += 1;
+            }
+            _ => match &mut star {
+                Some((after, taken)) => {
+                    *taken += 1;
+                    (g, n) = (*after, *taken);
+                }
+                None => return false,
+            },
+        }
+    }
+    glob[g..].iter().all(|&c| c == b'*')
+}
+
+/// Reads an interface name or glob.
+pub(super) fn glob(item: &Item) -> Result<Glob, Mismatch> {
+    const EXPECTED: &str =
+        r#"an interface name of at most 15 characters, such as "eth0" or "wlan*""#;
+    Glob::new(item.string(EXPECTED)?).ok_or_else(|| Mismatch::expected(EXPECTED))
+}
+
+/// Reads a duration within `range`, such as `"30s"`.
+pub(super) fn duration(item: &Item, range: RangeInclusive<Duration>) -> Result<Duration, Mismatch> {
+    let refused = || {
+        Mismatch::expected(format!(
+            "a duration from {} to {}, such as \"30s\"",
+            show(*range.start()),
+            show(*range.end())
+        ))
+    };
+    let text = match item.get() {
+        DeValue::Integer(number) => {
+            return Err(refused().hint(format!("give the unit: \"{number}s\"")));
+        }
+        DeValue::String(text) => text.as_ref(),
+        _ => return Err(refused()),
+    };
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = number.parse().map_err(|_| refused())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        "d" => 24 * 60 * 60 * 1000,
+        _ => return Err(refused().hint("the units are ms, s, m, h and d")),
+    };
+    let duration = number.checked_mul(milliseconds).map(Duration::from_millis);
+    duration
+        .filter(|duration| range.contains(duration))
+        .ok_or_else(refused)
+}
+
+/// A duration in the largest unit that holds it whole.
+pub(super) fn show(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    [("h", 3_600_000), ("m", 60_000), ("s", 1000)]
+        .into_iter()
+        .find(|(_, size)| milliseconds >= *size && milliseconds.is_multiple_of(*size))
+        .map_or_else(
+            || format!("{milliseconds}ms"),
+            |(unit, size)| format!("{}{unit}", milliseconds / size),
+        )
+}
+
+/// A number in decimal, or in hexadecimal after `0x`.
+pub(super) fn number(text: &str) -> Option<u32> {
+    // `from_str_radix` takes a sign, which nobody means here.
+    let (digits, radix) = text
+        .strip_prefix("0x")
+        .map_or((text, 10), |digits| (digits, 16));
+    digits
+        .chars()
+        .all(|c| c.is_digit(radix))
+        .then(|| u32::from_str_radix(digits, radix).ok())
+        .flatten()
+}
+
+/// Reads an absolute path.
+pub(super) fn path(item: &Item) -> Result<PathBuf, Mismatch> {
+    const EXPECTED: &str = "an absolute path";
+    let path = PathBuf::from(item.string(EXPECTED)?);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(Mismatch::expected(EXPECTED))
+    }
+}
+
+/// Whether an instance can have this name: 1 to 32 characters out of a-z, 0-9, _ and -.
+pub(super) fn is_instance(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+    (1..=32).contains(&name.len()) && name.chars().all(allowed)
+}
+
+/// Reads an instance's name.
+pub(super) fn instance(item: &Item) -> Result<String, Mismatch> {
+    const EXPECTED: &str = "a name of 1 to 32 characters out of a-z, 0-9, _ and -";
+    let name = item.string(EXPECTED)?;
+    if is_instance(name) {
+        Ok(name.to_owned())
+    } else {
+        Err(Mismatch::expected(EXPECTED))
+    }
+}
+
+/// Reads a policy's name.
+pub(super) fn policy_name(item: &Item) -> Result<String, Mismatch> {
+    const EXPECTED: &str = "a name of 1 to 64 characters out of a-z, A-Z, 0-9, _, - and .";
+    let name = item.string(EXPECTED)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if (1..=64).contains(&name.len()) && name.chars().all(allowed) {
+        Ok(name.to_owned())
+    } else {
+        Err(Mismatch::expected(EXPECTED))
+    }
+}
+
+/// Reads where to listen; `None` for `"off"`.
+pub(super) fn listen(item: &Item) -> Result<Option<SocketAddr>, Mismatch> {
+    const EXPECTED: &str =
+        r#"an address and port such as "127.0.0.1:9817" or "[::1]:9817", or "off""#;
+    let text = item.string(EXPECTED)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        let hint = match (text.parse::<IpAddr>(), text.rsplit_once(':')) {
+            (Ok(address), _) => Some(format!(
+                "give the port: \"{}\"",
+                SocketAddr::new(address, 9817)
+            )),
+            (Err(_), Some(("localhost", port))) => {
+                Some(format!("give the address: \"127.0.0.1:{port}\""))
+            }
+            (Err(_), Some(("" | "*", port))) => Some(format!(
+                "for all addresses: \"0.0.0.0:{port}\" or \"[::]:{port}\""
+            )),
+            _ => None,
+        };
+        Mismatch {
+            hint,
+            ..Mismatch::expected(EXPECTED)
+        }
+    })
+}
+
+/// Reads a resolver.
+pub(super) fn upstream(item: &Item) -> Result<Upstream, Mismatch> {
+    item.string(UpstreamError::EXPECTED)?
+        .parse()
+        .map_err(|error: UpstreamError| Mismatch {
+            hint: error.hint.map(str::to_owned),
+            ..Mismatch::expected(UpstreamError::EXPECTED)
+        })
+}
+
+/// Reads a network. The host bits must be zero.
+pub(super) fn network(item: &Item) -> Result<IpNet, Mismatch> {
+    const EXPECTED: &str = r#"a network such as "192.0.2.0/24" or "2001:db8::/64""#;
+    let text = item.string(EXPECTED)?;
+    let refused = || Mismatch::expected(EXPECTED);
+    let net: IpNet = text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(address) => refused().hint(format!("a single address is \"{}\"", IpNet::from(address))),
+        Err(_) => refused(),
+    })?;
+    if net == net.trunc() {
+        Ok(net)
+    } else {
+        let length = net.prefix_len();
+        Err(
+            Mismatch::expected(format!("a network, without bits after the first {length}")).hint(
+                format!(
+                    "write \"{}\" for the network, \"{}\" for the address",
+                    net.trunc(),
+                    IpNet::from(net.addr())
+                ),
+            ),
+        )
+    }
+}
+
+/// Reads a NAT64 prefix (RFC 6052 §2.2).
+pub(super) fn nat64(item: &Item) -> Result<Ipv6Net, Mismatch> {
+    const EXPECTED: &str =
+        r#"an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96""#;
+    const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+    let IpNet::V6(net) = network(item)? else {
+        return Err(Mismatch::expected(EXPECTED));
+    };
+    if !LENGTHS.contains(&net.prefix_len()) {
+        return Err(Mismatch::expected(EXPECTED));
+    }
+    // Bits 64 to 71 are reserved in all of these addresses.
+    if net.addr().octets()[8] != 0 {
+        return Err(Mismatch::expected(
+            "a NAT64 prefix whose bits 64 to 71 are zero (RFC 6052 §2.2)",
+        ));
+    }
+    Ok(net)
+}
+
+/// Reads an operator or all operators of an MCC.
+pub(super) fn operator_pattern(item: &Item) -> Result<OperatorPattern, Mismatch> {
+    let expected = format!("{}, or MCC-*", PlmnError::EXPECTED);
+    item.string(&expected)?
+        .parse()
+        .map_err(|error| plmn_mismatch(error, &expected))
+}
+
+/// Reads an operator.
+pub(super) fn plmn(item: &Item) -> Result<Plmn, Mismatch> {
+    item.string(PlmnError::EXPECTED)?
+        .parse()
+        .map_err(|error| plmn_mismatch(error, PlmnError::EXPECTED))
+}
+
+fn plmn_mismatch(error: PlmnError, expected: &str) -> Mismatch {
+    Mismatch {
+        hint: error
+            .suggestion
+            .map(|plmn| format!("did you mean \"{plmn}\"?")),
+        ..Mismatch::expected(expected)
+    }
+}
+
+/// Reads a country.
+pub(super) fn country(item: &Item) -> Result<Country, Mismatch> {
+    let code = item.string(CountryError::EXPECTED)?;
+    code.parse().map_err(|error: CountryError| Mismatch {
+        hint: error
+            .suggestion
+            .map(|country| format!("did you mean \"{country}\"?")),
+        ..Mismatch::expected(CountryError::EXPECTED)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_whole_names() {
+        for (glob, names, others) in [
+            ("eth0", &["eth0"][..], &["eth00", "eth", "xeth0", ""][..]),
+            ("wlan*", &["wlan", "wlan0", "wlan0-1"], &["wla", "xwlan0"]),
+            ("wlan?", &["wlan0", "wlan*"], &["wlan", "wlan10"]),
+            (
+                "*lan*",
+                &["lan", "br-lan", "wlan0", "lanlan"],
+                &["la", "l-an"],
+            ),
+            ("*a*b", &["ab", "aab", "xaybzb"], &["ba", "aba"]),
+            ("*", &["lo", "x"], &[]),
+        ] {
+            let pattern = Glob::new(glob).unwrap();
+            assert_eq!(pattern.is_literal(), glob == "eth0");
+            for name in names {
+                assert!(pattern.matches(name), "{glob} {name}");
+            }
+            for name in others {
+                assert!(!pattern.matches(name), "{glob} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_no_interface_can_have_are_refused() {
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a:b",
+            "a\u{7f}",
+            "0123456789abcdef",
+        ] {
+            assert_eq!(Glob::new(name), None, "{name:?}");
+        }
+        assert!(Glob::new("0123456789abcde").is_some());
+        assert!(Glob::new("*0123456789abcde*").is_some());
+    }
+
+    #[test]
+    fn durations_are_shown_in_whole_units() {
+        for (seconds, text) in [(1, "1s"), (90, "90s"), (120, "2m"), (86400, "24h")] {
+            assert_eq!(show(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!(show(Duration::from_millis(1500)), "1500ms");
+    }
+
+    #[test]
+    fn numbers_have_no_sign_and_fit() {
+        assert_eq!(number("0x65"), Some(0x65));
+        assert_eq!(number("101"), Some(101));
+        assert_eq!(number("0xffffffff"), Some(u32::MAX));
+        for text in ["", "0x", "+1", "-1", "0x+1", "4294967296", "1 ", "ff"] {
+            assert_eq!(number(text), None, "{text:?}");
+        }
+    }
+}

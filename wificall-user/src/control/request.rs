@@ -1,0 +1,62 @@
+//! What others may ask of the agent's loop. It alone holds the data plane; so it answers, between two changes.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::observe::Report;
+
+/// A question or an order.
+#[derive(Debug)]
+pub enum Request {
+    /// Report.
+    Report(oneshot::Sender<Report>),
+    /// Read the configuration again; answers when it is in force, or with why it is not.
+    Reload(oneshot::Sender<Result<(), Refused>>),
+}
+
+/// Why a reload was refused. What was in force before still is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// For people.
+    pub message: String,
+    /// Whether the configuration is to blame, and not the kernel.
+    pub configuration: bool,
+}
+
+/// The way to the loop. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Requests(mpsc::Sender<Request>);
+
+impl Requests {
+    /// A way to the loop that reads the other end.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::Receiver<Request>) {
+        let (sender, receiver) = mpsc::channel(16);
+        (Self(sender), receiver)
+    }
+
+    /// Asks for a report; `None` if the agent is going down.
+    pub async fn report(&self) -> Option<Report> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Request::Report(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Orders a reload.
+    ///
+    /// # Errors
+    ///
+    /// Why the new configuration is not in force.
+    pub async fn reload(&self) -> Result<(), Refused> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || Refused {
+            message: "the agent is going down".to_owned(),
+            configuration: false,
+        };
+        self.0
+            .send(Request::Reload(answer))
+            .await
+            .map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}

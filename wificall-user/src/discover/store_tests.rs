@@ -1,0 +1,195 @@
+use super::*;
+use crate::discover::{Filter, Outcome, Owner, Target, Update};
+
+const KEEP: Duration = Duration::from_secs(24 * 3600);
+
+fn time(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn targets() -> [Target; 1] {
+    let owner = Owner {
+        plmn: "262-01".parse().ok(),
+        country: "DE".parse().ok(),
+    };
+    [Target {
+        name: "epdg.example".into(),
+        owners: [owner].into(),
+    }]
+}
+
+fn filled() -> Memory {
+    let mut memory = Memory::new(KEEP, Bounds::default());
+    memory.set_targets(&targets());
+    for (family, addresses, at) in [
+        (Family::V4, ["8.0.0.1", "8.0.0.2"], 1_700_000_000),
+        (Family::V6, ["2a02::1", "2a02::2"], 1_700_000_100),
+    ] {
+        let update = Update {
+            name: "epdg.example".into(),
+            family,
+            outcome: Outcome::Addresses {
+                addresses: addresses.map(|a| a.parse().unwrap()).into(),
+                ttl: Duration::from_secs(300),
+            },
+            at: time(at),
+        };
+        memory.apply(&update, &Filter::default());
+    }
+    memory.note_traffic("8.0.0.1/32".parse().unwrap(), time(1_700_000_200));
+    memory
+}
+
+fn reload(path: &Path) -> Loaded {
+    load(path, KEEP, Bounds::default())
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_saved_is_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("instance/state.json");
+    let memory = filled();
+    save(&path, &memory).unwrap();
+    save(&path, &memory).unwrap();
+    assert_eq!(files(path.parent().unwrap()), ["state.json"]);
+
+    let mut loaded = reload(&path);
+    assert_eq!(loaded.warning, None);
+    // Whose they are comes from the configuration.
+    assert_eq!(loaded.memory.known(&Filter::default()).count(), 0);
+    loaded.memory.set_targets(&targets());
+    let known = |memory: &Memory| memory.known(&Filter::default()).collect::<Vec<_>>();
+    assert_eq!(known(&loaded.memory), known(&memory));
+    assert_eq!(known(&loaded.memory).len(), 4);
+    let (_, state) = loaded.memory.names().next().unwrap();
+    assert_eq!(state.last_success(), Some(time(1_700_000_100)));
+    assert_eq!(state.asked(Family::V4).ttl, Some(Duration::from_secs(300)));
+}
+
+#[test]
+fn a_missing_file_is_no_trouble() {
+    let directory = tempfile::tempdir().unwrap();
+    let loaded = reload(&directory.path().join("state.json"));
+    assert!(loaded.warning.is_none() && loaded.memory.is_empty());
+}
+
+#[test]
+fn unreadable_files_are_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.json");
+    save(&path, &filled()).unwrap();
+    let whole = fs::read_to_string(&path).unwrap();
+
+    let torn = &whole[..whole.len() / 2];
+    let newer = whole.replace("\"version\":1", "\"version\":2");
+    let foreign = whole.replace(FORMAT, "something else");
+    let damaged = whole.replace("8.0.0.1", "8.0.0.1.1");
+    for (number, (text, said)) in [
+        (torn, "torn"),
+        ("", "torn"),
+        ("[]", "torn"),
+        ("\0\0\0\0", "torn"),
+        (newer.as_str(), "version 2"),
+        (foreign.as_str(), "something else"),
+        (damaged.as_str(), "torn"),
+        ("{\"format\":1e999}", "torn"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fs::write(&path, text).unwrap();
+        let loaded = reload(&path);
+        assert!(loaded.memory.is_empty());
+        let warning = loaded.warning.unwrap();
+        let aside = format!("{}.unreadable-{}", path.display(), number + 1);
+        assert!(
+            warning.contains(said) && warning.contains(&aside),
+            "{warning}"
+        );
+        assert_eq!(fs::read_to_string(aside).unwrap(), text);
+        assert!(!path.exists());
+    }
+    // They do not fill the disk: the last is replaced.
+    for _ in 0..5 {
+        fs::write(&path, "x").unwrap();
+        reload(&path);
+    }
+    assert_eq!(files(directory.path()).len(), ASIDE_MAX as usize);
+    save(&path, &filled()).unwrap();
+    assert!(reload(&path).warning.is_none());
+}
+
+#[test]
+fn what_cannot_be_moved_is_still_no_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    // A directory in the file's place: it opens, and does not read.
+    let path = directory.path().join("state.json");
+    fs::create_dir(&path).unwrap();
+    let loaded = reload(&path);
+    assert!(loaded.memory.is_empty());
+    assert!(loaded.warning.unwrap().contains("cannot be read"));
+}
+
+#[test]
+fn a_failed_save_names_the_step_and_leaves_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.json");
+    save(&path, &filled()).unwrap();
+    let before = fs::read(&path).unwrap();
+    fs::create_dir(directory.path().join("state.json.new")).unwrap();
+    let error = save(&path, &filled()).unwrap_err();
+    assert!(error.to_string().starts_with("create "), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+
+    let below_a_file = path.join("state.json");
+    let error = save(&below_a_file, &filled()).unwrap_err();
+    assert!(
+        error.to_string().starts_with("create directory "),
+        "{error}"
+    );
+}
+
+#[test]
+fn leftovers_of_a_crash_are_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.json");
+    fs::write(directory.path().join("state.json.new"), "x".repeat(1 << 20)).unwrap();
+    save(&path, &filled()).unwrap();
+    assert!(reload(&path).warning.is_none());
+    assert_eq!(files(directory.path()), ["state.json"]);
+}
+
+#[test]
+fn times_beyond_the_clock_do_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.json");
+    save(&path, &filled()).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    for time in [0, i64::MAX as u64, u64::MAX] {
+        fs::write(&path, text.replace("1700000000", &time.to_string())).unwrap();
+        let mut loaded = reload(&path);
+        assert_eq!(loaded.warning, None);
+        loaded.memory.set_targets(&targets());
+        assert!(loaded.memory.expire(self::time(1_700_000_300)).len() < 4);
+        save(&path, &loaded.memory).unwrap();
+    }
+}
+
+#[test]
+fn bounds_hold_for_what_is_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.json");
+    save(&path, &filled()).unwrap();
+    let with = |per_name, total| load(&path, KEEP, Bounds { per_name, total }).memory.len();
+    assert_eq!(with(512, 3), 3);
+    assert_eq!(with(2, 512), 2);
+}

@@ -1,0 +1,362 @@
+//! Hooks: which program runs where, and how it got there.
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, Xdp,
+        XdpMode as AyaXdpMode,
+        links::{FdLink, PinnedLink},
+        tc::{
+            NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+        },
+        xdp::XdpLink,
+    },
+    sys::{NetlinkError, SyscallError},
+};
+use wificall_common::abi::{Hook, HookKey, HookRecord};
+
+use super::{
+    Attached,
+    error::{Context as _, KernelError},
+    maps::Maps,
+    pins::Pins,
+};
+
+/// Priority of our clsact filters: before the kernel's own choice (49152 downwards), after hand-set single digits.
+const FILTER_PRIORITIES: std::ops::Range<u16> = 50..60;
+
+/// A hook of one interface and the program that is to run there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attachment {
+    /// Interface index.
+    pub ifindex: u32,
+    /// TC ingress, TC egress or XDP.
+    pub hook: Hook,
+    /// Interface name, for the kernel calls that take one and for messages.
+    pub interface: String,
+    /// Name of the program in the BPF object.
+    pub program: &'static str,
+    /// How to attach it.
+    pub method: Method,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Method {
+    /// TCX link, Linux 6.6 and later.
+    Tcx,
+    /// A cls_bpf filter on the clsact qdisc.
+    Clsact,
+    /// XDP in the driver.
+    XdpNative,
+    /// XDP on skbs.
+    XdpGeneric,
+}
+
+impl Method {
+    /// The name used in metrics and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+            Self::XdpNative => "xdp",
+            Self::XdpGeneric => "xdp_generic",
+        }
+    }
+}
+
+/// Attaches or replaces a program.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    maps: &mut Maps,
+    pins: &Pins,
+    wanted: &Attachment,
+) -> Result<Attached, KernelError> {
+    let Attachment {
+        interface, program, ..
+    } = wanted;
+    let program = ebpf
+        .program_mut(program)
+        .ok_or_else(|| KernelError::new(format!("find program {program} in the BPF object")))?;
+    let loading = || format!("load program {}", wanted.program);
+    let (made, info) = match (program, wanted.method) {
+        (Program::SchedClassifier(program), Method::Tcx) => {
+            if program.fd().is_err() {
+                program.load().doing(loading)?;
+            }
+            // A filter left from a time when this instance used clsact.
+            detach_filter(maps, wanted.hook, wanted.ifindex, interface)?;
+            (attach_tcx(program, pins, wanted)?, program.info())
+        }
+        (Program::SchedClassifier(program), Method::Clsact) => {
+            if program.fd().is_err() {
+                program.load().doing(loading)?;
+            }
+            let made = attach_filter(program, maps, wanted)?;
+            // A link left from a time when this instance used TCX.
+            unpin(pins, wanted.hook, wanted.ifindex)?;
+            (made, program.info())
+        }
+        (Program::Xdp(program), Method::XdpNative | Method::XdpGeneric) => {
+            if program.fd().is_err() {
+                program.load().doing(loading)?;
+            }
+            (attach_xdp(program, pins, wanted)?, program.info())
+        }
+        _ => {
+            return Err(KernelError::new(format!(
+                "attach {} to `{interface}` by {}: the program is of another kind",
+                wanted.program,
+                wanted.method.name()
+            )));
+        }
+    };
+    let info = info.doing(|| format!("read the id of program {}", wanted.program))?;
+    Ok(Attached {
+        program_id: info.id(),
+        made,
+    })
+}
+
+fn doing(wanted: &Attachment) -> String {
+    format!(
+        "attach {} to `{}` by {}",
+        wanted.hook.name(),
+        wanted.interface,
+        wanted.method.name()
+    )
+}
+
+/// Updates the pinned link; makes a new one, and says so, if there is none or its interface went away (ENOLINK).
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    pins: &Pins,
+    wanted: &Attachment,
+) -> Result<bool, KernelError> {
+    let path = pins.link(wanted.hook, wanted.ifindex);
+    if let Some(link) = pinned(&path)? {
+        let link = SchedClassifierLink::try_from(FdLink::from(link)).doing(|| doing(wanted))?;
+        match program.attach_to_link(link) {
+            // The pin keeps the link; our handle of it may go.
+            Ok(id) => {
+                drop(program.take_link(id).doing(|| doing(wanted))?);
+                return Ok(false);
+            }
+            Err(error) if interface_gone(&error) => unpin(pins, wanted.hook, wanted.ifindex)?,
+            Err(error) => return Err(error).doing(|| doing(wanted)),
+        }
+    }
+    // First in the chain: whoever stands before us may end it with a verdict of their own.
+    let id = program
+        .attach_with_options(
+            &wanted.interface,
+            attach_type(wanted.hook),
+            TcAttachOptions::TcxOrder(LinkOrder::first()),
+        )
+        .doing(|| doing(wanted))?;
+    let link = program.take_link(id).doing(|| doing(wanted))?;
+    FdLink::try_from(link)
+        .doing(|| doing(wanted))?
+        .pin(&path)
+        .map(|_pinned| true)
+        .doing(|| format!("pin the link {}", path.display()))
+}
+
+fn attach_xdp(program: &mut Xdp, pins: &Pins, wanted: &Attachment) -> Result<bool, KernelError> {
+    let path = pins.link(wanted.hook, wanted.ifindex);
+    if let Some(link) = pinned(&path)? {
+        let link = XdpLink::try_from(FdLink::from(link)).doing(|| doing(wanted))?;
+        match program.attach_to_link(link) {
+            Ok(id) => {
+                drop(program.take_link(id).doing(|| doing(wanted))?);
+                return Ok(false);
+            }
+            Err(error) if interface_gone(&error) => unpin(pins, wanted.hook, wanted.ifindex)?,
+            Err(error) => return Err(error).doing(|| doing(wanted)),
+        }
+    }
+    let mode = if wanted.method == Method::XdpGeneric {
+        AyaXdpMode::Skb
+    } else {
+        AyaXdpMode::Driver
+    };
+    let id = program
+        .attach_to_if_index(wanted.ifindex, mode)
+        .map_err(|error| {
+            let hint = match code(&error) {
+                Some(libc::EBUSY) => "another XDP program holds the slot: take the interface out of interfaces.xdp",
+                Some(libc::EOPNOTSUPP) => {
+                    "the driver has no native XDP: take the interface out of interfaces.xdp; TC is enough"
+                }
+                _ => "take the interface out of interfaces.xdp; TC is enough",
+            };
+            KernelError::new(format!("{}: {error}", doing(wanted))).hint(hint)
+        })?;
+    // aya falls back to netlink where links are missing (before 5.9); such an attachment cannot be pinned and goes with
+    // this handle.
+    let link = program.take_link(id).doing(|| doing(wanted))?;
+    FdLink::try_from(link)
+        .doing(|| doing(wanted))?
+        .pin(&path)
+        .map(|_pinned| true)
+        .doing(|| format!("pin the link {}", path.display()))
+}
+
+/// Replaces our filter in place, or adds it, with its qdisc if that is missing.
+fn attach_filter(
+    program: &mut SchedClassifier,
+    maps: &mut Maps,
+    wanted: &Attachment,
+) -> Result<bool, KernelError> {
+    let key = HookKey {
+        ifindex: wanted.ifindex,
+        hook: wanted.hook as u32,
+    };
+    let records = maps.hooks()?;
+    if let Some((_, record)) = records.iter().find(|(known, _)| *known == key) {
+        let link = filter(record, wanted.hook, &wanted.interface)?;
+        match program.attach_to_link(link) {
+            Ok(id) => {
+                keep(program.take_link(id).doing(|| doing(wanted))?);
+                return Ok(false);
+            }
+            // Someone removed the filter, or the qdisc with it.
+            Err(_) => maps.remove_hook(key)?,
+        }
+    }
+    let own_qdisc = match qdisc_add_clsact(&wanted.interface) {
+        Ok(()) => true,
+        // Ours if the filter of the other direction brought it along.
+        Err(TcError::AlreadyAttached) => owns_qdisc(&records, wanted.ifindex),
+        Err(TcError::NetlinkError(error)) if exists(&error) => owns_qdisc(&records, wanted.ifindex),
+        Err(error) => {
+            return Err(error).doing(|| format!("add a clsact qdisc to `{}`", wanted.interface));
+        }
+    };
+    let mut failure = None;
+    for priority in FILTER_PRIORITIES {
+        let options = NlOptions {
+            priority,
+            handle: TcHandle::AUTO_ASSIGN,
+            classid: None,
+        };
+        match program.attach_with_options(
+            &wanted.interface,
+            attach_type(wanted.hook),
+            TcAttachOptions::Netlink(options),
+        ) {
+            Ok(id) => {
+                let link = program.take_link(id).doing(|| doing(wanted))?;
+                let record = HookRecord {
+                    handle: u32::from(link.handle().doing(|| doing(wanted))?),
+                    priority: link.priority().doing(|| doing(wanted))?,
+                    own_qdisc: u8::from(own_qdisc),
+                    reserved: 0,
+                };
+                maps.set_hook(key, record)?;
+                keep(link);
+                return Ok(true);
+            }
+            // The priority may be taken by a filter of another kind.
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(error) => Err(error).doing(|| doing(wanted)),
+        None => Ok(false),
+    }
+}
+
+/// Keeps a filter in the kernel: dropping aya's handle would remove it.
+fn keep(link: SchedClassifierLink) {
+    std::mem::forget(link);
+}
+
+fn filter(
+    record: &HookRecord,
+    hook: Hook,
+    interface: &str,
+) -> Result<SchedClassifierLink, KernelError> {
+    SchedClassifierLink::attached(
+        interface,
+        attach_type(hook),
+        record.priority,
+        TcHandle::from(record.handle),
+        None,
+    )
+    .doing(|| format!("find the filter on `{interface}`"))
+}
+
+fn owns_qdisc(records: &[(HookKey, HookRecord)], ifindex: u32) -> bool {
+    records
+        .iter()
+        .any(|(key, record)| key.ifindex == ifindex && record.own_qdisc != 0)
+}
+
+/// Removes our filter from a hook, if it has one.
+pub(super) fn detach_filter(
+    maps: &mut Maps,
+    hook: Hook,
+    ifindex: u32,
+    interface: &str,
+) -> Result<(), KernelError> {
+    let key = HookKey {
+        ifindex,
+        hook: hook as u32,
+    };
+    if let Some((_, record)) = maps.hooks()?.iter().find(|(known, _)| *known == key) {
+        remove_filter(record, hook, interface);
+        maps.remove_hook(key)?;
+    }
+    Ok(())
+}
+
+/// Removes a filter. One that is gone with its interface or qdisc is gone as well as removed.
+pub(super) fn remove_filter(record: &HookRecord, hook: Hook, interface: &str) {
+    if let Ok(link) = filter(record, hook, interface) {
+        drop(link);
+    }
+}
+
+/// Removes the pin of a hook's link, and with it the link.
+pub(super) fn unpin(pins: &Pins, hook: Hook, ifindex: u32) -> Result<(), KernelError> {
+    let path = pins.link(hook, ifindex);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).doing(|| format!("unpin {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn pinned(path: &std::path::Path) -> Result<Option<PinnedLink>, KernelError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    PinnedLink::from_pin(path)
+        .map(Some)
+        .doing(|| format!("open the link {}", path.display()))
+}
+
+const fn attach_type(hook: Hook) -> TcAttachType {
+    match hook {
+        Hook::TcIngress | Hook::Xdp => TcAttachType::Ingress,
+        Hook::TcEgress => TcAttachType::Egress,
+    }
+}
+
+fn code(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+fn interface_gone(error: &ProgramError) -> bool {
+    code(error) == Some(libc::ENOLINK)
+}
+
+fn exists(error: &NetlinkError) -> bool {
+    error.raw_os_error() == Some(libc::EEXIST)
+}

@@ -1,0 +1,400 @@
+//! The maps, typed.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aya::{
+    Pod,
+    maps::{
+        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues,
+        lpm_trie::Key as LpmKey,
+    },
+};
+use wificall_common::abi::{
+    Block4, Block6, CELLS, Counter, Counters, EXIT_SLOTS, EndpointRef, GroupLabel, HookKey,
+    HookRecord, Meta, Policy,
+};
+
+use super::error::{Context as _, KernelError};
+
+/// A type of `wificall_common::abi` as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Raw<T>(T);
+
+/// Plain data without padding, of which every bit pattern is a value.
+///
+/// # Safety
+///
+/// As said.
+unsafe trait Abi: Copy + 'static {}
+// SAFETY: integers and arrays of integers with explicit padding, sizes asserted where they are declared.
+unsafe impl Abi for Block4 {}
+// SAFETY: as above.
+unsafe impl Abi for Block6 {}
+// SAFETY: as above.
+unsafe impl Abi for EndpointRef {}
+// SAFETY: as above.
+unsafe impl Abi for Policy {}
+// SAFETY: as above.
+unsafe impl Abi for Counters {}
+// SAFETY: as above.
+unsafe impl Abi for Meta {}
+// SAFETY: as above.
+unsafe impl Abi for GroupLabel {}
+// SAFETY: as above.
+unsafe impl Abi for HookKey {}
+// SAFETY: as above.
+unsafe impl Abi for HookRecord {}
+// SAFETY: transparent around plain data.
+unsafe impl<T: Abi> Pod for Raw<T> {}
+
+/// A key of the endpoint table. The order is the order in which entries are added, and the reverse of that in which they
+/// are removed: what refers comes after what it refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// A single host; IPv4 as `::ffff:a.b.c.d`.
+    Host([u8; 16]),
+    /// An irregular prefix: length in bits, address; IPv4 mapped likewise, 96 bits longer.
+    Prefix(u8, [u8; 16]),
+    /// A /24: three bytes and a zero.
+    Block4([u8; 4]),
+    /// A /64: its first eight bytes.
+    Block6([u8; 8]),
+}
+
+/// A value of the endpoint table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Index of the group; 0 in an exception: not an endpoint.
+    pub group: u32,
+    /// Index of the policy.
+    pub policy: u32,
+    /// Index of the activity slot.
+    pub slot: u32,
+    /// `FLAG_…` of a block.
+    pub flags: u32,
+    /// Members of a /24.
+    pub members: [u32; 8],
+}
+
+/// The open maps of a data plane.
+pub(super) struct Maps {
+    blocks4: HashMap<MapData, [u8; 4], Raw<Block4>>,
+    blocks6: HashMap<MapData, [u8; 8], Raw<Block6>>,
+    hosts: HashMap<MapData, [u8; 16], Raw<EndpointRef>>,
+    prefixes: LpmTrie<MapData, [u8; 16], Raw<EndpointRef>>,
+    policies: Array<MapData, Raw<Policy>>,
+    groups: Array<MapData, Raw<GroupLabel>>,
+    counters: PerCpuArray<MapData, Raw<Counters>>,
+    carried: Array<MapData, Raw<Counters>>,
+    exits: PerCpuArray<MapData, u64>,
+    carried_exits: Array<MapData, u64>,
+    activity: Array<MapData, u32>,
+    meta: Array<MapData, Raw<Meta>>,
+    hooks: HashMap<MapData, Raw<HookKey>, Raw<HookRecord>>,
+}
+
+macro_rules! open {
+    ($directory:expr, $name:literal, $kind:ident) => {{
+        let path = $directory.join($name);
+        let opening = || format!("open map {}", path.display());
+        let data = MapData::from_pin(&path).doing(opening)?;
+        Map::$kind(data).try_into().doing(opening)?
+    }};
+}
+
+impl Maps {
+    /// Opens the maps pinned in `directory`, whose shapes were checked before.
+    pub(super) fn open(directory: &Path) -> Result<Self, KernelError> {
+        Ok(Self {
+            blocks4: open!(directory, "BLOCKS4", HashMap),
+            blocks6: open!(directory, "BLOCKS6", HashMap),
+            hosts: open!(directory, "HOSTS", HashMap),
+            prefixes: open!(directory, "PREFIXES", LpmTrie),
+            policies: open!(directory, "POLICIES", Array),
+            groups: open!(directory, "GROUPS", Array),
+            counters: open!(directory, "COUNTERS", PerCpuArray),
+            carried: open!(directory, "CARRIED", Array),
+            exits: open!(directory, "EXITS", PerCpuArray),
+            carried_exits: open!(directory, "CARRIED_EXITS", Array),
+            activity: open!(directory, "ACTIVITY", Array),
+            meta: open!(directory, "META", Array),
+            hooks: open!(directory, "CLSACT_HOOKS", HashMap),
+        })
+    }
+
+    pub(super) fn entries(&self) -> Result<BTreeMap<Key, Entry>, KernelError> {
+        let mut all = BTreeMap::new();
+        for pair in self.blocks4.iter() {
+            let (key, Raw(block)) = pair.doing(|| "read map BLOCKS4".into())?;
+            all.insert(Key::Block4(key), Entry::from(block));
+        }
+        for pair in self.blocks6.iter() {
+            let (key, Raw(block)) = pair.doing(|| "read map BLOCKS6".into())?;
+            all.insert(Key::Block6(key), Entry::from(block));
+        }
+        for pair in self.hosts.iter() {
+            let (key, Raw(host)) = pair.doing(|| "read map HOSTS".into())?;
+            all.insert(Key::Host(key), Entry::from(host));
+        }
+        for pair in self.prefixes.iter() {
+            let (key, Raw(prefix)) = pair.doing(|| "read map PREFIXES".into())?;
+            all.insert(
+                Key::Prefix(key.prefix_len() as u8, key.data()),
+                Entry::from(prefix),
+            );
+        }
+        Ok(all)
+    }
+
+    pub(super) fn set(&mut self, key: Key, entry: &Entry) -> Result<(), KernelError> {
+        match key {
+            Key::Host(address) => self.hosts.insert(address, Raw(entry.into()), 0),
+            Key::Prefix(len, address) => {
+                self.prefixes
+                    .insert(&LpmKey::new(len.into(), address), Raw(entry.into()), 0)
+            }
+            Key::Block4(key) => self.blocks4.insert(key, Raw(entry.into()), 0),
+            Key::Block6(key) => self.blocks6.insert(key, Raw(entry.into()), 0),
+        }
+        .doing(|| format!("add {key:?} to the endpoint table"))
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Result<(), KernelError> {
+        let result = match key {
+            Key::Host(address) => self.hosts.remove(&address),
+            Key::Prefix(len, address) => self.prefixes.remove(&LpmKey::new(len.into(), address)),
+            Key::Block4(key) => self.blocks4.remove(&key),
+            Key::Block6(key) => self.blocks6.remove(&key),
+        };
+        match result {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(error).doing(|| format!("remove {key:?} from the endpoint table")),
+        }
+    }
+
+    pub(super) fn policies(&self) -> Result<Vec<Policy>, KernelError> {
+        self.policies
+            .iter()
+            .map(|row| row.map(|Raw(policy)| policy))
+            .collect::<Result<_, _>>()
+            .doing(|| "read map POLICIES".into())
+    }
+
+    pub(super) fn set_policy(&mut self, index: u32, policy: Policy) -> Result<(), KernelError> {
+        self.policies
+            .set(index, Raw(policy), 0)
+            .doing(|| format!("write policy {index}"))
+    }
+
+    /// The label of every group ever given out, by group.
+    pub(super) fn labels(&self) -> Result<BTreeMap<u32, GroupLabel>, KernelError> {
+        let mut labels = BTreeMap::new();
+        for index in 1..self.groups.len() {
+            let Raw(label) = self
+                .groups
+                .get(&index, 0)
+                .doing(|| format!("read label {index}"))?;
+            // Labels are given out from the front and never taken back.
+            if label.bytes[0] == 0 {
+                break;
+            }
+            labels.insert(index, label);
+        }
+        Ok(labels)
+    }
+
+    pub(super) fn set_label(&mut self, index: u32, label: GroupLabel) -> Result<(), KernelError> {
+        self.groups
+            .set(index, Raw(label), 0)
+            .doing(|| format!("write label {index}"))
+    }
+
+    /// A group's counters, those of data planes before this one included.
+    pub(super) fn counters(&self, group: u32) -> Result<Counters, KernelError> {
+        let reading = || format!("read the counters of group {group}");
+        let values: PerCpuValues<_> = self.counters.get(&group, 0).doing(reading)?;
+        let Raw(mut total) = self.carried.get(&group, 0).doing(reading)?;
+        for Raw(value) in values.iter() {
+            add(&mut total, value);
+        }
+        Ok(total)
+    }
+
+    pub(super) fn set_carried(
+        &mut self,
+        group: u32,
+        counters: Counters,
+    ) -> Result<(), KernelError> {
+        self.carried
+            .set(group, Raw(counters), 0)
+            .doing(|| format!("write the carried counters of group {group}"))
+    }
+
+    /// The exits, by slot, those of data planes before this one included.
+    pub(super) fn exits(&self) -> Result<Vec<u64>, KernelError> {
+        (0..EXIT_SLOTS)
+            .map(|slot| {
+                let values = self.exits.get(&slot, 0)?;
+                let carried = self.carried_exits.get(&slot, 0)?;
+                Ok(carried + values.iter().sum::<u64>())
+            })
+            .collect::<Result<_, MapError>>()
+            .doing(|| "read map EXITS".into())
+    }
+
+    pub(super) fn set_carried_exit(&mut self, slot: u32, count: u64) -> Result<(), KernelError> {
+        self.carried_exits
+            .set(slot, count, 0)
+            .doing(|| format!("write carried exit {slot}"))
+    }
+
+    pub(super) fn activity(&self, slot: u32) -> Result<u32, KernelError> {
+        self.activity
+            .get(&slot, 0)
+            .doing(|| format!("read activity slot {slot}"))
+    }
+
+    pub(super) fn meta(&self) -> Result<Meta, KernelError> {
+        let Raw(meta) = self.meta.get(&0, 0).doing(|| "read map META".into())?;
+        Ok(meta)
+    }
+
+    pub(super) fn set_meta(&mut self, meta: Meta) -> Result<(), KernelError> {
+        self.meta
+            .set(0, Raw(meta), 0)
+            .doing(|| "write map META".into())
+    }
+
+    pub(super) fn hooks(&self) -> Result<Vec<(HookKey, HookRecord)>, KernelError> {
+        self.hooks
+            .iter()
+            .map(|pair| pair.map(|(Raw(key), Raw(record))| (key, record)))
+            .collect::<Result<_, _>>()
+            .doing(|| "read map CLSACT_HOOKS".into())
+    }
+
+    pub(super) fn set_hook(&mut self, key: HookKey, record: HookRecord) -> Result<(), KernelError> {
+        self.hooks
+            .insert(Raw(key), Raw(record), 0)
+            .doing(|| format!("record the filter on interface {}", key.ifindex))
+    }
+
+    pub(super) fn remove_hook(&mut self, key: HookKey) -> Result<(), KernelError> {
+        match self.hooks.remove(&Raw(key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => {
+                Err(error).doing(|| format!("forget the filter on interface {}", key.ifindex))
+            }
+        }
+    }
+}
+
+/// The clsact filters recorded in the maps of `directory`, which may be of an older ABI: the layout of `CLSACT_HOOKS` is
+/// the same in all. None if the map was never made.
+pub(super) fn filters_in(directory: &Path) -> Result<Vec<(HookKey, HookRecord)>, KernelError> {
+    if !directory.join("CLSACT_HOOKS").exists() {
+        return Ok(Vec::new());
+    }
+    let hooks: HashMap<MapData, Raw<HookKey>, Raw<HookRecord>> =
+        open!(directory, "CLSACT_HOOKS", HashMap);
+    hooks
+        .iter()
+        .map(|pair| pair.map(|(Raw(key), Raw(record))| (key, record)))
+        .collect::<Result<_, _>>()
+        .doing(|| "read map CLSACT_HOOKS".into())
+}
+
+/// Adds `more` to `total`.
+pub(super) fn add(total: &mut Counters, more: &Counters) {
+    for (sum, cells) in total.cells.iter_mut().zip(&more.cells) {
+        for class in 0..CELLS {
+            let Counter { packets, bytes } = cells[class];
+            sum[class].packets += packets;
+            sum[class].bytes += bytes;
+        }
+    }
+}
+
+impl From<Block4> for Entry {
+    fn from(block: Block4) -> Self {
+        let Block4 {
+            group,
+            policy,
+            slot,
+            flags,
+            members,
+        } = block;
+        Self {
+            group,
+            policy,
+            slot,
+            flags,
+            members,
+        }
+    }
+}
+
+impl From<Block6> for Entry {
+    fn from(block: Block6) -> Self {
+        let Block6 {
+            group,
+            policy,
+            slot,
+            flags,
+        } = block;
+        Self {
+            group,
+            policy,
+            slot,
+            flags,
+            members: [0; 8],
+        }
+    }
+}
+
+impl From<EndpointRef> for Entry {
+    fn from(endpoint: EndpointRef) -> Self {
+        Self {
+            group: endpoint.group,
+            policy: endpoint.policy,
+            slot: endpoint.slot,
+            flags: 0,
+            members: [0; 8],
+        }
+    }
+}
+
+impl From<&Entry> for Block4 {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            group: entry.group,
+            policy: entry.policy,
+            slot: entry.slot,
+            flags: entry.flags,
+            members: entry.members,
+        }
+    }
+}
+
+impl From<&Entry> for Block6 {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            group: entry.group,
+            policy: entry.policy,
+            slot: entry.slot,
+            flags: entry.flags,
+        }
+    }
+}
+
+impl From<&Entry> for EndpointRef {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            group: entry.group,
+            policy: entry.policy,
+            slot: entry.slot,
+            reserved: 0,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The BPF object: what is embedded, how it is configured and loaded.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned, maps::MapInfo};
+use aya_obj::Object;
+use wificall_common::wire::nat64::Pref64;
+
+use super::error::{Context as _, KernelError};
+use crate::config::Limits;
+
+/// The programs and maps, built by `cargo xtask ebpf`.
+pub static OBJECT: &[u8] = include_bytes_aligned!(env!("WIFICALL_BPF_OBJECT_PATH"));
+
+/// Load-time constants of the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bits of [`Features`](wificall_common::abi::Features).
+    pub features: u32,
+    /// The NAT64 prefix.
+    pub pref64: Option<Pref64>,
+}
+
+/// Maps that are pinned: those whose contents outlive an agent.
+pub(super) const PINNED: [&str; 14] = [
+    "BLOCKS4",
+    "BLOCKS6",
+    "HOSTS",
+    "PREFIXES",
+    "POLICIES",
+    "COUNTERS",
+    "EXITS",
+    "FRAGMENTS",
+    "ACTIVITY",
+    "META",
+    "GROUPS",
+    "CARRIED",
+    "CARRIED_EXITS",
+    "CLSACT_HOOKS",
+];
+
+/// Activity slots: one for every entry that the endpoint table can hold.
+pub fn activity_slots(limits: &Limits) -> u32 {
+    2 * limits.blocks + limits.hosts + limits.prefixes
+}
+
+/// Sizes of the maps whose size the configuration sets.
+fn sizes(limits: &Limits) -> [(&'static str, u32); 10] {
+    [
+        ("BLOCKS4", limits.blocks),
+        ("BLOCKS6", limits.blocks),
+        ("HOSTS", limits.hosts),
+        ("PREFIXES", limits.prefixes),
+        ("POLICIES", limits.policies),
+        ("COUNTERS", limits.groups),
+        ("GROUPS", limits.groups),
+        ("CARRIED", limits.groups),
+        ("FRAGMENTS", limits.fragments),
+        ("ACTIVITY", activity_slots(limits)),
+    ]
+}
+
+/// What makes one map another: type, key size, value size, entries, flags.
+type Shape = (u32, u32, u32, u32, u32);
+
+/// Whether the maps pinned in `directory` are those that this program would make. aya opens whatever is pinned under a
+/// map's name, so this has to be asked first.
+///
+/// # Errors
+///
+/// If the object or a pinned map cannot be read.
+pub(super) fn same_shapes(directory: &Path, limits: &Limits) -> Result<bool, KernelError> {
+    let object = Object::parse(OBJECT).doing(|| "parse the embedded BPF object".into())?;
+    let sizes = BTreeMap::from(sizes(limits));
+    for name in PINNED {
+        let map = object
+            .maps
+            .get(name)
+            .ok_or_else(|| KernelError::new(format!("find map {name} in the BPF object")))?;
+        let entries = sizes.get(name).copied().unwrap_or(map.max_entries());
+        let ours: Shape = (
+            map.map_type(),
+            map.key_size(),
+            map.value_size(),
+            entries,
+            map.map_flags(),
+        );
+        let path = directory.join(name);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let reading = || format!("read the shape of map {}", path.display());
+        let info = MapInfo::from_pin(&path).doing(reading)?;
+        let pinned: Shape = (
+            info.map_type().doing(reading)? as u32,
+            info.key_size(),
+            info.value_size(),
+            info.max_entries(),
+            info.map_flags(),
+        );
+        if ours != pinned {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Creates or opens the maps pinned in `directory` and prepares the programs.
+///
+/// # Errors
+///
+/// If the kernel refuses a map.
+pub(super) fn load(
+    directory: &Path,
+    settings: &Settings,
+    limits: &Limits,
+    nonces: [[u32; 2]; 2],
+) -> Result<Ebpf, KernelError> {
+    let mut loader = EbpfLoader::new();
+    for (name, entries) in sizes(limits) {
+        loader.map_max_entries(name, entries);
+    }
+    for name in PINNED {
+        loader.map_pin_path(name, directory.join(name));
+    }
+    let [nonce, previous] = nonces;
+    let (len, prefix) = settings
+        .pref64
+        .map_or((0, [0; 16]), |pref64| (pref64.len, pref64.prefix));
+    loader
+        .override_global("FEATURES", &settings.features, true)
+        .override_global("PREF64_LEN", &len, true)
+        .override_global("PREF64", &prefix, true)
+        .override_global("NONCE", &nonce, true)
+        .override_global("PREVIOUS_NONCE", &previous, true)
+        .load(OBJECT)
+        .doing(|| format!("load the BPF object with maps in {}", directory.display()))
+}

@@ -1,0 +1,188 @@
+//! The report: everything that `status`, `/metrics` and the health checks show, taken at one moment.
+
+use serde::{Deserialize, Serialize};
+
+/// An agent's report. Times are seconds since 1970-01-01 UTC.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of the agent.
+    pub version: String,
+    /// ABI version of its data plane.
+    pub abi: u32,
+    /// Name of the instance.
+    pub instance: String,
+    /// Process id; `None` if no agent runs and the report was read from the pinned maps.
+    pub pid: Option<u32>,
+    /// When the agent started.
+    pub started: Option<u64>,
+    /// The configuration file.
+    pub config: Option<String>,
+    /// When this was taken.
+    pub at: u64,
+    /// Whether the tables are filled and every interface that could be attached is.
+    pub ready: bool,
+    /// What is wrong at the moment, a sentence each.
+    pub problems: Vec<String>,
+    /// The interfaces that the configuration selects.
+    pub interfaces: Vec<Interface>,
+    /// Configured names and globs that no interface has.
+    pub waiting: Vec<String>,
+    /// The maps that can run full.
+    pub tables: Vec<Table>,
+    /// Counters by group.
+    pub groups: Vec<Group>,
+    /// Frames by hook and exit.
+    pub exits: Vec<Exit>,
+    /// DNS.
+    pub discovery: Discovery,
+    /// Reloads since the start.
+    pub reloads: Reloads,
+    /// Hooks put back after someone removed them, since the start.
+    pub repairs: u64,
+}
+
+/// An interface that the configuration selects.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// `access` or `uplink`.
+    pub role: String,
+    /// Whether its driver reads the WMM user priority from `skb->priority`.
+    pub wireless: bool,
+    /// What runs there.
+    pub hooks: Vec<Hook>,
+    /// Why something does not run there that should.
+    pub problem: Option<String>,
+}
+
+/// A program at a hook.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Hook {
+    /// `tc_ingress`, `tc_egress`, `xdp`.
+    pub hook: String,
+    /// `tcx`, `clsact`, `xdp`, `xdp_generic`.
+    pub method: String,
+    /// Name of the program in the BPF object.
+    pub program: String,
+    /// Its id in the kernel.
+    pub program_id: u32,
+}
+
+/// A map that can run full.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// `ipv4_blocks`, `ipv6_blocks`, `hosts`, `prefixes`, `groups`, `policies`.
+    pub name: String,
+    /// Entries.
+    pub used: u64,
+    /// Room, as [limits] sets it.
+    pub size: u64,
+    /// Entries that found no room.
+    pub left_out: u64,
+}
+
+/// What was counted for one set of owners.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Operators, joined by `+`, or `none`.
+    pub operator: String,
+    /// Countries, joined by `+`, or `none`.
+    pub country: String,
+    /// Counters that are not zero.
+    pub counters: Vec<Counter>,
+}
+
+/// Packets and bytes of one class and direction. Bytes are those of IP packets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counter {
+    /// `up` or `down`.
+    pub direction: String,
+    /// `ike`, `esp_udp`, `keepalive`, `esp`, `fragment`.
+    pub class: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// How often a way out was taken.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// `tc_ingress`, `tc_egress`, `xdp`.
+    pub hook: String,
+    /// Name of the exit.
+    pub exit: String,
+    /// Frames, an aggregate as one.
+    pub frames: u64,
+}
+
+/// What DNS said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Discovery {
+    /// The names that are looked up.
+    pub names: Vec<Name>,
+    /// Addresses remembered.
+    pub addresses: u64,
+    /// Questions by address family and result.
+    pub questions: Vec<Question>,
+    /// Queries sent over UDP.
+    pub udp_queries: u64,
+    /// Queries sent over TCP.
+    pub tcp_queries: u64,
+    /// Addresses refused since the start, by reason.
+    pub refused: Vec<(String, u64)>,
+    /// Addresses that found no room in memory, since the start.
+    pub overflow: u64,
+    /// When an answer with addresses came last, for any name.
+    pub last_success: Option<u64>,
+    /// Whether the last attempt of every name that has ever answered failed: the last known good is in use.
+    pub stale: bool,
+    /// What is wrong with the state on disk.
+    pub state_problem: Option<String>,
+}
+
+/// A name that is looked up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Name {
+    /// The name.
+    pub name: String,
+    /// Its operators.
+    pub operators: Vec<String>,
+    /// Its countries.
+    pub countries: Vec<String>,
+    /// Its addresses in the table.
+    pub addresses: Vec<String>,
+    /// Result of the last A and AAAA question.
+    pub ipv4: Option<String>,
+    /// Likewise.
+    pub ipv6: Option<String>,
+    /// When an answer with addresses came last.
+    pub last_success: Option<u64>,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+}
+
+/// Questions to DNS.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// `addresses`, `no_data`, `nx_domain`, `timeout`, ….
+    pub result: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// Reloads since the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reloads {
+    /// Done.
+    pub done: u64,
+    /// Refused, the configuration before staying in force.
+    pub refused: u64,
+    /// Why the last one was refused, if it was.
+    pub problem: Option<String>,
+}
