@@ -9,10 +9,12 @@ mod label;
 mod lock;
 mod plan;
 mod policy;
+mod reload;
 mod report;
 mod request;
 mod run;
 mod socket;
+mod world;
 
 use crate::config::Errors;
 
