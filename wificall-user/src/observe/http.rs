@@ -1,6 +1,5 @@
 //! HTTP: metrics, health, the report as JSON.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -143,6 +142,8 @@ fn is_local(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;

@@ -206,7 +206,7 @@ const METRICS: &[Metric] = &[
     Metric {
         kind: Kind::Gauge,
         name: "wificall_groups_left_out",
-        help: "Groups that found no room: what they would count is not counted by itself.",
+        help: "Entries of the endpoint table that are counted under operator and country `other` for want of a group.",
         labels: &[],
         samples: |report, samples| table(report, samples, "groups", |table| table.left_out),
     },
@@ -227,7 +227,7 @@ const METRICS: &[Metric] = &[
     Metric {
         kind: Kind::Gauge,
         name: "wificall_policies_left_out",
-        help: "Policies that found no room: what they would treat is treated by the defaults.",
+        help: "Entries of the endpoint table that are not set for want of a policy: their traffic passes unclassified.",
         labels: &[],
         samples: |report, samples| table(report, samples, "policies", |table| table.left_out),
     },

@@ -8,7 +8,8 @@ fn page() -> String {
          Served at `/metrics` in the OpenMetrics text format, by default on `127.0.0.1:9817` (`agent.listen`). Labels \
          are bounded by the configuration; no client address is ever among them. Counters live in the kernel and go on \
          over restarts and upgrades of the agent, except those of DNS, repairs and reloads, which start with it.\n\n\
-         `operator` and `country` are those of the endpoint, joined by `+` where it has several, or `none`.\n\n\
+         `operator` and `country` are those of the endpoint, joined by `+` where it has several; `none` where it \
+         has none, `other` where [limits] left no room for a group of its own.\n\n\
          | metric | type | labels | help |\n|---|---|---|---|\n",
     );
     for metric in METRICS {
