@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::reader::{Item, Section};
 use super::report::Mismatch;
 use super::{Config, Discovery, Glob, Policy, StaticPrefix, values};
@@ -31,9 +33,9 @@ pub(super) fn interfaces(
         );
     }
     for (item, glob) in uplink {
-        if access.iter().any(|(_, other)| other == glob) {
+        if access.iter().any(|(_, other)| name_the_same(other, glob)) {
             item.refuse(
-                Mismatch::expected("an interface that is not also in `access`")
+                Mismatch::expected("an interface that `access` does not also name")
                     .hint("on a box with one interface for both ways, that is `access`"),
             );
         }
@@ -42,13 +44,20 @@ pub(super) fn interfaces(
         let used = access
             .iter()
             .chain(uplink)
-            .any(|(_, other)| other == glob || other.matches(glob.as_str()));
+            .any(|(_, other)| name_the_same(other, glob));
         if glob.is_literal() && !used {
             item.refuse(Mismatch::expected(
                 "an interface that is also in `access` or `uplink`",
             ));
         }
     }
+}
+
+/// Whether two globs name one interface, as far as that can be told without the interfaces.
+fn name_the_same(one: &Glob, other: &Glob) -> bool {
+    one == other
+        || (one.is_literal() && other.matches(one.as_str()))
+        || (other.is_literal() && one.matches(other.as_str()))
 }
 
 /// Operators that the catalogue does not have.
@@ -117,10 +126,19 @@ pub(super) fn durations(section: &Section, discovery: &Discovery, in_lab: bool, 
 
 /// A static prefix beside those before it. One prefix may have several owners, but each of them once.
 pub(super) fn prefix(item: &Item, prefix: &StaticPrefix, earlier: &[StaticPrefix]) {
+    // No operator has more: 0.0.0.0/0 would turn every VPN into Wi-Fi Calling.
+    let widest = match prefix.prefix {
+        IpNet::V4(_) => 8,
+        IpNet::V6(_) => 16,
+    };
     let ip = prefix.prefix.addr();
-    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+    if prefix.prefix.prefix_len() < widest
+        || ip.is_unspecified()
+        || ip.is_loopback()
+        || ip.is_multicast()
+    {
         item.refuse(Mismatch::expected(
-            "a network of unicast addresses that others can have",
+            "a network of unicast addresses, not wider than /8 (IPv6: /16)",
         ));
     }
     if let Some(index) = earlier.iter().position(|other| other == prefix) {

@@ -83,16 +83,17 @@ impl Watch {
         loop {
             let received = match self.due {
                 None => receive(&self.socket).await,
-                // Once due, what is already in the buffer is still taken in before the first change is told.
+                // Told now even if more keeps arriving: a storm of messages must not hold back the first of them.
+                Some(due) if Instant::now() >= due => match self.pending.pop_first() {
+                    Some(change) => return Ok(change),
+                    None => {
+                        self.due = None;
+                        continue;
+                    }
+                },
                 Some(due) => match timeout_at(due, receive(&self.socket)).await {
                     Ok(received) => received,
-                    Err(_) => match self.pending.pop_first() {
-                        Some(change) => return Ok(change),
-                        None => {
-                            self.due = None;
-                            continue;
-                        }
-                    },
+                    Err(_) => continue,
                 },
             };
             match received {
@@ -146,14 +147,18 @@ fn change(message_type: u16, payload: &[u8]) -> Option<Change> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use tokio::time::timeout;
+
     use super::super::namespace::{in_namespace, index, ip, run};
     use super::*;
 
     /// Everything that is told until half a second of silence.
     async fn told(watch: &mut Watch) -> Vec<Change> {
         let mut told = Vec::new();
-        while let Ok(change) = tokio::time::timeout(Duration::from_millis(500), watch.next()).await
-        {
+        while let Ok(change) = timeout(Duration::from_millis(500), watch.next()).await {
             told.push(change.unwrap());
         }
         told
@@ -180,6 +185,28 @@ mod tests {
                 ip("link del lan0");
                 assert!(told(&mut watch).await.contains(&Change::Links));
                 assert_eq!(told(&mut watch).await, []);
+            });
+        });
+    }
+
+    #[test]
+    fn root_a_storm_of_changes_does_not_hold_them_back() {
+        in_namespace(|runtime| {
+            ip("link add lan0 type veth peer name far0");
+            thread::scope(|scope| {
+                let (stop, stopped) = mpsc::channel::<()>();
+                let _guard = runtime.enter();
+                let mut watch = watch().unwrap();
+                // A thread begins in the namespace of the one that starts it.
+                scope.spawn(move || {
+                    while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                        ip("link set lan0 up");
+                        ip("link set lan0 down");
+                    }
+                });
+                let first = runtime.block_on(timeout(Duration::from_secs(5), watch.next()));
+                drop(stop);
+                assert_eq!(first.unwrap().unwrap(), Change::Links);
             });
         });
     }
