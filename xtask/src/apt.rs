@@ -6,7 +6,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::workspace::{output, run};
+use crate::workspace::output;
 
 /// Asked by `invoke-rc.d` before a package starts its service; 101 forbids it.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -50,10 +50,12 @@ pub fn ensure(components: &[Component<'_>], install: bool) -> Result<()> {
 
 fn install_quietly(packages: &[&str], before: &BTreeSet<String>) -> Result<()> {
     let _policy = Policy::forbid_starts()?;
-    run(apt().arg("update"))?;
-    run(apt()
-        .args(["install", "--yes", "--no-install-recommends"])
-        .args(packages))?;
+    output(apt().arg("update"))?;
+    output(
+        apt()
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(packages),
+    )?;
     for package in installed()?.difference(before) {
         disable_services(package)?;
     }
