@@ -206,11 +206,18 @@ impl Agent {
         self.selection =
             hooks::selection(&self.world.config.interfaces, &self.world.links, self.tcx);
         self.failed.clear();
-        let mut wanted = BTreeSet::new();
+        let wanted: BTreeSet<_> = self
+            .selection
+            .interfaces
+            .iter()
+            .flat_map(|selected| &selected.attachments)
+            .map(|attachment| (attachment.hook, attachment.ifindex))
+            .collect();
+        // XDP comes after the TC program that trusts it and goes before it: so no packet is counted by both.
+        self.unhook(&wanted, |hook| hook == Hook::Xdp)?;
         for selected in self.selection.interfaces.clone() {
             for attachment in selected.attachments {
                 let key = (attachment.hook, attachment.ifindex);
-                wanted.insert(key);
                 if !all
                     && self
                         .attached
@@ -246,11 +253,15 @@ impl Agent {
                 }
             }
         }
-        self.unhook(&wanted)
+        self.unhook(&wanted, |_| true)
     }
 
-    /// Removes our programs from all hooks but these.
-    fn unhook(&mut self, wanted: &BTreeSet<(Hook, u32)>) -> Result<()> {
+    /// Removes our programs from all hooks but these, of the kinds that `kind` names.
+    fn unhook(
+        &mut self,
+        wanted: &BTreeSet<(Hook, u32)>,
+        kind: impl Fn(Hook) -> bool,
+    ) -> Result<()> {
         let present = self.plane.hooks()?;
         let names: BTreeMap<u32, String> = self
             .world
@@ -266,6 +277,9 @@ impl Agent {
             .collect();
         for key in keys.difference(wanted) {
             let (hook, ifindex) = *key;
+            if !kind(hook) {
+                continue;
+            }
             let name = names.get(&ifindex).map(String::as_str);
             self.plane.detach(hook, ifindex, name)?;
             self.attached.remove(key);

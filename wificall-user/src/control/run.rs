@@ -112,12 +112,12 @@ async fn serve(
             _ = hangup.recv() => {
                 // The refusal is logged and reported where it is decided.
                 let _ = agent.reload(&refresher).await;
-                Ok(())
+                continue;
             }
             request = requested.recv() => match request {
                 Some(request) => {
                     answer(&mut agent, &refresher, request).await;
-                    Ok(())
+                    continue;
                 }
                 None => break,
             },
