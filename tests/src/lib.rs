@@ -1,1 +1,18 @@
-//! x
+//! What the integration tests are made of: network namespaces, child
+//! processes, captures, senders, real peers, and the agent under test.
+//!
+//! Everything here cleans up when dropped, has names of its own (so that tests
+//! run in parallel), and reaches no address outside its own namespaces. A
+//! missing tool or privilege is an error with a hint, never a skipped test.
+
+pub mod agent;
+pub mod capture;
+pub mod dns;
+pub mod lab;
+pub mod metrics;
+pub mod netns;
+pub mod process;
+pub mod send;
+pub mod swan;
+pub mod tshark;
+pub mod view;

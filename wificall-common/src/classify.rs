@@ -18,6 +18,12 @@ pub enum Link {
     Bare,
 }
 
+/// Bits of the offset of an IP header: Ethernet, two tags and PPPoE are 30 bytes.
+const MAX_OFFSET: usize = 0x1f;
+/// Bits of the length of IP headers: 40 bytes and [`ipv6::MAX_EXTENSIONS`] headers of up to 2,048.
+const MAX_HEADER_LEN: usize = 0x3fff;
+const _: () = assert!(ipv6::HEADER_LEN + ipv6::MAX_EXTENSIONS * 2048 <= MAX_HEADER_LEN);
+
 /// What the classifier asks of the maps.
 pub trait Tables: Table {
     /// The class of the first fragment of this datagram, if that matched.
@@ -117,10 +123,19 @@ fn network<F: Frame + ?Sized>(frame: &F, link: Link) -> Result<Packet, Exit> {
         Link::Ethernet => ethernet::network(frame)?,
         Link::Bare => ethernet::bare_network(frame)?,
     };
-    match version {
-        Version::V4 => ipv4::parse(frame, offset),
-        Version::V6 => ipv6::parse(frame, offset),
+    if F::PLAIN {
+        return match version {
+            Version::V4 => ipv4::parse(frame, offset),
+            Version::V6 => ipv6::parse(frame, offset),
+        };
     }
+    let offset = frame.forget(offset, MAX_OFFSET);
+    let mut packet = match version {
+        Version::V4 => ipv4::parse(frame, offset)?,
+        Version::V6 => ipv6::parse(frame, offset)?,
+    };
+    packet.header_len = frame.forget(packet.header_len, MAX_HEADER_LEN);
+    Ok(packet)
 }
 
 /// Looks the far end up.

@@ -2,6 +2,8 @@
 
 use wificall_common::frame::Frame;
 
+use crate::maps::SCRATCH;
+
 /// The directly readable part of a frame: all of it in XDP, the linear part of an skb in TC.
 pub struct Direct<const PLAIN: bool> {
     data: usize,
@@ -21,13 +23,31 @@ impl<const PLAIN: bool> Frame for Direct<PLAIN> {
     const PLAIN: bool = PLAIN;
 
     #[inline(always)]
+    fn forget(&self, number: usize, mask: usize) -> usize {
+        // The verifier does not track what a map holds.
+        match SCRATCH.get_ptr_mut(0) {
+            // SAFETY: this CPU's own value; nothing else runs between the two.
+            Some(scratch) => unsafe {
+                scratch.write_volatile(number as u64);
+                scratch.read_volatile() as usize & mask
+            },
+            None => number & mask,
+        }
+    }
+
+    #[inline(always)]
     fn size(&self) -> usize {
         self.size
     }
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let start = self.data + offset;
+        let mut start = self.data + offset;
+        if !PLAIN {
+            // The check below must be of the very pointer that is read: left to itself, the compiler adds the offset to
+            // another base, and the verifier sees two pointers.
+            start = core::hint::black_box(start);
+        }
         let mut past = start + N;
         if N == 1 {
             // `start + 1 > end` would become `start >= end`, of which the verifier learns nothing

@@ -41,6 +41,10 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
 #[map]
 pub static ACTIVITY: Array<u32> = Array::with_max_entries(16_384, 0);
 
+/// Where a number goes for its origin to be forgotten: see [`Frame::forget`](wificall_common::frame::Frame::forget).
+#[map]
+pub static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 // The agent's own notes, kept in the kernel because they are true exactly as long as the rest of it.
 #[map]
 static META: Array<Meta> = Array::with_max_entries(1, 0);

@@ -1,7 +1,9 @@
 //! `cargo xtask ebpf`: builds the BPF object, or checks the committed one.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -25,6 +27,9 @@ pub struct Args {
     /// Write nothing; fail unless the committed object is the one that the sources give
     #[arg(long, conflicts_with_all = ["out", "features"])]
     check: bool,
+    /// Run clippy on the programs instead, with warnings denied
+    #[arg(long, conflicts_with_all = ["check", "out"])]
+    clippy: bool,
     /// Write the object to FILE alone, and no record of its sources
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -42,6 +47,9 @@ pub struct Args {
 /// Entry point of the task.
 pub fn ebpf(args: &Args) -> Result<()> {
     let toolchain = Toolchain::named(&args.toolchain);
+    if args.clippy {
+        return clippy(&toolchain, !args.no_install);
+    }
     if args.check {
         return check(&toolchain, !args.no_install);
     }
@@ -75,33 +83,58 @@ struct Built {
 fn build(toolchain: &Toolchain, features: Option<&str>, install: bool) -> Result<Built> {
     toolchain.ensure(install)?;
     let linker = toolchain.linker(install)?;
-    let dir = target().join("bpf");
     let mut command = toolchain.cargo();
     command
-        .current_dir(root())
-        .args(["build", "--quiet", "--locked", "--package", "wificall-ebpf"])
-        .args([
+        .arg("build")
+        .args(target_arguments())
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(toolchain)?.join("\x1f"))
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker)
+        .current_dir(root());
+    if let Some(features) = features {
+        command.args(["--features", features]);
+    }
+    run(&mut command)?;
+    let object = target_dir()
+        .join(TARGET)
+        .join(PROFILE)
+        .join("wificall-ebpf");
+    Ok(Built {
+        object: fs::read(&object).with_context(|| format!("read {}", object.display()))?,
+        rustc: toolchain.version()?,
+        linker: linker_version(&linker)?,
+    })
+}
+
+fn clippy(toolchain: &Toolchain, install: bool) -> Result<()> {
+    toolchain.ensure(install)?;
+    run(toolchain
+        .clippy(install)?
+        .args(target_arguments())
+        .args(["--", "-D", "warnings"])
+        .current_dir(root()))
+}
+
+/// Apart from the host's, which cargo of another version would keep rebuilding.
+fn target_dir() -> PathBuf {
+    target().join("bpf")
+}
+
+fn target_arguments() -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = ["--quiet", "--locked", "--package", "wificall-ebpf"]
+        .into_iter()
+        .chain([
             "-Z",
             "build-std=core",
             "--target",
             TARGET,
             "--profile",
             PROFILE,
+            "--target-dir",
         ])
-        .arg("--target-dir")
-        .arg(&dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(toolchain)?.join("\x1f"))
-        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker);
-    if let Some(features) = features {
-        command.args(["--features", features]);
-    }
-    run(&mut command)?;
-    let object = dir.join(TARGET).join(PROFILE).join("wificall-ebpf");
-    Ok(Built {
-        object: fs::read(&object).with_context(|| format!("read {}", object.display()))?,
-        rustc: toolchain.version()?,
-        linker: linker_version(&linker)?,
-    })
+        .map(Into::into)
+        .collect();
+    arguments.push(target_dir().into());
+    arguments
 }
 
 /// Flags that make the bytes independent of where the checkout, the registry and the compiler lie and of the machine
@@ -183,7 +216,7 @@ fn check(toolchain: &Toolchain, install: bool) -> Result<()> {
         built.rustc,
         built.linker
     );
-    let rebuilt = target().join("bpf/rebuilt.bpf.o");
+    let rebuilt = target_dir().join("rebuilt.bpf.o");
     write(&rebuilt, &built.object)?;
     run(cargo()
         .args([

@@ -3,9 +3,12 @@
 mod apt;
 mod bpf;
 mod ebpf;
+mod kernel;
 mod prologue;
+mod qemu;
 #[path = "../../wificall-user/bpf/sources.rs"]
 mod sources;
+mod test;
 mod toolchain;
 mod workspace;
 
@@ -20,12 +23,22 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Check that no TC program of the object writes the packet directly
     Prologue(prologue::Args),
+    /// Run a program of this machine under another kernel, in QEMU
+    Qemu(qemu::Args),
+    /// Run every test, as root; installs what the tests need
+    Test(test::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Ebpf(args) => ebpf::ebpf(&args),
         Task::Prologue(args) => prologue::prologue(&args),
+        Task::Qemu(args) => qemu::qemu(&args),
+        // Its last line is the sums of the tests, also if some failed.
+        Task::Test(args) => match test::test(&args) {
+            Ok(false) => return ExitCode::FAILURE,
+            other => other.map(drop),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,6 +20,11 @@ const DEBIAN: Component<'_> = Component {
     packages: &["rustc-web", "cargo-web", "rust-web-src"],
 };
 
+const CLIPPY: Component<'_> = Component {
+    name: "lints of the BPF programs",
+    packages: &["rust-web-clippy"],
+};
+
 /// A rustc with the sources of `core`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Toolchain {
@@ -60,27 +65,33 @@ impl Toolchain {
         }
     }
 
-    /// `cargo` of this toolchain, with nothing of the surrounding build in its environment.
+    /// `cargo` of this toolchain.
     pub fn cargo(&self) -> Command {
-        let mut command = match self {
-            Self::Debian => Command::new("/usr/bin/cargo"),
-            Self::Rustup(_) => Command::new("cargo"),
-        };
-        self.clean(&mut command);
-        // `-Z build-std` on a compiler that is not called a nightly.
-        command.env("RUSTC_BOOTSTRAP", "1");
-        command
+        self.tool("cargo")
+    }
+
+    /// `cargo clippy` of this toolchain.
+    pub fn clippy(&self, install: bool) -> Result<Command> {
+        if *self == Self::Debian {
+            apt::ensure(&[CLIPPY], install)?;
+        }
+        // Asked for `clippy`, cargo looks in rustup's directory first.
+        let mut command = self.tool("cargo-clippy");
+        command.arg("clippy");
+        Ok(command)
     }
 
     /// First line of `rustc --version`.
     pub fn version(&self) -> Result<String> {
-        Ok(output(self.rustc().arg("--version"))?.trim().to_owned())
+        Ok(output(self.tool("rustc").arg("--version"))?
+            .trim()
+            .to_owned())
     }
 
     /// The directory that holds `lib/rustlib`.
     pub fn sysroot(&self) -> Result<PathBuf> {
         Ok(PathBuf::from(
-            output(self.rustc().args(["--print", "sysroot"]))?.trim(),
+            output(self.tool("rustc").args(["--print", "sysroot"]))?.trim(),
         ))
     }
 
@@ -101,48 +112,50 @@ impl Toolchain {
         Ok(linker)
     }
 
-    fn rustc(&self) -> Command {
+    /// A program of this toolchain, with nothing of the surrounding build in its environment.
+    fn tool(&self, name: &str) -> Command {
         let mut command = match self {
-            Self::Debian => Command::new("/usr/bin/rustc"),
-            Self::Rustup(_) => Command::new("rustc"),
+            Self::Debian => Command::new(format!("/usr/bin/{name}")),
+            Self::Rustup(_) => Command::new(name),
         };
-        self.clean(&mut command);
-        command
-    }
-
-    fn clean(&self, command: &mut Command) {
-        for (name, _) in env::vars_os() {
-            let text = name.to_string_lossy();
-            let steers = [
-                "RUSTC",
-                "RUSTFLAGS",
-                "RUSTDOC",
-                "RUSTUP_TOOLCHAIN",
-                "CARGO_ENCODED_RUSTFLAGS",
-            ]
-            .iter()
-            .any(|prefix| text.starts_with(prefix));
-            let profile = ["CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_TARGET_"]
-                .iter()
-                .any(|prefix| text.starts_with(prefix));
-            if steers || profile || is_of_this_run(&text) {
-                command.env_remove(&name);
+        for (variable, _) in env::vars_os() {
+            if steers_a_build(&variable.to_string_lossy()) {
+                command.env_remove(variable);
             }
         }
         match self {
-            Self::Debian => command.env("RUSTC", "/usr/bin/rustc"),
+            Self::Debian => command
+                .env("CARGO", "/usr/bin/cargo")
+                .env("RUSTC", "/usr/bin/rustc"),
             Self::Rustup(name) => command.env("RUSTUP_TOOLCHAIN", name),
         };
+        // `-Z build-std` on a compiler that is not called a nightly.
+        command.env("RUSTC_BOOTSTRAP", "1");
+        command
     }
 
     fn llvm_major(&self) -> Result<u32> {
-        let verbose = output(self.rustc().arg("-vV"))?;
+        let verbose = output(self.tool("rustc").arg("-vV"))?;
         verbose
             .lines()
             .find_map(|line| line.strip_prefix("LLVM version: "))
             .and_then(|version| version.split('.').next()?.parse().ok())
             .with_context(|| format!("no LLVM version in {verbose:?}"))
     }
+}
+
+/// Whether a variable makes cargo or rustc build with another tool or in another way.
+fn steers_a_build(name: &str) -> bool {
+    const PREFIXES: [&str; 7] = [
+        "RUSTC",
+        "RUSTFLAGS",
+        "RUSTUP_TOOLCHAIN",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_PROFILE_",
+        "CARGO_BUILD_",
+        "CARGO_TARGET_",
+    ];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || is_of_this_run(name)
 }
 
 /// `bpf-linker --version`.

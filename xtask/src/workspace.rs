@@ -76,6 +76,17 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
+/// Runs a cargo command that builds, and says where the executable of the target `name` is.
+pub fn executable(command: &mut Command, name: &str) -> Result<PathBuf> {
+    let messages = output(command.args(["--quiet", "--message-format=json-render-diagnostics"]))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("{} names no executable {name}", show(command)))
+}
+
 /// The command as one would type it.
 pub fn show(command: &Command) -> String {
     let words: Vec<_> = std::iter::once(command.get_program())

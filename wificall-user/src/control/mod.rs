@@ -1,7 +1,37 @@
 //! Control: desired − actual = plan; apply.
+//!
+//! `desired` and `plan` decide and are pure; `agent` holds the state and acts; `run` waits for what happens next.
 
+mod agent;
+mod desired;
+mod hooks;
+mod label;
 pub mod lock;
+mod plan;
+mod policy;
+mod report;
 mod request;
+mod run;
 pub mod socket;
 
+use crate::config::Errors;
+
+pub use label::Label;
+pub use report::group;
 pub use request::{Refused, Request, Requests};
+pub use run::run;
+
+/// Why the agent did not run, or ended.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration is wrong; nothing was touched.
+    Configuration(Errors),
+    /// Something else.
+    Other(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}

@@ -16,6 +16,7 @@ use aya::{
 use wificall_common::abi::{Hook, HookKey, HookRecord};
 
 use super::{
+    Attached,
     error::{Context as _, KernelError},
     maps::Maps,
     pins::Pins,
@@ -65,13 +66,13 @@ impl Method {
     }
 }
 
-/// Attaches or replaces a program; returns its kernel id.
+/// Attaches or replaces a program.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     maps: &mut Maps,
     pins: &Pins,
     wanted: &Attachment,
-) -> Result<u32, KernelError> {
+) -> Result<Attached, KernelError> {
     let Attachment {
         interface, program, ..
     } = wanted;
@@ -79,30 +80,29 @@ pub(super) fn attach(
         .program_mut(program)
         .ok_or_else(|| KernelError::new(format!("find program {program} in the BPF object")))?;
     let loading = || format!("load program {}", wanted.program);
-    match (program, wanted.method) {
+    let (made, info) = match (program, wanted.method) {
         (Program::SchedClassifier(program), Method::Tcx) => {
             if program.fd().is_err() {
                 program.load().doing(loading)?;
             }
             // A filter left from a time when this instance used clsact.
             detach_filter(maps, wanted.hook, wanted.ifindex, interface)?;
-            attach_tcx(program, pins, wanted)?;
-            program.info()
+            (attach_tcx(program, pins, wanted)?, program.info())
         }
         (Program::SchedClassifier(program), Method::Clsact) => {
             if program.fd().is_err() {
                 program.load().doing(loading)?;
             }
-            attach_filter(program, maps, wanted)?;
+            let made = attach_filter(program, maps, wanted)?;
+            // A link left from a time when this instance used TCX.
             unpin(pins, wanted.hook, wanted.ifindex)?;
-            program.info()
+            (made, program.info())
         }
         (Program::Xdp(program), Method::XdpNative | Method::XdpGeneric) => {
             if program.fd().is_err() {
                 program.load().doing(loading)?;
             }
-            attach_xdp(program, pins, wanted)?;
-            program.info()
+            (attach_xdp(program, pins, wanted)?, program.info())
         }
         _ => {
             return Err(KernelError::new(format!(
@@ -111,9 +111,12 @@ pub(super) fn attach(
                 wanted.method.name()
             )));
         }
-    }
-    .map(|info| info.id())
-    .doing(|| format!("read the id of program {}", wanted.program))
+    };
+    let info = info.doing(|| format!("read the id of program {}", wanted.program))?;
+    Ok(Attached {
+        program_id: info.id(),
+        made,
+    })
 }
 
 fn doing(wanted: &Attachment) -> String {
@@ -125,18 +128,21 @@ fn doing(wanted: &Attachment) -> String {
     )
 }
 
-/// Updates the pinned link; makes a new one if there is none or its interface went away (ENOLINK).
+/// Updates the pinned link; makes a new one, and says so, if there is none or its interface went away (ENOLINK).
 fn attach_tcx(
     program: &mut SchedClassifier,
     pins: &Pins,
     wanted: &Attachment,
-) -> Result<(), KernelError> {
+) -> Result<bool, KernelError> {
     let path = pins.link(wanted.hook, wanted.ifindex);
     if let Some(link) = pinned(&path)? {
         let link = SchedClassifierLink::try_from(FdLink::from(link)).doing(|| doing(wanted))?;
         match program.attach_to_link(link) {
             // The pin keeps the link; our handle of it may go.
-            Ok(id) => return program.take_link(id).map(drop).doing(|| doing(wanted)),
+            Ok(id) => {
+                drop(program.take_link(id).doing(|| doing(wanted))?);
+                return Ok(false);
+            }
             Err(error) if interface_gone(&error) => unpin(pins, wanted.hook, wanted.ifindex)?,
             Err(error) => return Err(error).doing(|| doing(wanted)),
         }
@@ -153,16 +159,19 @@ fn attach_tcx(
     FdLink::try_from(link)
         .doing(|| doing(wanted))?
         .pin(&path)
-        .map(drop)
+        .map(|_pinned| true)
         .doing(|| format!("pin the link {}", path.display()))
 }
 
-fn attach_xdp(program: &mut Xdp, pins: &Pins, wanted: &Attachment) -> Result<(), KernelError> {
+fn attach_xdp(program: &mut Xdp, pins: &Pins, wanted: &Attachment) -> Result<bool, KernelError> {
     let path = pins.link(wanted.hook, wanted.ifindex);
     if let Some(link) = pinned(&path)? {
         let link = XdpLink::try_from(FdLink::from(link)).doing(|| doing(wanted))?;
         match program.attach_to_link(link) {
-            Ok(id) => return program.take_link(id).map(drop).doing(|| doing(wanted)),
+            Ok(id) => {
+                drop(program.take_link(id).doing(|| doing(wanted))?);
+                return Ok(false);
+            }
             Err(error) if interface_gone(&error) => unpin(pins, wanted.hook, wanted.ifindex)?,
             Err(error) => return Err(error).doing(|| doing(wanted)),
         }
@@ -190,7 +199,7 @@ fn attach_xdp(program: &mut Xdp, pins: &Pins, wanted: &Attachment) -> Result<(),
     FdLink::try_from(link)
         .doing(|| doing(wanted))?
         .pin(&path)
-        .map(drop)
+        .map(|_pinned| true)
         .doing(|| format!("pin the link {}", path.display()))
 }
 
@@ -199,7 +208,7 @@ fn attach_filter(
     program: &mut SchedClassifier,
     maps: &mut Maps,
     wanted: &Attachment,
-) -> Result<(), KernelError> {
+) -> Result<bool, KernelError> {
     let key = HookKey {
         ifindex: wanted.ifindex,
         hook: wanted.hook as u32,
@@ -210,7 +219,7 @@ fn attach_filter(
         match program.attach_to_link(link) {
             Ok(id) => {
                 keep(program.take_link(id).doing(|| doing(wanted))?);
-                return Ok(());
+                return Ok(false);
             }
             // Someone removed the filter, or the qdisc with it.
             Err(_) => maps.remove_hook(key)?,
@@ -247,7 +256,7 @@ fn attach_filter(
                 };
                 maps.set_hook(key, record)?;
                 keep(link);
-                return Ok(());
+                return Ok(true);
             }
             // The priority may be taken by a filter of another kind.
             Err(error) => failure = Some(error),
@@ -255,7 +264,7 @@ fn attach_filter(
     }
     match failure {
         Some(error) => Err(error).doing(|| doing(wanted)),
-        None => Ok(()),
+        None => Ok(false),
     }
 }
 

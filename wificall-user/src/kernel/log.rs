@@ -2,10 +2,22 @@
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    task::JoinHandle,
+};
 
-/// Reads the log of the programs in `ebpf` for as long as they are loaded by this agent.
-pub(super) fn start(ebpf: &mut Ebpf) {
+/// A task that reads the log of one load of the programs; dropping it ends it.
+pub(super) struct Reader(JoinHandle<()>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Reads the log of the programs in `ebpf`.
+pub(super) fn start(ebpf: &mut Ebpf) -> Option<Reader> {
     let logger = EbpfLogger::init(ebpf)
         .map_err(|error| error.to_string())
         .and_then(|logger| {
@@ -17,13 +29,14 @@ pub(super) fn start(ebpf: &mut Ebpf) {
         Ok(logger) => logger,
         Err(error) => {
             tracing::warn!("the data plane's own log cannot be read: {error}");
-            return;
+            return None;
         }
     };
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         while let Ok(mut ready) = logger.readable_mut().await {
             ready.get_inner_mut().flush();
             ready.clear_ready();
         }
     });
+    Some(Reader(task))
 }

@@ -47,6 +47,23 @@ pub struct Plane {
     nonce: [u32; 2],
     ebpf: Ebpf,
     maps: Maps,
+    log: Option<log::Reader>,
+}
+
+/// What [`Plane::attach`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Kernel id of the program that runs now.
+    pub program_id: u32,
+    /// Whether the attachment was made anew, and not one of ours given another program.
+    pub made: bool,
+}
+
+/// Whether the kernel has TCX (Linux 6.6).
+#[must_use]
+pub fn has_tcx() -> bool {
+    use aya::util::KernelVersion;
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
 /// What runs where, as the kernel has it.
@@ -110,6 +127,7 @@ impl Plane {
             nonce,
             ebpf,
             maps,
+            log: None,
         };
         if fresh {
             plane.adopt_labels()?;
@@ -159,15 +177,15 @@ impl Plane {
 
     /// Starts handing the programs' log records to `tracing`. Needs a tokio runtime.
     pub fn start_log(&mut self) {
-        log::start(&mut self.ebpf);
+        self.log = log::start(&mut self.ebpf);
     }
 
-    /// Attaches a program, or replaces the one that is there in one step; returns the program's id.
+    /// Attaches a program, or replaces the one that is there in one step.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn attach(&mut self, wanted: &Attachment) -> Result<u32, KernelError> {
+    pub fn attach(&mut self, wanted: &Attachment) -> Result<Attached, KernelError> {
         attach::attach(&mut self.ebpf, &mut self.maps, &self.pins, wanted)
     }
 

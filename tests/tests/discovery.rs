@@ -1,0 +1,209 @@
+//! From names to classified packets: a real DNS server that changes its mind, answers
+//! nonsense, and fails.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use wificall_tests::agent::Agent;
+use wificall_tests::dns::{Dns, EPDG};
+use wificall_tests::lab::{
+    EF, EPDG4, EPDG4_BESIDE, EPDG6, Lab, OTHER4, PHONE4, PHONE6, ROUTER_DNS,
+};
+use wificall_tests::metrics::Metrics;
+
+/// Asks the lab's DNS server often, and marks what it finds.
+fn configuration(discovery: &str) -> String {
+    format!(
+        r#"
+[interfaces]
+access = ["lan"]
+[discovery]
+operators = ["001-01"]
+resolvers = ["{ROUTER_DNS}"]
+refresh_min = "1s"
+timeout = "500ms"
+{discovery}
+[lab]
+admit = ["198.18.0.0/15", "2001:db8::/32"]
+[[policy]]
+name = "marked"
+operators = ["001-01"]
+mark = "0x65/0xff"
+"#
+    )
+}
+
+fn dns(lab: &Lab, addresses: &[&str]) -> Result<Dns> {
+    Dns::start(&lab.far, &[ROUTER_DNS], 1, &[(EPDG, addresses)])
+}
+
+#[test]
+fn names_become_classified_packets() -> Result<()> {
+    let lab = Lab::new()?;
+    let _dns = dns(&lab, &[EPDG4, EPDG6])?;
+    let agent = Agent::run(&lab.router, &configuration(""))?;
+    lab.wait_treated(PHONE4, EPDG4)?;
+    lab.wait_treated(PHONE6, EPDG6)?;
+    ensure!(
+        lab.probe(PHONE4, EPDG4_BESIDE)?.is_treated(),
+        "widened to the /24"
+    );
+    ensure!(!lab.probe(PHONE4, OTHER4)?.is_treated(), "no ePDG");
+    let shown = agent.ask(&["resolve", "001-01"])?;
+    ensure!(
+        shown.contains(EPDG4) && shown.contains(EPDG6),
+        "resolve: {shown}"
+    );
+    agent.finish()
+}
+
+#[test]
+fn exact_means_exact() -> Result<()> {
+    let lab = Lab::new()?;
+    let _dns = dns(&lab, &[EPDG4])?;
+    let agent = Agent::run(&lab.router, &configuration("widen = \"exact\""))?;
+    lab.wait_treated(PHONE4, EPDG4)?;
+    let beside = lab.probe(PHONE4, EPDG4_BESIDE)?;
+    ensure!(!beside.marked && beside.dscp == 0, "{beside:?}");
+    agent.finish()
+}
+
+/// One large carrier's answers rotate within seconds while its tunnels live for hours.
+#[test]
+fn rotating_answers_keep_the_old_address() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut dns = dns(&lab, &[EPDG4])?;
+    let agent = Agent::run(&lab.router, &configuration("widen = \"exact\""))?;
+    lab.wait_treated(PHONE4, EPDG4)?;
+    for next in [EPDG4_BESIDE, "198.18.0.201", "198.18.0.202"] {
+        if next != EPDG4_BESIDE {
+            lab.far.ip(&format!("addr add {next}/32 dev lo"))?;
+        }
+        dns.set(&lab.far, &[(EPDG, &[next])])?;
+        lab.wait_treated(PHONE4, next)?;
+        ensure!(
+            lab.probe(PHONE4, EPDG4)?.is_treated(),
+            "the first address is still known"
+        );
+    }
+    // An answer without addresses empties nothing.
+    dns.set(&lab.far, &[])?;
+    let asked = questions(&agent.metrics()?);
+    agent.wait_metrics("two more questions", |metrics| {
+        ensure!(questions(metrics) >= asked + 2, "not asked again yet");
+        Ok(())
+    })?;
+    for address in [EPDG4, EPDG4_BESIDE, "198.18.0.201", "198.18.0.202"] {
+        ensure!(lab.probe(PHONE4, address)?.is_treated(), "{address}");
+    }
+    agent.finish()
+}
+
+fn questions(metrics: &Metrics) -> u64 {
+    metrics.sum("wificall_dns_questions_total", &[])
+}
+
+/// Loopback, the phones' own network and documentation addresses were all seen in
+/// answers; and the router's neighbours must not become ePDGs.
+#[test]
+fn nonsense_answers_are_refused_and_counted() -> Result<()> {
+    let lab = Lab::new()?;
+    let nonsense = [
+        "127.0.0.1",
+        "10.77.0.2",
+        "198.19.255.2",
+        OTHER4,
+        "::1",
+        "fe80::1",
+    ];
+    let answers = [&[EPDG4][..], &nonsense].concat();
+    let _dns = dns(&lab, &answers)?;
+    let agent = Agent::run(&lab.router, &configuration(""))?;
+    lab.wait_treated(PHONE4, EPDG4)?;
+    for address in ["198.19.255.2", OTHER4] {
+        let arrival = lab.probe(PHONE4, address)?;
+        ensure!(
+            !arrival.marked && arrival.dscp == 0,
+            "{address}: {arrival:?}"
+        );
+    }
+    agent.wait_metrics("refusals", |metrics| {
+        let refused = metrics.sum("wificall_dns_refused_addresses_total", &[]);
+        ensure!(
+            refused >= nonsense.len() as u64,
+            "{refused} addresses refused"
+        );
+        Ok(())
+    })?;
+    agent.finish()
+}
+
+/// Also inside a configured prefix.
+#[test]
+fn local_networks_are_never_endpoints() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.far.ip("addr add 198.19.7.7/32 dev lo")?;
+    let agent = Agent::run(
+        &lab.router,
+        "[interfaces]\naccess = [\"lan\"]\n[lab]\nadmit = [\"198.18.0.0/15\"]\n\
+         [[prefix]]\nprefix = \"198.19.0.0/16\"\noperator = \"001-01\"\n",
+    )?;
+    let far = lab.probe(PHONE4, "198.19.7.7")?;
+    assert_eq!(far.dscp, EF);
+    let local = lab.probe(PHONE4, "198.19.255.2")?;
+    assert_eq!(local.dscp, 0, "a neighbour of the router within the prefix");
+    agent.finish()
+}
+
+/// After a restart without DNS, what was known is classified, and both the status and
+/// the metrics say that it is old.
+#[test]
+fn without_dns_the_last_known_good_stays() -> Result<()> {
+    let lab = Lab::new()?;
+    let server = dns(&lab, &[EPDG4])?;
+    let mut agent = Agent::run(&lab.router, &configuration("widen = \"exact\""))?;
+    lab.wait_treated(PHONE4, EPDG4)?;
+    agent.stop()?;
+    // Not the pins, but the state on disk must know.
+    agent.ask(&["detach"])?;
+    server.stop()?;
+
+    agent.start()?;
+    ensure!(
+        lab.probe(PHONE4, EPDG4)?.is_treated(),
+        "known when ready, before any answer"
+    );
+    agent.wait_metrics("failed questions", |metrics| {
+        let failed = metrics.sum("wificall_dns_questions_total", &[("result", "timeout")])
+            + metrics.sum("wificall_dns_questions_total", &[("result", "unreachable")]);
+        ensure!(failed > 0, "no failed question yet");
+        Ok(())
+    })?;
+    let status = agent.status()?;
+    println!("{status:#}");
+    ensure!(
+        lab.probe(PHONE4, EPDG4)?.is_treated(),
+        "and still after failed questions"
+    );
+
+    // And as soon as DNS is back, it is asked.
+    lab.far.ip("addr add 198.18.0.201/32 dev lo")?;
+    let _server = dns(&lab, &["198.18.0.201"])?;
+    lab.wait_treated(PHONE4, "198.18.0.201")?;
+    agent.finish()
+}
+
+/// A server that never answers delays nothing but its own names.
+#[test]
+fn a_silent_server_does_not_delay_the_start() -> Result<()> {
+    const SOON: Duration = Duration::from_secs(5);
+    let lab = Lab::new()?;
+    // Bound, and never read: queries vanish.
+    let _silent = wificall_tests::send::udp(&lab.far, &format!("{ROUTER_DNS}:53"))?;
+    let start = std::time::Instant::now();
+    let prefix = "\n[[prefix]]\nprefix = \"198.18.0.0/24\"\noperator = \"001-01\"\n";
+    let agent = Agent::run(&lab.router, &(configuration("") + prefix))?;
+    ensure!(start.elapsed() < SOON, "ready after {:?}", start.elapsed());
+    ensure!(lab.probe(PHONE4, EPDG4)?.is_treated(), "the static prefix");
+    agent.finish()
+}

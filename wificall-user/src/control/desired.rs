@@ -1,0 +1,304 @@
+//! What the endpoint table should hold. Pure.
+//!
+//! An address belongs to the most specific thing that is said of it: a host that DNS named, the block around it or a
+//! static prefix, a shorter static prefix. Things of the same length add up: their owners are united. Local networks and
+//! the box's own addresses are never endpoints, whatever covers them.
+//!
+//! IPv4 of any length from /16 on becomes /24 blocks with a bitmap, IPv6 /64 becomes whole blocks; both are one hash
+//! lookup. What does not fit that goes to the LPM trie, which costs more and is looked into only if it is used at all.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use wificall_common::abi::{FLAG_HOSTS, FLAG_WHOLE, Policy as Row};
+
+use super::{label::Label, policy::row_for};
+use crate::{
+    config::{Config, Widen},
+    discover::Owner,
+    kernel::Key,
+};
+
+/// Length of the blocks.
+const BLOCK4: u8 = 24;
+const BLOCK6: u8 = 64;
+/// Static IPv4 prefixes from this length on become blocks, at most 256 each; shorter ones go to the trie.
+const EXPANDED4: u8 = 16;
+
+/// What is known: addresses and prefixes with their owners.
+pub type Known = BTreeMap<IpNet, BTreeSet<Owner>>;
+
+/// What an entry of the table stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Meaning {
+    /// What it is counted under.
+    pub label: Label,
+    /// What is done.
+    pub row: Row,
+}
+
+/// An entry of the table, by meaning. `None`: not an endpoint, an exception inside a shorter prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it stands for.
+    pub meaning: Option<Meaning>,
+    /// `FLAG_…` of a block.
+    pub flags: u32,
+    /// Members of a /24.
+    pub members: [u32; 8],
+}
+
+/// The table.
+pub type Desired = BTreeMap<Key, Entry>;
+
+/// Gathers what is known: host addresses, widened if the configuration says so, and static prefixes.
+#[must_use]
+pub fn known(
+    config: &Config,
+    hosts: impl IntoIterator<Item = (IpAddr, BTreeSet<Owner>)>,
+    prefixes: impl IntoIterator<Item = (IpNet, BTreeSet<Owner>)>,
+) -> Known {
+    let mut known = Known::new();
+    for (address, owners) in hosts {
+        if config.discovery.widen == Widen::Block {
+            known
+                .entry(block_of(address))
+                .or_default()
+                .extend(owners.iter().copied());
+        }
+        known
+            .entry(IpNet::from(address))
+            .or_default()
+            .extend(owners);
+    }
+    for (prefix, owners) in prefixes {
+        known.entry(prefix.trunc()).or_default().extend(owners);
+    }
+    known
+}
+
+/// The block around an address.
+#[must_use]
+pub fn block_of(address: IpAddr) -> IpNet {
+    let len = if address.is_ipv4() { BLOCK4 } else { BLOCK6 };
+    // Both lengths are valid for their family.
+    IpNet::new(address, len).map_or_else(|_| IpNet::from(address), |net| net.trunc())
+}
+
+/// Compiles the table. `local` are the box's own networks and addresses, except those that a lab admits.
+#[must_use]
+pub fn desired(config: &Config, known: &Known, local: &[IpNet]) -> Desired {
+    let mut desired = Desired::new();
+    let meanings: BTreeMap<IpNet, Meaning> = known
+        .iter()
+        .map(|(net, owners)| {
+            let meaning = Meaning {
+                label: Label::of(owners),
+                row: row_for(config, owners),
+            };
+            (*net, meaning)
+        })
+        .collect();
+    ipv4(&meanings, local, &mut desired);
+    ipv6(&meanings, local, &mut desired);
+    desired
+}
+
+fn ipv4(meanings: &BTreeMap<IpNet, Meaning>, local: &[IpNet], desired: &mut Desired) {
+    let nets: Vec<(Ipv4Net, &Meaning)> = meanings
+        .iter()
+        .filter_map(|(net, meaning)| match net {
+            IpNet::V4(net) => Some((*net, meaning)),
+            IpNet::V6(_) => None,
+        })
+        .collect();
+    let local: Vec<Ipv4Net> = local
+        .iter()
+        .filter_map(|net| match net {
+            IpNet::V4(net) => Some(*net),
+            IpNet::V6(_) => None,
+        })
+        .collect();
+    // The last write wins: from the shortest to the longest.
+    let mut blocks: BTreeMap<[u8; 4], [Option<&Meaning>; 256]> = BTreeMap::new();
+    let mut sorted = nets.clone();
+    sorted.sort_by_key(|(net, _)| net.prefix_len());
+    for (net, meaning) in sorted {
+        if net.prefix_len() < EXPANDED4 {
+            if !local.iter().any(|own| own.contains(&net)) {
+                desired.insert(prefix4(net), plain(Some(meaning.clone())));
+            }
+            continue;
+        }
+        for (key, range) in pieces(net) {
+            blocks.entry(key).or_insert([None; 256])[range].fill(Some(meaning));
+        }
+    }
+    for net in &local {
+        for (key, members) in blocks
+            .iter_mut()
+            .filter(|(key, _)| overlap(&Ipv4Net::from(Ipv4Addr::from(**key)), net))
+        {
+            for (last, member) in (0..=u8::MAX).zip(members.iter_mut()) {
+                if net.contains(&Ipv4Addr::new(key[0], key[1], key[2], last)) {
+                    *member = None;
+                }
+            }
+        }
+        let covered = nets.iter().any(|(wide, _)| {
+            wide.prefix_len() < EXPANDED4 && (wide.contains(net) || net.contains(wide))
+        });
+        if covered {
+            desired.insert(prefix4(*net), plain(None));
+        }
+    }
+    for (key, members) in blocks {
+        block4(key, &members, desired);
+    }
+}
+
+/// The /24s of a prefix, each with the range of last bytes that it covers.
+fn pieces(net: Ipv4Net) -> impl Iterator<Item = ([u8; 4], std::ops::Range<usize>)> {
+    let first = u32::from(net.network());
+    let blocks = 1_u32 << BLOCK4.saturating_sub(net.prefix_len());
+    let len = 1_usize << (32 - net.prefix_len().max(BLOCK4));
+    (0..blocks).map(move |block| {
+        let start = first + (block << 8);
+        let [a, b, c, last] = start.to_be_bytes();
+        let last = usize::from(last);
+        ([a, b, c, 0], last..last + len)
+    })
+}
+
+/// One entry for the meaning that most members have, and one for each host that differs.
+fn block4(key: [u8; 4], members: &[Option<&Meaning>; 256], desired: &mut Desired) {
+    let mut counts: BTreeMap<&Meaning, usize> = BTreeMap::new();
+    for meaning in members.iter().flatten() {
+        *counts.entry(meaning).or_default() += 1;
+    }
+    let Some((most, _)) = counts.iter().max_by_key(|(_, count)| **count) else {
+        return;
+    };
+    let mut bits = [0_u32; 8];
+    for (last, meaning) in (0..=u8::MAX).zip(members) {
+        let Some(meaning) = meaning else { continue };
+        bits[usize::from(last / 32)] |= 1 << (last % 32);
+        if meaning != most {
+            let address = Ipv4Addr::new(key[0], key[1], key[2], last);
+            let host = Key::Host(address.to_ipv6_mapped().octets());
+            desired.insert(host, plain(Some((*meaning).clone())));
+        }
+    }
+    let entry = Entry {
+        meaning: Some((*most).clone()),
+        flags: if counts.len() > 1 { FLAG_HOSTS } else { 0 },
+        members: bits,
+    };
+    desired.insert(Key::Block4(key), entry);
+}
+
+fn ipv6(meanings: &BTreeMap<IpNet, Meaning>, local: &[IpNet], desired: &mut Desired) {
+    let nets: Vec<(Ipv6Net, &Meaning)> = meanings
+        .iter()
+        .filter_map(|(net, meaning)| match net {
+            IpNet::V6(net) => Some((*net, meaning)),
+            IpNet::V4(_) => None,
+        })
+        .collect();
+    let local: Vec<Ipv6Net> = local
+        .iter()
+        .filter_map(|net| match net {
+            IpNet::V6(net) => Some(*net),
+            IpNet::V4(_) => None,
+        })
+        .collect();
+    let whole = |net: &Ipv6Net| net.prefix_len() == BLOCK6;
+    let single = |net: &Ipv6Net| net.prefix_len() == 128;
+    let regular = |net: &Ipv6Net| whole(net) || single(net);
+    // A block goes to the trie if anything but whole hosts is said inside it.
+    let irregular: BTreeSet<Ipv6Net> = nets
+        .iter()
+        .map(|(net, _)| *net)
+        .filter(|net| net.prefix_len() > BLOCK6 && !single(net))
+        .chain(
+            local
+                .iter()
+                .copied()
+                .filter(|net| net.prefix_len() > BLOCK6),
+        )
+        .map(block6_of)
+        .collect();
+    let excluded = |net: &Ipv6Net| local.iter().any(|own| own.contains(net));
+    for (net, meaning) in &nets {
+        if excluded(net) {
+            continue;
+        }
+        if !regular(net) || irregular.contains(&block6_of(*net)) {
+            desired.insert(prefix6(*net), plain(Some((*meaning).clone())));
+            continue;
+        }
+        let block = block6_of(*net);
+        let base = meanings.get(&IpNet::V6(block));
+        let entry = desired
+            .entry(Key::Block6(block_key(block)))
+            .or_insert_with(|| Entry {
+                meaning: base.cloned().or_else(|| Some((*meaning).clone())),
+                flags: if base.is_some() { FLAG_WHOLE } else { 0 },
+                members: [0; 8],
+            });
+        if single(net) && base != Some(*meaning) {
+            entry.flags |= FLAG_HOSTS;
+            let host = Key::Host(net.network().octets());
+            desired.insert(host, plain(Some((*meaning).clone())));
+        }
+    }
+    for own in &local {
+        let covered = nets.iter().any(|(net, _)| {
+            net.contains(own)
+                && !excluded(net)
+                && (!regular(net) || irregular.contains(&block6_of(*net)))
+        });
+        if covered {
+            desired.insert(prefix6(*own), plain(None));
+        }
+    }
+}
+
+fn block6_of(net: Ipv6Net) -> Ipv6Net {
+    let len = net.prefix_len().min(BLOCK6);
+    Ipv6Net::new(net.network(), len).map_or(net, |net| net.trunc())
+}
+
+fn block_key(block: Ipv6Net) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = block.network().octets();
+    [a, b, c, d, e, f, g, h]
+}
+
+fn overlap(block: &Ipv4Net, net: &Ipv4Net) -> bool {
+    let block = Ipv4Net::new(block.network(), BLOCK4).unwrap_or(*block);
+    block.contains(net) || net.contains(&block)
+}
+
+fn prefix4(net: Ipv4Net) -> Key {
+    let mapped: Ipv6Addr = net.network().to_ipv6_mapped();
+    Key::Prefix(96 + net.prefix_len(), mapped.octets())
+}
+
+fn prefix6(net: Ipv6Net) -> Key {
+    Key::Prefix(net.prefix_len(), net.network().octets())
+}
+
+fn plain(meaning: Option<Meaning>) -> Entry {
+    Entry {
+        meaning,
+        flags: 0,
+        members: [0; 8],
+    }
+}
+
+#[cfg(test)]
+#[path = "desired_tests.rs"]
+mod tests;

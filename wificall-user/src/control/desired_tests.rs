@@ -1,0 +1,317 @@
+//! The compiled table against the rule it is to follow: whatever is looked up in it, by the kernel's own lookup, must
+//! come out as the most specific thing that is known of the address.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use wificall_common::{
+    abi::{Block4, Block6, EndpointRef},
+    endpoint::{Endpoint, Table, lookup4, lookup6},
+    wire::nat64::Pref64,
+};
+
+use super::*;
+use crate::{
+    config::{self, Limits},
+    control::plan::{Actual, plan},
+    kernel::Entry as Row,
+};
+
+/// The maps, as the kernel would have them.
+#[derive(Default)]
+struct Maps {
+    blocks4: BTreeMap<[u8; 4], Block4>,
+    blocks6: BTreeMap<[u8; 8], Block6>,
+    hosts: BTreeMap<[u8; 16], EndpointRef>,
+    prefixes: Vec<(u8, [u8; 16], EndpointRef)>,
+}
+
+impl Table for Maps {
+    fn block4(&self, key: &[u8; 4]) -> Option<&Block4> {
+        self.blocks4.get(key)
+    }
+    fn block6(&self, key: &[u8; 8]) -> Option<&Block6> {
+        self.blocks6.get(key)
+    }
+    fn host(&self, address: &[u8; 16]) -> Option<&EndpointRef> {
+        self.hosts.get(address)
+    }
+    fn prefix(&self, address: &[u8; 16]) -> Option<&EndpointRef> {
+        let address = u128::from_be_bytes(*address);
+        self.prefixes
+            .iter()
+            .filter(|(len, net, _)| {
+                let shift = 128 - u32::from(*len);
+                let net = u128::from_be_bytes(*net);
+                address.checked_shr(shift).unwrap_or(0) == net.checked_shr(shift).unwrap_or(0)
+            })
+            .max_by_key(|(len, _, _)| *len)
+            .map(|(_, _, value)| value)
+    }
+    fn pref64(&self) -> Option<Pref64> {
+        None
+    }
+}
+
+fn config(widen: &str) -> Config {
+    let source = format!(
+        "[interfaces]\naccess = [\"lan\"]\n[discovery]\noperators = [\"262-01\"]\nwiden = \"{widen}\"\n\
+         [[policy]]\nname = \"au\"\ncountries = [\"AU\"]\nmark = \"0x65/0xff\"\n"
+    );
+    config::parse(&source, "test.toml".as_ref()).unwrap().config
+}
+
+fn owners(list: &[&str]) -> BTreeSet<Owner> {
+    list.iter()
+        .map(|plmn| Owner::of(crate::catalogue::catalogue(), plmn.parse().unwrap()))
+        .collect()
+}
+
+fn limits() -> Limits {
+    config("block").limits
+}
+
+/// The kernel's tables for what is desired, and the labels of their groups.
+fn compiled(desired: &Desired) -> (Maps, BTreeMap<u32, Label>) {
+    let plan = plan(
+        desired,
+        &Actual {
+            policies: vec![Default::default(); 256],
+            ..Actual::default()
+        },
+        &limits(),
+    );
+    let labels = plan.labels.iter().cloned().collect();
+    let mut maps = Maps::default();
+    for (key, entry) in &plan.set {
+        let Row {
+            group,
+            policy,
+            slot,
+            flags,
+            members,
+        } = *entry;
+        let endpoint = EndpointRef {
+            group,
+            policy,
+            slot,
+            reserved: 0,
+        };
+        match *key {
+            Key::Host(address) => drop(maps.hosts.insert(address, endpoint)),
+            Key::Prefix(len, address) => maps.prefixes.push((len, address, endpoint)),
+            Key::Block4(key) => {
+                maps.blocks4.insert(
+                    key,
+                    Block4 {
+                        group,
+                        policy,
+                        slot,
+                        flags,
+                        members,
+                    },
+                );
+            }
+            Key::Block6(key) => {
+                maps.blocks6.insert(
+                    key,
+                    Block6 {
+                        group,
+                        policy,
+                        slot,
+                        flags,
+                    },
+                );
+            }
+        }
+    }
+    (maps, labels)
+}
+
+fn look(maps: &Maps, address: IpAddr) -> Option<Endpoint> {
+    match address {
+        IpAddr::V4(address) => lookup4(maps, address.octets()),
+        IpAddr::V6(address) => lookup6(maps, address.octets()),
+    }
+}
+
+/// Every address at and around the borders of everything that is known or local.
+fn interesting(known: &Known, local: &[IpNet]) -> BTreeSet<IpAddr> {
+    let step = |address: IpAddr, by: i8| -> IpAddr {
+        match address {
+            IpAddr::V4(address) => IpAddr::from(
+                u32::from(address)
+                    .wrapping_add_signed(by.into())
+                    .to_be_bytes(),
+            ),
+            IpAddr::V6(address) => IpAddr::from(
+                u128::from(address)
+                    .wrapping_add_signed(by.into())
+                    .to_be_bytes(),
+            ),
+        }
+    };
+    known
+        .keys()
+        .chain(local)
+        .flat_map(|net| [net.network(), net.broadcast()])
+        .flat_map(|address| (-2..=2).map(move |by| step(address, by)))
+        .collect()
+}
+
+fn check(config: &Config, known: &Known, local: &[IpNet]) {
+    let desired = desired(config, known, local);
+    let (maps, labels) = compiled(&desired);
+    for address in interesting(known, local) {
+        let expected = if local.iter().any(|net| net.contains(&address)) {
+            None
+        } else {
+            known
+                .iter()
+                .filter(|(net, _)| net.contains(&address))
+                .max_by_key(|(net, _)| net.prefix_len())
+                .map(|(_, owners)| Label::of(owners))
+        };
+        let found = look(&maps, address).map(|endpoint| labels[&endpoint.group].clone());
+        assert_eq!(
+            found, expected,
+            "{address}\nknown {known:#?}\nlocal {local:?}"
+        );
+    }
+}
+
+fn net(net: &str) -> IpNet {
+    net.parse().unwrap()
+}
+
+#[test]
+fn hosts_widened_and_exact() {
+    let hosts = [
+        ("109.237.187.195", owners(&["262-01"])),
+        ("109.237.187.200", owners(&["262-01"])),
+        ("203.0.114.7", owners(&["505-01", "505-71"])),
+        ("203.0.114.8", owners(&["505-01"])),
+        ("2a00:20:1:2::7", owners(&["262-01"])),
+        ("2a00:20:1:2::8", owners(&["262-02"])),
+    ];
+    for widen in ["block", "exact"] {
+        let config = config(widen);
+        let hosts = hosts
+            .iter()
+            .map(|(address, owners)| (address.parse().unwrap(), owners.clone()));
+        let known = known(&config, hosts, []);
+        check(&config, &known, &[]);
+        let desired = desired(&config, &known, &[]);
+        assert!(
+            !desired.keys().any(|key| matches!(key, Key::Prefix(..))),
+            "hosts need no trie"
+        );
+    }
+}
+
+#[test]
+fn one_owner_to_a_block_is_one_entry() {
+    let config = config("block");
+    let hosts = (1..200).map(|last| (IpAddr::from([109, 237, 187, last]), owners(&["262-01"])));
+    let desired = desired(&config, &known(&config, hosts, []), &[]);
+    assert_eq!(desired.len(), 1);
+}
+
+#[test]
+fn local_networks_inside_everything() {
+    let config = config("block");
+    let prefixes = [
+        ("198.18.0.0/15", owners(&["262-01"])),
+        ("100.0.0.0/8", owners(&["262-02"])),
+        ("100.64.0.0/24", owners(&["505-01"])),
+        ("2a00::/32", owners(&["262-01"])),
+        ("2a00:0:1:2::/64", owners(&["262-02"])),
+        ("2a00:0:1:3::/96", owners(&["505-01"])),
+    ]
+    .map(|(prefix, owners)| (net(prefix), owners));
+    let hosts = [
+        ("100.64.0.9", owners(&["262-01"])),
+        ("2a00:0:1:2::9", owners(&["262-01"])),
+        ("2a00:0:1:3::9", owners(&["262-01"])),
+    ]
+    .map(|(address, owners)| (address.parse().unwrap(), owners));
+    let known = known(&config, hosts, prefixes);
+    let local = [
+        "198.18.1.1/32",
+        "198.18.1.128/25",
+        "100.64.0.9/32",
+        "100.1.0.0/16",
+        "2a00:0:1:2::1/128",
+        "2a00:0:1:4::/64",
+        "2a00:0:1:5::5/128",
+    ]
+    .map(net);
+    check(&config, &known, &[]);
+    check(&config, &known, &local);
+}
+
+/// Many small worlds, told apart by a fixed sequence.
+#[test]
+fn any_world_compiles_to_its_rule() {
+    let mut state = 0x9e37_79b9_u32;
+    let mut next = move |bound: u32| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state % bound
+    };
+    let operators = ["262-01", "262-02", "505-01", "310-004"];
+    for round in 0..300 {
+        let config = config(if next(2) == 0 { "block" } else { "exact" });
+        let owner = |n: u32| owners(&[operators[n as usize % operators.len()]]);
+        let v4 = |a: u32, b: u32| IpAddr::from([100, 64, a as u8, b as u8]);
+        let v6 = |a: u32, b: u32| IpAddr::from([0x2a00, 0, 0, a as u16, 0, 0, 0, b as u16]);
+        let hosts: Vec<_> = (0..next(8))
+            .map(|_| {
+                let (a, b) = (next(3), next(256));
+                let address = if next(2) == 0 { v4(a, b) } else { v6(a, b) };
+                (address, owner(next(4)))
+            })
+            .collect();
+        let mut nets = |count: u32| -> Vec<IpNet> {
+            (0..count)
+                .map(|_| {
+                    let (a, b) = (next(3), next(256));
+                    if next(2) == 0 {
+                        IpNet::new(v4(a, b), 14 + next(19) as u8).unwrap().trunc()
+                    } else {
+                        IpNet::new(v6(a, b), 56 + next(73) as u8).unwrap().trunc()
+                    }
+                })
+                .collect()
+        };
+        let prefixes = nets(round % 6);
+        let local = nets(round % 4);
+        let prefixes = prefixes
+            .into_iter()
+            .map(|net| (net, owner(u32::from(net.prefix_len()))));
+        check(&config, &known(&config, hosts, prefixes), &local);
+    }
+}
+
+#[test]
+fn policies_follow_the_owners() {
+    let config = config("block");
+    let hosts = [
+        ("203.0.114.7", owners(&["505-01"])),
+        ("109.237.187.195", owners(&["262-01"])),
+    ]
+    .map(|(address, owners)| (address.parse().unwrap(), owners));
+    let desired = desired(&config, &known(&config, hosts, []), &[]);
+    let marks: Vec<(u32, u32)> = desired
+        .values()
+        .map(|entry| {
+            let row = entry.meaning.as_ref().unwrap().row;
+            (row.mark, row.mask)
+        })
+        .collect();
+    assert_eq!(marks, [(0, 0), (0x65, 0xff)]);
+}

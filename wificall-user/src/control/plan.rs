@@ -1,0 +1,280 @@
+//! Desired − actual = plan. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wificall_common::abi::Policy as Row;
+
+use super::{
+    desired::{Desired, Meaning},
+    label::Label,
+};
+use crate::{
+    config::Limits,
+    kernel::{Entry, Key, activity_slots},
+};
+
+/// What the kernel holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Actual {
+    /// The endpoint table.
+    pub entries: BTreeMap<Key, Entry>,
+    /// The policy rows, by index.
+    pub policies: Vec<Row>,
+    /// The labels given out, by group.
+    pub labels: BTreeMap<u32, Label>,
+}
+
+/// What is to be done, in this order: labels and policies, then entries to set, then entries to remove.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Groups that get a label.
+    pub labels: Vec<(u32, Label)>,
+    /// Policy rows to write; no entry points to them yet.
+    pub policies: Vec<(u32, Row)>,
+    /// Entries to add or replace: hosts and prefixes before the blocks that send lookups to them.
+    pub set: Vec<(Key, Entry)>,
+    /// Entries to remove: blocks first.
+    pub remove: Vec<Key>,
+    /// Keys that find no room, by kind.
+    pub left_out: LeftOut,
+}
+
+/// How much found no room. What is in the table stays in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// IPv4 blocks.
+    pub ipv4_blocks: u64,
+    /// IPv6 blocks.
+    pub ipv6_blocks: u64,
+    /// Single hosts.
+    pub hosts: u64,
+    /// Prefixes.
+    pub prefixes: u64,
+    /// Entries counted under `other` for want of a group.
+    pub groups: u64,
+    /// Entries not set for want of a policy row.
+    pub policies: u64,
+}
+
+impl Plan {
+    /// Whether nothing is to be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+            && self.policies.is_empty()
+            && self.set.is_empty()
+            && self.remove.is_empty()
+    }
+}
+
+/// Compares.
+#[must_use]
+pub fn plan(desired: &Desired, actual: &Actual, limits: &Limits) -> Plan {
+    let mut plan = Plan::default();
+    let mut groups = Groups::new(actual, limits);
+    let mut rows = Rows::new(desired, actual);
+    let mut slots = Slots::new(actual, limits);
+    let mut room = Room::new(actual, limits);
+
+    for (key, wanted) in desired {
+        let present = actual.entries.get(key);
+        if present.is_none() && !room.take(*key, &mut plan.left_out) {
+            continue;
+        }
+        let (group, policy) = match &wanted.meaning {
+            None => (0, 0),
+            Some(Meaning { label, row }) => {
+                let Some(policy) = rows.index(row, &mut plan) else {
+                    plan.left_out.policies += 1;
+                    continue;
+                };
+                (groups.index(label, &mut plan), policy)
+            }
+        };
+        let entry = Entry {
+            group,
+            policy,
+            slot: present.map_or_else(|| slots.next(), |entry| entry.slot),
+            flags: wanted.flags,
+            members: wanted.members,
+        };
+        if present != Some(&entry) {
+            plan.set.push((*key, entry));
+        }
+    }
+    plan.remove = actual
+        .entries
+        .keys()
+        .filter(|key| !desired.contains_key(key))
+        .rev()
+        .copied()
+        .collect();
+    plan
+}
+
+/// Gives labels their groups: the one they have, else the next free one, else that of the overflow.
+struct Groups {
+    known: BTreeMap<Label, u32>,
+    next: u32,
+    limit: u32,
+}
+
+impl Groups {
+    fn new(actual: &Actual, limits: &Limits) -> Self {
+        let known: BTreeMap<_, _> = actual
+            .labels
+            .iter()
+            .map(|(index, label)| (label.clone(), *index))
+            .collect();
+        Self {
+            next: actual.labels.keys().max().map_or(1, |last| last + 1),
+            known,
+            limit: limits.groups,
+        }
+    }
+
+    fn index(&mut self, label: &Label, plan: &mut Plan) -> u32 {
+        if let Some(index) = self.known.get(label) {
+            return *index;
+        }
+        // The last group is kept for what finds none.
+        if self.next + 1 >= self.limit {
+            plan.left_out.groups += 1;
+            let last = self.limit.saturating_sub(1);
+            if self.next == last {
+                self.give(Label::overflow(), last, plan);
+            }
+            return last;
+        }
+        self.give(label.clone(), self.next, plan)
+    }
+
+    fn give(&mut self, label: Label, index: u32, plan: &mut Plan) -> u32 {
+        self.next = index + 1;
+        self.known.insert(label.clone(), index);
+        plan.labels.push((index, label));
+        index
+    }
+}
+
+/// Finds rows of the same content, else rows that no entry points to.
+struct Rows {
+    known: BTreeMap<Row, u32>,
+    free: Vec<u32>,
+}
+
+impl Rows {
+    fn new(desired: &Desired, actual: &Actual) -> Self {
+        let used: BTreeSet<u32> = actual
+            .entries
+            .values()
+            .filter(|entry| entry.group != 0)
+            .map(|entry| entry.policy)
+            .collect();
+        let wanted: BTreeSet<&Row> = desired
+            .values()
+            .filter_map(|entry| entry.meaning.as_ref())
+            .map(|meaning| &meaning.row)
+            .collect();
+        let mut known = BTreeMap::new();
+        let mut free = Vec::new();
+        for (index, row) in (0..).zip(&actual.policies) {
+            if row.valid != 0 && (used.contains(&index) || wanted.contains(row)) {
+                known.entry(*row).or_insert(index);
+            } else if !used.contains(&index) {
+                free.push(index);
+            }
+        }
+        // The lowest first.
+        free.reverse();
+        Self { known, free }
+    }
+
+    fn index(&mut self, row: &Row, plan: &mut Plan) -> Option<u32> {
+        if let Some(index) = self.known.get(row) {
+            return Some(*index);
+        }
+        let index = self.free.pop()?;
+        self.known.insert(*row, index);
+        plan.policies.push((index, *row));
+        Some(index)
+    }
+}
+
+/// Gives new entries an activity slot that no other has.
+struct Slots {
+    used: BTreeSet<u32>,
+    next: u32,
+    limit: u32,
+}
+
+impl Slots {
+    fn new(actual: &Actual, limits: &Limits) -> Self {
+        Self {
+            used: actual.entries.values().map(|entry| entry.slot).collect(),
+            next: 0,
+            limit: activity_slots(limits),
+        }
+    }
+
+    /// There are as many slots as entries; an entry that is replaced while another goes may still find none, and then
+    /// shares the last one: its activity is the other's too.
+    fn next(&mut self) -> u32 {
+        while self.next < self.limit {
+            let slot = self.next;
+            self.next += 1;
+            if self.used.insert(slot) {
+                return slot;
+            }
+        }
+        self.limit - 1
+    }
+}
+
+/// Room in the maps. What is to be removed still takes room: it goes last.
+struct Room {
+    ipv4_blocks: u64,
+    ipv6_blocks: u64,
+    hosts: u64,
+    prefixes: u64,
+}
+
+impl Room {
+    fn new(actual: &Actual, limits: &Limits) -> Self {
+        let mut room = Self {
+            ipv4_blocks: limits.blocks.into(),
+            ipv6_blocks: limits.blocks.into(),
+            hosts: limits.hosts.into(),
+            prefixes: limits.prefixes.into(),
+        };
+        for key in actual.entries.keys() {
+            let left = match key {
+                Key::Block4(_) => &mut room.ipv4_blocks,
+                Key::Block6(_) => &mut room.ipv6_blocks,
+                Key::Host(_) => &mut room.hosts,
+                Key::Prefix(..) => &mut room.prefixes,
+            };
+            *left = left.saturating_sub(1);
+        }
+        room
+    }
+
+    fn take(&mut self, key: Key, left_out: &mut LeftOut) -> bool {
+        let (left, out) = match key {
+            Key::Block4(_) => (&mut self.ipv4_blocks, &mut left_out.ipv4_blocks),
+            Key::Block6(_) => (&mut self.ipv6_blocks, &mut left_out.ipv6_blocks),
+            Key::Host(_) => (&mut self.hosts, &mut left_out.hosts),
+            Key::Prefix(..) => (&mut self.prefixes, &mut left_out.prefixes),
+        };
+        if *left == 0 {
+            *out += 1;
+            return false;
+        }
+        *left -= 1;
+        true
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

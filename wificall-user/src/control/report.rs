@@ -1,0 +1,282 @@
+//! The agent's report of itself.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use wificall_common::{
+    Class, Direction,
+    abi::{ABI_VERSION, Counters},
+};
+
+use super::{agent::Agent, label::Label};
+use crate::{
+    discover::{Family, Transport},
+    kernel::Key,
+    observe::{
+        Counter, Discovery, Exit, Group, Hook, Interface, Name, Question, Reloads, Report, Table,
+    },
+};
+
+impl Agent {
+    /// Takes a report.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub(super) fn report(&self) -> Result<Report> {
+        let interfaces = self.interfaces();
+        let discovery = self.discovery_report();
+        let problems = self.problems(&interfaces, &discovery);
+        let ready = self.table_problem.is_none()
+            && interfaces
+                .iter()
+                .all(|interface| interface.problem.is_none());
+        Ok(Report {
+            version: env!("CARGO_PKG_VERSION").into(),
+            abi: ABI_VERSION,
+            instance: self.config.agent.instance.clone(),
+            pid: Some(std::process::id()),
+            started: Some(seconds(self.started)),
+            config: Some(self.path.display().to_string()),
+            at: seconds(SystemTime::now()),
+            ready,
+            problems,
+            interfaces,
+            waiting: self.selection.waiting.clone(),
+            tables: self.tables()?,
+            groups: self.groups()?,
+            exits: self
+                .plane
+                .exits()?
+                .into_iter()
+                .map(|(hook, exit, frames)| Exit {
+                    hook: hook.name().into(),
+                    exit: exit.name().into(),
+                    frames,
+                })
+                .collect(),
+            discovery,
+            reloads: Reloads {
+                done: self.reloads_done,
+                refused: self.reloads_refused,
+                problem: self.reload_problem.clone(),
+            },
+            repairs: self.repairs,
+        })
+    }
+
+    fn interfaces(&self) -> Vec<Interface> {
+        self.selection
+            .interfaces
+            .iter()
+            .map(|selected| Interface {
+                name: selected.link.name.clone(),
+                index: selected.link.index,
+                role: selected.role.name().into(),
+                wireless: selected.wireless,
+                hooks: self
+                    .attached
+                    .values()
+                    .filter(|attached| attached.attachment.ifindex == selected.link.index)
+                    .map(|attached| Hook {
+                        hook: attached.attachment.hook.name().into(),
+                        method: attached.attachment.method.name().into(),
+                        program: attached.attachment.program.into(),
+                        program_id: attached.program_id,
+                    })
+                    .collect(),
+                problem: selected
+                    .problem
+                    .clone()
+                    .or_else(|| self.failed.get(&selected.link.index).cloned()),
+            })
+            .collect()
+    }
+
+    fn problems(&self, interfaces: &[Interface], discovery: &Discovery) -> Vec<String> {
+        let mut problems: Vec<String> = interfaces
+            .iter()
+            .filter_map(|interface| interface.problem.clone())
+            .collect();
+        problems.extend(self.table_problem.clone());
+        problems.extend(self.selection.waiting.iter().map(|name| {
+            format!("no interface is called `{name}`: it is attached when it appears")
+        }));
+        if discovery.stale {
+            problems.push(
+                "DNS has stopped answering: the addresses known before stay in use".to_owned(),
+            );
+        }
+        problems.extend(discovery.state_problem.clone());
+        problems.extend(
+            self.reload_problem
+                .as_ref()
+                .map(|problem| format!("the last reload was refused: {problem}")),
+        );
+        problems
+    }
+
+    fn tables(&self) -> Result<Vec<Table>> {
+        let entries = self.plane.entries()?;
+        let count = |kind: fn(&Key) -> bool| entries.keys().filter(|key| kind(key)).count() as u64;
+        let limits = self.plane.limits();
+        let rows = self.plane.policies()?;
+        let policies = rows.iter().filter(|row| row.valid != 0).count() as u64;
+        let left = &self.left_out;
+        let table = |name: &str, used, size: u32, left_out| Table {
+            name: name.into(),
+            used,
+            size: size.into(),
+            left_out,
+        };
+        Ok(vec![
+            table(
+                "ipv4_blocks",
+                count(|key| matches!(key, Key::Block4(_))),
+                limits.blocks,
+                left.ipv4_blocks,
+            ),
+            table(
+                "ipv6_blocks",
+                count(|key| matches!(key, Key::Block6(_))),
+                limits.blocks,
+                left.ipv6_blocks,
+            ),
+            table(
+                "hosts",
+                count(|key| matches!(key, Key::Host(_))),
+                limits.hosts,
+                left.hosts,
+            ),
+            table(
+                "prefixes",
+                count(|key| matches!(key, Key::Prefix(..))),
+                limits.prefixes,
+                left.prefixes,
+            ),
+            table(
+                "groups",
+                self.plane.labels()?.len() as u64,
+                limits.groups,
+                left.groups,
+            ),
+            table("policies", policies, limits.policies, left.policies),
+        ])
+    }
+
+    fn groups(&self) -> Result<Vec<Group>> {
+        self.plane
+            .labels()?
+            .iter()
+            .map(|(index, label)| {
+                Ok(group(
+                    &Label::from_abi(label),
+                    &self.plane.counters(*index)?,
+                ))
+            })
+            .collect()
+    }
+
+    fn discovery_report(&self) -> Discovery {
+        let filter = self.filter();
+        let known: Vec<_> = self.memory.known(&filter).collect();
+        let names: Vec<Name> = self
+            .memory
+            .names()
+            .map(|(name, state)| {
+                let asked = Family::ALL.map(|family| state.asked(family));
+                let [ipv4, ipv6] = asked.map(|asked| asked.result.map(ToOwned::to_owned));
+                let strings = |values: std::collections::BTreeSet<String>| -> Vec<String> {
+                    values.into_iter().collect()
+                };
+                Name {
+                    name: name.to_string(),
+                    operators: strings(
+                        state
+                            .owners
+                            .iter()
+                            .filter_map(|owner| owner.plmn)
+                            .map(|plmn| plmn.to_string())
+                            .collect(),
+                    ),
+                    countries: strings(
+                        state
+                            .owners
+                            .iter()
+                            .filter_map(|owner| owner.country)
+                            .map(|country| country.to_string())
+                            .collect(),
+                    ),
+                    addresses: known
+                        .iter()
+                        .filter(|known| known.names.contains(name))
+                        .map(|known| known.address.to_string())
+                        .collect(),
+                    ipv4,
+                    ipv6,
+                    last_success: state.last_success().map(seconds),
+                    error: asked.iter().find_map(|asked| asked.error.clone()),
+                }
+            })
+            .collect();
+        // A name that has addresses and whose last attempts all failed rests on what was known before.
+        let mut answering = names
+            .iter()
+            .filter(|name| !name.addresses.is_empty())
+            .peekable();
+        let stale = answering.peek().is_some() && answering.all(|name| name.error.is_some());
+        Discovery {
+            addresses: self.memory.len() as u64,
+            last_success: names.iter().filter_map(|name| name.last_success).max(),
+            stale,
+            names,
+            questions: self
+                .stats
+                .questions()
+                .map(|(family, result, count)| Question {
+                    family: family.as_str().into(),
+                    result: result.into(),
+                    count,
+                })
+                .collect(),
+            udp_queries: self.stats.queries(Transport::Udp),
+            tcp_queries: self.stats.queries(Transport::Tcp),
+            refused: self
+                .refused
+                .iter()
+                .map(|(reason, count)| (reason.as_str().to_owned(), *count))
+                .collect(),
+            overflow: self.memory.overflow(),
+            state_problem: self.state_problem.clone(),
+        }
+    }
+}
+
+/// A group's counters that are not zero.
+#[must_use]
+pub fn group(label: &Label, counters: &Counters) -> Group {
+    let mut cells = Vec::new();
+    for direction in Direction::ALL {
+        for class in Class::ALL {
+            let cell = counters.cells[direction as usize][class as usize];
+            if cell.packets != 0 {
+                cells.push(Counter {
+                    direction: direction.name().into(),
+                    class: class.name().into(),
+                    packets: cell.packets,
+                    bytes: cell.bytes,
+                });
+            }
+        }
+    }
+    Group {
+        operator: label.operator.clone(),
+        country: label.country.clone(),
+        counters: cells,
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

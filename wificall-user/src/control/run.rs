@@ -1,0 +1,161 @@
+//! `wificall run`: start, then one event at a time until told to end.
+
+use std::{future::Future, path::PathBuf, pin::pin, time::SystemTime};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::MissedTickBehavior,
+};
+use tracing::{error, info, warn};
+
+use super::{
+    Failure, Request, Requests,
+    agent::{Agent, discovery},
+    lock::Lock,
+    socket,
+};
+use crate::{
+    config,
+    discover::{Refresher, Update},
+    net::{self, Change},
+    observe,
+};
+
+/// Updates taken in at once.
+const BATCH: usize = 64;
+
+/// Runs the agent until SIGTERM or SIGINT. The kernel goes on with what it knows.
+///
+/// # Errors
+///
+/// If the configuration is wrong, or something that the agent cannot be without fails. Nothing was attached then, or what
+/// an agent before had attached is as it was.
+pub async fn run(path: PathBuf) -> Result<(), Failure> {
+    let parsed = config::load(&path).map_err(Failure::Configuration)?;
+    for warning in parsed.warnings.to_string().lines() {
+        warn!("{warning}");
+    }
+    let config = parsed.config;
+    let lock = Lock::take(&config.agent.lock_path())?;
+    let (requests, requested) = Requests::channel();
+    // Whoever listens is told before anything is attached whether that works.
+    let control = socket::bind(&config.agent.control_socket())?;
+    let http = match config.agent.listen {
+        Some(address) => Some(observe::http::bind(address).await?),
+        None => None,
+    };
+    let socket_path = config.agent.control_socket();
+    let agent = serve(path, config, requested);
+    let side = async {
+        let control = socket::serve(control, requests.clone());
+        let http = async {
+            match http {
+                Some(listener) => observe::http::serve(listener, requests.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
+        either(pin!(control), pin!(http)).await
+    };
+    let result = tokio::select! {
+        result = agent => result,
+        result = side => result,
+    };
+    // The next agent makes its own; one that is left behind would only look alive.
+    let _ = std::fs::remove_file(socket_path);
+    drop(lock);
+    result.map_err(Failure::Other)
+}
+
+/// Whichever ends first.
+async fn either<T>(
+    first: impl Future<Output = T> + Unpin,
+    second: impl Future<Output = T> + Unpin,
+) -> T {
+    tokio::select! {
+        result = first => result,
+        result = second => result,
+    }
+}
+
+async fn serve(
+    path: PathBuf,
+    config: config::Config,
+    mut requested: mpsc::Receiver<Request>,
+) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
+    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    // Subscribed before anything is read, so that no change falls in between.
+    let mut watch = net::watch().context("subscribe to changes of the network")?;
+    let mut resync = tokio::time::interval(config.agent.resync);
+    resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    resync.reset();
+    let settings = discovery(&config);
+    let mut agent = Agent::start(path, config).await?;
+    let (refresher, mut updates) =
+        Refresher::spawn(settings, &agent.targets.names).context("start the resolver")?;
+    agent.stats = refresher.stats().clone();
+    info!(
+        instance = agent.config.agent.instance,
+        interfaces = agent.selection.interfaces.len(),
+        names = agent.targets.names.len(),
+        addresses = agent.memory.len(),
+        "running"
+    );
+    let mut batch: Vec<Update> = Vec::with_capacity(BATCH);
+    loop {
+        let result = tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                // The refusal is logged and reported where it is decided.
+                let _ = agent.reload(&refresher).await;
+                Ok(())
+            }
+            request = requested.recv() => match request {
+                Some(request) => {
+                    answer(&mut agent, &refresher, request).await;
+                    Ok(())
+                }
+                None => break,
+            },
+            change = watch.next() => match change {
+                Ok(Change::Links | Change::Addresses) => agent.follow_network().await,
+                Ok(Change::Qdiscs { ifindex }) => agent.follow_qdisc(ifindex).await,
+                Ok(Change::Overflow) => agent.resync(SystemTime::now()).await,
+                Err(problem) => return Err(problem).context("watch the network"),
+            },
+            _ = updates.recv_many(&mut batch, BATCH) => {
+                let result = agent.learn(&batch);
+                batch.clear();
+                result
+            }
+            _ = resync.tick() => agent.resync(SystemTime::now()).await,
+        };
+        agent.table_problem = result.err().map(|problem| {
+            error!("{problem:#}");
+            format!("{problem:#}")
+        });
+    }
+    agent.save_now(SystemTime::now());
+    info!(
+        "ending; the kernel goes on classifying with what it knows (`wificall detach` removes that)"
+    );
+    Ok(())
+}
+
+async fn answer(agent: &mut Agent, refresher: &Refresher, request: Request) {
+    match request {
+        Request::Report(asker) => match agent.report() {
+            // Whoever no longer waits need not be answered.
+            Ok(report) => drop(asker.send(report)),
+            Err(problem) => error!("{problem:#}"),
+        },
+        Request::Reload(asker) => {
+            let result = agent.reload(refresher).await;
+            drop(asker.send(result));
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! `cargo xtask test`: everything, as root, with what it needs installed first.
+
+use std::{
+    fmt,
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    apt::{self, Component},
+    ebpf,
+    kernel::Kernel,
+    qemu::{self, Guest},
+    toolchain::Toolchain,
+    workspace::{cargo, executable, output, root, run, show, target},
+};
+
+const COMPONENTS: [Component<'_>; 6] = [
+    Component {
+        name: "namespaces and routing",
+        packages: &["iproute2", "nftables", "iptables", "ethtool"],
+    },
+    Component {
+        name: "the IPsec peer",
+        packages: &[
+            "charon-systemd",
+            "strongswan-swanctl",
+            "libcharon-extra-plugins",
+            "libstrongswan-standard-plugins",
+            "libstrongswan-extra-plugins",
+        ],
+    },
+    Component {
+        name: "DNS",
+        packages: &["unbound"],
+    },
+    Component {
+        name: "captures",
+        packages: &["tshark"],
+    },
+    Component {
+        name: "looking at the kernel",
+        packages: &["bpftool"],
+    },
+    qemu::COMPONENT,
+];
+
+/// A nightly of rustup, for Miri alone.
+const NIGHTLY: &str = "nightly";
+
+/// The emulated processor is some twenty times slower than this one.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(600);
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run the tests whose names contain this
+    filter: Option<String>,
+    /// Fail if something is missing instead of installing it
+    #[arg(long)]
+    no_install: bool,
+    /// Kernel lines to run the packet vectors under, in QEMU
+    #[arg(
+        long,
+        value_name = "VERSIONS",
+        value_delimiter = ',',
+        default_value = "5.10"
+    )]
+    kernels: Vec<String>,
+}
+
+/// Entry point of the task; whether all passed.
+pub fn test(args: &Args) -> Result<bool> {
+    // SAFETY: getuid has no preconditions and cannot fail.
+    if unsafe { libc::getuid() } != 0 {
+        bail!(
+            "the tests load BPF programs and make network namespaces\nhint: run `cargo xtask test` as root"
+        );
+    }
+    let mut report = Report::default();
+    report.step("packages", || {
+        apt::ensure(&COMPONENTS, !args.no_install)?;
+        Ok(Counts::default())
+    });
+    if report.failed() {
+        // Nothing after this could tell anything.
+        return Ok(report.finish());
+    }
+    report.step("unit tests", || {
+        let packages = [
+            "--workspace",
+            "--exclude",
+            "wificall-ebpf",
+            "--exclude",
+            "wificall-tests",
+        ];
+        libtest(cargo().arg("test").args(packages), args, &[])
+    });
+    report.step("Miri", || miri(args));
+    let next_abi = target().join("next-abi/wificall");
+    report.step("build of the next ABI", || build_next_abi(&next_abi, args));
+    report.step("integration tests", || {
+        run(cargo().args(["build", "--quiet", "--package", "wificall"]))?;
+        // One at a time: several of them measure.
+        libtest(
+            cargo()
+                .args(["test", "--package", "wificall-tests"])
+                .env("WIFICALL_NEXT_ABI_AGENT", &next_abi),
+            args,
+            &["--test-threads", "1"],
+        )
+    });
+    for version in &args.kernels {
+        report.step(&format!("vectors on Linux {version}"), || {
+            vectors_under(version, args)
+        });
+    }
+    Ok(report.finish())
+}
+
+/// Results of tests.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// Adds what a line `test result: ok. 3 passed; 0 failed; 1 ignored; …` of libtest says.
+    fn add_line(&mut self, line: &str) {
+        let Some((_, numbers)) = line
+            .split_once("test result: ")
+            .and_then(|(_, rest)| rest.split_once(". "))
+        else {
+            return;
+        };
+        for part in numbers.split(';') {
+            let mut words = part.split_whitespace();
+            let Some(count) = words.next().and_then(|word| word.parse::<u32>().ok()) else {
+                continue;
+            };
+            match words.next() {
+                Some("passed") => self.passed += count,
+                Some("failed") => self.failed += count,
+                Some("ignored") => self.skipped += count,
+                _ => {}
+            }
+        }
+    }
+
+    /// What ended badly without a failed test, or ran no test although all were asked for, failed.
+    fn checked(mut self, success: bool, what: &str, args: &Args) -> Self {
+        if !success && self.failed == 0 {
+            eprintln!("{what} failed outside of its tests");
+            self.failed += 1;
+        }
+        if self.passed + self.failed == 0 && args.filter.is_none() {
+            eprintln!("{what} ran no test");
+            self.failed += 1;
+        }
+        self
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(
+            formatter,
+            "{passed} passed, {failed} failed, {skipped} skipped"
+        )
+    }
+}
+
+/// The steps so far.
+#[derive(Default)]
+struct Report {
+    steps: Vec<(String, Duration, Counts)>,
+}
+
+impl Report {
+    fn step(&mut self, name: &str, action: impl FnOnce() -> Result<Counts>) {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let counts = action().unwrap_or_else(|error| {
+            eprintln!("error: {name}: {error:#}");
+            Counts {
+                failed: 1,
+                ..Counts::default()
+            }
+        });
+        self.steps.push((name.to_owned(), start.elapsed(), counts));
+    }
+
+    fn total(&self) -> Counts {
+        let mut total = Counts::default();
+        for (_, _, counts) in &self.steps {
+            total.add(*counts);
+        }
+        total
+    }
+
+    fn failed(&self) -> bool {
+        self.total().failed > 0
+    }
+
+    /// Prints the table and, as the last line of standard output, the sums.
+    fn finish(&self) -> bool {
+        println!(
+            "\n{:<28} {:>8} {:>8} {:>8} {:>8}",
+            "step", "seconds", "passed", "failed", "skipped"
+        );
+        for (
+            name,
+            time,
+            Counts {
+                passed,
+                failed,
+                skipped,
+            },
+        ) in &self.steps
+        {
+            println!(
+                "{name:<28} {:>8.1} {passed:>8} {failed:>8} {skipped:>8}",
+                time.as_secs_f64()
+            );
+        }
+        println!("\n{}", self.total());
+        !self.failed()
+    }
+}
+
+/// Runs `cargo test`, showing and counting what it prints.
+fn libtest(command: &mut Command, args: &Args, options: &[&str]) -> Result<Counts> {
+    command
+        .args(["--no-fail-fast", "--"])
+        .args(options)
+        .args(&args.filter)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("start {}", show(command)))?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        let line = line?;
+        println!("{line}");
+        counts.add_line(&line);
+    }
+    let status = child.wait()?;
+    Ok(counts.checked(status.success(), &show(command), args))
+}
+
+/// The only test that may be skipped: a machine may have no nightly toolchain, and no way to one.
+fn miri(args: &Args) -> Result<Counts> {
+    let toolchain = Toolchain::Rustup(NIGHTLY.to_owned());
+    if let Err(error) = ensure_miri(&toolchain, !args.no_install) {
+        println!("Miri skipped, it cannot be had: {error:#}");
+        return Ok(Counts {
+            skipped: 1,
+            ..Counts::default()
+        });
+    }
+    libtest(
+        toolchain
+            .cargo()
+            .current_dir(root())
+            .args(["miri", "test", "--package", "wificall-common"])
+            .arg("--target-dir")
+            .arg(target()),
+        args,
+        &[],
+    )
+}
+
+fn ensure_miri(toolchain: &Toolchain, install: bool) -> Result<()> {
+    let present = |toolchain: &Toolchain| output(toolchain.cargo().args(["miri", "--version"]));
+    if present(toolchain).is_err() && install {
+        println!("rustup: {NIGHTLY} with miri and rust-src");
+        let arguments = [
+            "toolchain",
+            "install",
+            NIGHTLY,
+            "--profile",
+            "minimal",
+            "--no-self-update",
+        ];
+        let components = [
+            "component",
+            "add",
+            "miri",
+            "rust-src",
+            "--toolchain",
+            NIGHTLY,
+        ];
+        // A toolchain that is there already is completed, not replaced by another night's.
+        output(Command::new("rustup").args(components)).or_else(|_| {
+            output(
+                Command::new("rustup")
+                    .args(arguments)
+                    .args(["--component", "miri,rust-src"]),
+            )
+        })?;
+    }
+    present(toolchain).map(drop)
+}
+
+/// Builds the agent whose data plane has the next ABI number: what an upgrade goes to.
+fn build_next_abi(agent: &PathBuf, args: &Args) -> Result<Counts> {
+    let dir = agent.parent().context("the agent has a directory")?;
+    let object = dir.join("wificall.bpf.o");
+    ebpf::build_to(&object, "next-abi", !args.no_install)?;
+    let mut build = cargo();
+    build
+        .args(["build", "--package", "wificall", "--features", "next-abi"])
+        .env("WIFICALL_BPF_OBJECT", &object);
+    // The same target directory shares the dependencies; the next build puts the ordinary agent back.
+    let built = executable(&mut build, "wificall")?;
+    std::fs::copy(&built, agent)
+        .with_context(|| format!("copy {} to {}", built.display(), agent.display()))?;
+    Ok(Counts::default())
+}
+
+/// The packet vectors, with every program loaded, by another kernel.
+fn vectors_under(version: &str, args: &Args) -> Result<Counts> {
+    let kernel = Kernel::fetch(version)?;
+    let arguments = [
+        "test",
+        "--package",
+        "wificall-tests",
+        "--test",
+        "vectors",
+        "--no-run",
+    ];
+    let program = executable(cargo().args(arguments), "vectors")?;
+    let data = root().join("tests/vectors");
+    let mut arguments = vec!["--test-threads".to_owned(), "1".to_owned()];
+    arguments.extend(args.filter.clone());
+    let outcome = Guest {
+        program: &program,
+        arguments: &arguments,
+        files: data
+            .exists()
+            .then_some(&data)
+            .map(std::slice::from_ref)
+            .unwrap_or_default(),
+        environment: &[("RUST_BACKTRACE", "1".to_owned())],
+        timeout: GUEST_TIMEOUT,
+    }
+    .run(&kernel)?;
+    println!("Linux {}", kernel.release);
+    let mut counts = Counts::default();
+    for line in outcome.log.lines() {
+        println!("{line}");
+        counts.add_line(line);
+    }
+    let success = outcome.success();
+    if let Err(error) = &success {
+        eprintln!("{error:#}");
+    }
+    Ok(counts.checked(success.is_ok(), "the guest", args))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counts;
+
+    #[test]
+    fn counts_are_those_of_libtest() {
+        let mut counts = Counts::default();
+        counts.add_line("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s");
+        counts.add_line(
+            "test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out",
+        );
+        counts.add_line("test prints_a_result ... ok");
+        assert_eq!(counts.to_string(), "14 passed, 3 failed, 1 skipped");
+    }
+}
