@@ -1,5 +1,9 @@
 //! Observation: what the agent reports, and how it is shown. Nothing here writes a map.
 
+pub mod http;
+pub mod metrics;
 mod report;
+#[cfg(test)]
+mod sample;
 
 pub use report::*;
