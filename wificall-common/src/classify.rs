@@ -9,6 +9,10 @@ use crate::{
     wire::{Fragment, PROTOCOL_ESP, Packet, Version, esp, ethernet, ike, ipv4, ipv6, natt, udp},
 };
 
+/// The least that a first fragment of UDP has to show: all headers that are looked at, so that none is read from beyond
+/// the packet. IPv4's smallest MTU of 68 bytes leaves 48 for it (RFC 791 §3.2).
+const FIRST_FRAGMENT: usize = udp::HEADER_LEN + natt::MARKER_LEN + ike::HEADER_LEN;
+
 /// What a frame starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
@@ -96,8 +100,11 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
         return Err(Exit::OtherPort);
     }
     let endpoint = lookup(frame, tables, &packet, direction)?;
-    let whole = matches!(packet.fragment, Fragment::Whole);
-    if header.len < udp::HEADER_LEN || (whole && header.len > payload_len) {
+    let shown = match packet.fragment {
+        Fragment::Whole => header.len,
+        _ => FIRST_FRAGMENT,
+    };
+    if header.len < udp::HEADER_LEN || shown > payload_len {
         return Err(Exit::Malformed);
     }
     let offset = payload + udp::HEADER_LEN;

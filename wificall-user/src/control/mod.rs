@@ -9,10 +9,12 @@ mod label;
 pub mod lock;
 mod plan;
 mod policy;
+mod reload;
 mod report;
 mod request;
 mod run;
 pub mod socket;
+mod world;
 
 use crate::config::Errors;
 
