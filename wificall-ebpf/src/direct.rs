@@ -2,7 +2,7 @@
 
 use wificall_common::frame::Frame;
 
-use crate::maps::SCRATCH;
+use crate::maps;
 
 /// The directly readable part of a frame: all of it in XDP, the linear part of an skb in TC.
 pub struct Direct<const PLAIN: bool> {
@@ -24,15 +24,7 @@ impl<const PLAIN: bool> Frame for Direct<PLAIN> {
 
     #[inline(always)]
     fn forget(&self, number: usize, mask: usize) -> usize {
-        // The verifier does not track what a map holds.
-        match SCRATCH.get_ptr_mut(0) {
-            // SAFETY: this CPU's own value; nothing else runs between the two.
-            Some(scratch) => unsafe {
-                scratch.write_volatile(number as u64);
-                scratch.read_volatile() as usize & mask
-            },
-            None => number & mask,
-        }
+        maps::forget(number, mask)
     }
 
     #[inline(always)]
