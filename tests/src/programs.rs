@@ -8,6 +8,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     env, fs,
+    os::fd::{AsFd as _, OwnedFd},
     path::Path,
 };
 
@@ -219,6 +220,20 @@ impl Kernel {
         Ok(program)
     }
 
+    /// Loads a program unless it is loaded already, and gives another descriptor of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`program`](Self::program).
+    pub fn descriptor(&mut self, name: &str) -> Result<OwnedFd> {
+        let fd = match self.program(name)? {
+            AyaProgram::Xdp(program) => program.fd()?.as_fd(),
+            AyaProgram::SchedClassifier(program) => program.fd()?.as_fd(),
+            _ => bail!("neither TC nor XDP"),
+        };
+        Ok(fd.try_clone_to_owned()?)
+    }
+
     /// Runs a program on a frame once; `None` if the kernel's test runs refuse so short a frame.
     ///
     /// # Errors
@@ -243,41 +258,45 @@ impl Kernel {
         }
     }
 
-    /// What the maps say since they were last cleared, together with what a run returned.
+    /// What the maps say since they were last cleared, together with what a run at `hook` returned. What another hook
+    /// had counted stays, and is found when that one runs.
     ///
     /// # Errors
     ///
     /// Fails if a map cannot be read.
-    pub fn outcome(&self, run: &Run) -> Result<Outcome> {
+    pub fn outcome(&self, run: &Run, hook: Hook) -> Result<Outcome> {
         Ok(Outcome {
             frame: run.frame.clone(),
             mark: run.mark,
             priority: run.priority,
-            exits: self.exits()?,
+            exits: self.exits(hook)?,
             counters: self.counters()?,
             active: self.active()?,
         })
     }
 
-    /// Exits that are not zero, summed over the CPUs.
+    /// Exits of a hook that are not zero, summed over the CPUs.
     ///
     /// # Errors
     ///
     /// Fails if the map cannot be read.
-    pub fn exits(&self) -> Result<BTreeMap<(Hook, Exit), u64>> {
+    pub fn exits(&self, hook: Hook) -> Result<BTreeMap<(Hook, Exit), u64>> {
         let mut found = BTreeMap::new();
-        for hook in Hook::ALL {
-            for exit in Exit::ALL {
-                let count: u64 = self.exits.get(&exit_slot(hook, exit), 0)?.iter().sum();
-                if count != 0 {
-                    found.insert((hook, exit), count);
-                }
+        for exit in Exit::ALL {
+            let count: u64 = self.exits.get(&exit_slot(hook, exit), 0)?.iter().sum();
+            if count != 0 {
+                found.insert((hook, exit), count);
             }
         }
         Ok(found)
     }
 
-    fn counters(&self) -> Result<BTreeMap<(u32, Direction, Class), Counter>> {
+    /// Counters that are not zero, summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the map cannot be read.
+    pub fn counters(&self) -> Result<BTreeMap<(u32, Direction, Class), Counter>> {
         let mut found = BTreeMap::new();
         for group in 0..ROWS {
             let cpus = self.counters.get(&group, 0)?;

@@ -101,7 +101,7 @@ fn in_the_kernel() {
             let kernel = kernels.get_mut(&vector.setup).expect("started");
             let run = kernel.run(program.name, frame, vector.gso_segs).unwrap()?;
             assert_eq!(run.verdict, pass(program), "{}", vector.name);
-            let outcome = kernel.outcome(&run).unwrap();
+            let outcome = kernel.outcome(&run, program.hook).unwrap();
             kernel.clear(&outcome).unwrap();
             Some(outcome)
         },
