@@ -235,8 +235,7 @@ impl<'a> Agent<'a> {
     ///
     /// If it cannot be started.
     pub fn spawn(&mut self) -> Result<()> {
-        let mut command = self.command(&["run"]);
-        command.env("RUST_LOG", "wificall=debug");
+        let command = self.command(&["run", "-v"]);
         self.process = Some(Process::spawn(command, "agent", &self.home.path)?);
         Ok(())
     }

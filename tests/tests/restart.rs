@@ -67,13 +67,13 @@ fn restart_and_upgrade(method: &str) -> Result<()> {
         check(&agent).with_context(|| format!("restart {number}"))?;
     }
 
-    let old = versions(&agent.pin_dir())?;
+    let old = generations(&agent.pin_dir())?;
     agent.kill()?;
     agent.use_binary(next);
     traffic.wait_for_more(ORPHANED)?;
     agent.start().context("upgrade")?;
     check(&agent).context("upgrade")?;
-    let new = versions(&agent.pin_dir())?;
+    let new = generations(&agent.pin_dir())?;
     ensure!(
         old.len() == 1 && new.len() == 1 && old != new,
         "the pins were not migrated: {old:?} before, {new:?} after"
@@ -98,12 +98,13 @@ fn restart_and_upgrade(method: &str) -> Result<()> {
     agent.finish()
 }
 
-/// The ABI versions that have pins: one directory each.
-fn versions(pins: &Path) -> Result<BTreeSet<String>> {
-    fs::read_dir(pins)
-        .with_context(|| pins.display().to_string())?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect()
+/// The generations of maps that are pinned: directories called `abi<version>.<number>`.
+fn generations(pins: &Path) -> Result<BTreeSet<String>> {
+    let entries = fs::read_dir(pins).with_context(|| pins.display().to_string())?;
+    let names = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    Ok(names.filter(|name| name.starts_with("abi")).collect())
 }
 
 /// Matching packets both ways, without a pause, and what became of them.

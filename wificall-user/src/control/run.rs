@@ -112,12 +112,12 @@ async fn serve(
             _ = hangup.recv() => {
                 // The refusal is logged and reported where it is decided.
                 let _ = agent.reload(&refresher).await;
-                Ok(())
+                continue;
             }
             request = requested.recv() => match request {
                 Some(request) => {
                     answer(&mut agent, &refresher, request).await;
-                    Ok(())
+                    continue;
                 }
                 None => break,
             },
@@ -128,7 +128,7 @@ async fn serve(
                 Err(problem) => return Err(problem).context("watch the network"),
             },
             _ = updates.recv_many(&mut batch, BATCH) => {
-                let result = agent.learn(&batch);
+                let result = agent.learn(&batch).await;
                 batch.clear();
                 result
             }

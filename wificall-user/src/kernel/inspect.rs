@@ -169,8 +169,8 @@ fn endpoints(generation: &Generation) -> Result<Vec<(EndpointMap, u64, u64)>, Ke
         .into_iter()
         .map(|map| {
             let path = generation.path.join(map.pin());
-            let info =
-                MapInfo::from_pin(&path).doing(|| format!("read the size of {}", path.display()))?;
+            let info = MapInfo::from_pin(&path)
+                .doing(|| format!("read the size of {}", path.display()))?;
             let used = entries.keys().filter(|key| EndpointMap::of(key) == map);
             Ok((map, used.count() as u64, info.max_entries().into()))
         })

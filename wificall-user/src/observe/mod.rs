@@ -2,8 +2,10 @@
 
 pub mod http;
 pub mod metrics;
+pub mod offline;
 mod report;
 #[cfg(test)]
 mod sample;
+pub mod status;
 
 pub use report::*;
