@@ -9,6 +9,10 @@ use crate::{
     wire::{Fragment, PROTOCOL_ESP, Packet, Version, esp, ethernet, ike, ipv4, ipv6, natt, udp},
 };
 
+/// The least that a first fragment of UDP has to show: all headers that are looked at, so that none is read from beyond
+/// the packet. IPv4's smallest MTU of 68 bytes leaves 48 for it (RFC 791 §3.2).
+const FIRST_FRAGMENT: usize = udp::HEADER_LEN + natt::MARKER_LEN + ike::HEADER_LEN;
+
 /// What a frame starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
@@ -17,6 +21,12 @@ pub enum Link {
     /// The IP header: tun, ppp, WireGuard.
     Bare,
 }
+
+/// Bits of the offset of an IP header: Ethernet, two tags and PPPoE are 30 bytes.
+const MAX_OFFSET: usize = 0x1f;
+/// Bits of the length of IP headers: 40 bytes and [`ipv6::MAX_EXTENSIONS`] headers of up to 2,048.
+const MAX_HEADER_LEN: usize = 0x3fff;
+const _: () = assert!(ipv6::HEADER_LEN + ipv6::MAX_EXTENSIONS * 2048 <= MAX_HEADER_LEN);
 
 /// What the classifier asks of the maps.
 pub trait Tables: Table {
@@ -90,8 +100,11 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
         return Err(Exit::OtherPort);
     }
     let endpoint = lookup(frame, tables, &packet, direction)?;
-    let whole = matches!(packet.fragment, Fragment::Whole);
-    if header.len < udp::HEADER_LEN || (whole && header.len > payload_len) {
+    let shown = match packet.fragment {
+        Fragment::Whole => header.len,
+        _ => FIRST_FRAGMENT,
+    };
+    if header.len < udp::HEADER_LEN || shown > payload_len {
         return Err(Exit::Malformed);
     }
     let offset = payload + udp::HEADER_LEN;
@@ -117,10 +130,19 @@ fn network<F: Frame + ?Sized>(frame: &F, link: Link) -> Result<Packet, Exit> {
         Link::Ethernet => ethernet::network(frame)?,
         Link::Bare => ethernet::bare_network(frame)?,
     };
-    match version {
-        Version::V4 => ipv4::parse(frame, offset),
-        Version::V6 => ipv6::parse(frame, offset),
+    if F::PLAIN {
+        return match version {
+            Version::V4 => ipv4::parse(frame, offset),
+            Version::V6 => ipv6::parse(frame, offset),
+        };
     }
+    let offset = frame.forget(offset, MAX_OFFSET);
+    let mut packet = match version {
+        Version::V4 => ipv4::parse(frame, offset)?,
+        Version::V6 => ipv6::parse(frame, offset)?,
+    };
+    packet.header_len = frame.forget(packet.header_len, MAX_HEADER_LEN);
+    Ok(packet)
 }
 
 /// Looks the far end up.

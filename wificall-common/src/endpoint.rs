@@ -34,8 +34,8 @@ pub trait Table {
 #[inline(always)]
 #[must_use]
 pub const fn mapped(address: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = address;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    // As one number: an array of zeros becomes a call of memset, byte by byte, in the BPF programs.
+    (0xffff_0000_0000 | u32::from_be_bytes(address) as u128).to_be_bytes()
 }
 
 /// Looks an IPv4 address up.

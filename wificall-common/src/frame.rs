@@ -13,6 +13,13 @@ pub trait Frame {
     /// may be ends in [`Exit::Truncated`], and is to be read again through a frame that sees everything.
     const PLAIN: bool = false;
 
+    /// The same number, at most `mask` (a low-bits mask), with its origin forgotten. A verifier that knows an offset's
+    /// every possible value follows the rest of the program once for each; one that knows only its bound, once.
+    #[inline(always)]
+    fn forget(&self, number: usize, mask: usize) -> usize {
+        number & mask
+    }
+
     /// Size of the frame in bytes, from its first header to its end, fragments of the skb included.
     fn size(&self) -> usize;
 

@@ -2,6 +2,8 @@
 
 use wificall_common::frame::Frame;
 
+use crate::maps;
+
 /// The directly readable part of a frame: all of it in XDP, the linear part of an skb in TC.
 pub struct Direct<const PLAIN: bool> {
     data: usize,
@@ -21,13 +23,23 @@ impl<const PLAIN: bool> Frame for Direct<PLAIN> {
     const PLAIN: bool = PLAIN;
 
     #[inline(always)]
+    fn forget(&self, number: usize, mask: usize) -> usize {
+        maps::forget(number, mask)
+    }
+
+    #[inline(always)]
     fn size(&self) -> usize {
         self.size
     }
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let start = self.data + offset;
+        let mut start = self.data + offset;
+        if !PLAIN {
+            // The check below must be of the very pointer that is read: left to itself, the compiler adds the offset to
+            // another base, and the verifier sees two pointers.
+            start = core::hint::black_box(start);
+        }
         let mut past = start + N;
         if N == 1 {
             // `start + 1 > end` would become `start >= end`, of which the verifier learns nothing

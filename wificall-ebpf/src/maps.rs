@@ -41,6 +41,22 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
 #[map]
 pub static ACTIVITY: Array<u32> = Array::with_max_entries(16_384, 0);
 
+#[map]
+static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// [`Frame::forget`](wificall_common::frame::Frame::forget): the verifier does not track what a map holds.
+#[inline(always)]
+pub fn forget(number: usize, mask: usize) -> usize {
+    match SCRATCH.get_ptr_mut(0) {
+        // SAFETY: this CPU's own value; nothing else runs between the two.
+        Some(scratch) => unsafe {
+            scratch.write_volatile(number as u64);
+            scratch.read_volatile() as usize & mask
+        },
+        None => number & mask,
+    }
+}
+
 // The agent's own notes, kept in the kernel because they are true exactly as long as the rest of it.
 #[map]
 static META: Array<Meta> = Array::with_max_entries(1, 0);

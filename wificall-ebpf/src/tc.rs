@@ -24,7 +24,7 @@ use wificall_common::{
 use crate::{
     account,
     direct::Direct,
-    maps::{KernelTables, POLICIES},
+    maps::{self, KernelTables, POLICIES},
     settings,
 };
 
@@ -290,6 +290,11 @@ struct Whole {
 }
 
 impl Frame for Whole {
+    #[inline(always)]
+    fn forget(&self, number: usize, mask: usize) -> usize {
+        maps::forget(number, mask)
+    }
+
     #[inline(always)]
     fn size(&self) -> usize {
         // SAFETY: a context field.

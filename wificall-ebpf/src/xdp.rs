@@ -55,8 +55,22 @@ fn action(exit: Exit) -> u32 {
 
 #[inline(always)]
 fn run(ctx: &XdpContext, direction: Direction, counting: u32) -> Exit {
-    let frame = frame(ctx);
-    match classify(&frame, &KernelTables, Link::Ethernet, direction) {
+    let outcome = match classify(
+        &frame::<true>(ctx),
+        &KernelTables,
+        Link::Ethernet,
+        direction,
+    ) {
+        // Not plain, or really truncated.
+        Err(Exit::Truncated) => classify(
+            &frame::<false>(ctx),
+            &KernelTables,
+            Link::Ethernet,
+            direction,
+        ),
+        decided => decided,
+    };
+    match outcome {
         Ok(found) => account::leave(Hook::Xdp, act(ctx, direction, counting, &found)),
         Err(exit) => account::leave(Hook::Xdp, exit),
     }
@@ -73,7 +87,7 @@ fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> 
         return Exit::NoMetadata;
     }
     // Made anew: the kernel has forgotten the bounds checked before the metadata moved.
-    let frame = frame(ctx);
+    let frame = frame::<false>(ctx);
     if settings::on(counting) {
         account::record(&frame, found, direction, 1);
     }
@@ -121,7 +135,7 @@ fn hand_over(ctx: &XdpContext, policy: u32) -> Option<()> {
 }
 
 #[inline(always)]
-fn frame(ctx: &XdpContext) -> Direct<false> {
+fn frame<const PLAIN: bool>(ctx: &XdpContext) -> Direct<PLAIN> {
     Direct::new(ctx.data(), ctx.data_end(), ctx.data_end() - ctx.data())
 }
 
@@ -133,7 +147,8 @@ fn update<const N: usize>(
     offset: usize,
     change: impl FnOnce([u8; N]) -> Option<[u8; N]>,
 ) -> Option<()> {
-    let start = ctx.data() + offset;
+    // As in `Direct::read`.
+    let start = core::hint::black_box(ctx.data() + offset);
     if start + N > ctx.data_end() {
         return None;
     }

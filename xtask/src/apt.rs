@@ -6,7 +6,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::workspace::{output, run};
+use crate::workspace::output;
 
 /// Asked by `invoke-rc.d` before a package starts its service; 101 forbids it.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -50,10 +50,12 @@ pub fn ensure(components: &[Component<'_>], install: bool) -> Result<()> {
 
 fn install_quietly(packages: &[&str], before: &BTreeSet<String>) -> Result<()> {
     let _policy = Policy::forbid_starts()?;
-    run(apt().arg("update"))?;
-    run(apt()
-        .args(["install", "--yes", "--no-install-recommends"])
-        .args(packages))?;
+    output(apt().arg("update"))?;
+    output(
+        apt()
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(packages),
+    )?;
     for package in installed()?.difference(before) {
         disable_services(package)?;
     }
@@ -94,28 +96,21 @@ fn disable_services(package: &str) -> Result<()> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             continue;
         };
-        let is_unit = parent.ends_with("systemd/system")
-            && path
-                .extension()
-                .is_some_and(|extension| extension == "service" || extension == "socket");
-        let mut command = if is_unit && Path::new("/bin/systemctl").exists() {
-            Command::new("systemctl")
+        let mut command;
+        if parent.ends_with("systemd/system") {
+            // The tool that enabled it, which works without a running systemd. It runs for a package only.
+            command = Command::new("deb-systemd-helper");
+            command
+                .arg("disable")
+                .arg(name)
+                .env("DPKG_MAINTSCRIPT_PACKAGE", package);
         } else if parent == Path::new("/etc/init.d") {
-            Command::new("update-rc.d")
+            command = Command::new("update-rc.d");
+            command.arg(name).arg("disable");
         } else {
             continue;
-        };
-        if is_unit {
-            command
-                .args(["--quiet", "--no-reload", "disable"])
-                .arg(name);
-        } else {
-            command.arg(name).arg("disable");
         }
-        // A template or a static unit cannot be disabled, and says so: it was not enabled either.
-        if let Err(error) = output(&mut command) {
-            eprintln!("not disabled: {error:#}");
-        }
+        output(&mut command)?;
     }
     Ok(())
 }

@@ -46,6 +46,9 @@ pub struct Args {
     /// Fail if something is missing instead of installing it
     #[arg(long)]
     no_install: bool,
+    /// File or directory that the guest has at the same absolute path; may be repeated
+    #[arg(long = "file", value_name = "PATH")]
+    files: Vec<PathBuf>,
     /// Program of this machine, and its arguments
     #[arg(trailing_var_arg = true, required = true)]
     command: Vec<String>,
@@ -57,10 +60,15 @@ pub fn qemu(args: &Args) -> Result<()> {
     let kernel = Kernel::fetch(&args.kernel)?;
     let (program, arguments) = args.command.split_first().context("no program")?;
     let program = fs::canonicalize(program).with_context(|| format!("find {program}"))?;
+    let files = args
+        .files
+        .iter()
+        .map(|file| fs::canonicalize(file).with_context(|| format!("find {}", file.display())))
+        .collect::<Result<Vec<_>>>()?;
     let guest = Guest {
         program: &program,
         arguments,
-        files: &[],
+        files: &files,
         environment: &[],
         timeout: Duration::from_secs(args.timeout),
     };

@@ -19,10 +19,10 @@ use crate::{
     workspace::{cargo, executable, output, root, run, show, target},
 };
 
-const COMPONENTS: [Component<'_>; 6] = [
+const COMPONENTS: [Component<'_>; 5] = [
     Component {
-        name: "namespaces and routing",
-        packages: &["iproute2", "nftables", "iptables", "ethtool"],
+        name: "network namespaces",
+        packages: &["iproute2", "iputils-ping", "nftables"],
     },
     Component {
         name: "the IPsec peer",
@@ -36,15 +36,11 @@ const COMPONENTS: [Component<'_>; 6] = [
     },
     Component {
         name: "DNS",
-        packages: &["unbound"],
+        packages: &["unbound", "bind9-dnsutils"],
     },
     Component {
         name: "captures",
         packages: &["tshark"],
-    },
-    Component {
-        name: "looking at the kernel",
-        packages: &["bpftool"],
     },
     qemu::COMPONENT,
 ];

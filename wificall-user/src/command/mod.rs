@@ -1,1 +1,111 @@
-//! (to come)
+//! The subcommands, one a file: each gathers, prints and says how it went.
+
+mod check;
+mod detach;
+mod failure;
+mod log;
+mod machine;
+mod reload;
+mod resolve;
+mod status;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::cli::{Cli, Command, Instance};
+use crate::config::{self, Agent, Config};
+use crate::control;
+
+pub use failure::{Failure, explain};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It did what was asked.
+    Done,
+    /// It did not, or what it found is bad.
+    Failed,
+    /// The command line or the configuration is wrong.
+    Usage,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::SUCCESS,
+            Outcome::Failed => Self::from(1),
+            Outcome::Usage => Self::from(2),
+        }
+    }
+}
+
+/// Runs a subcommand to its end. What it finds is on stdout, what goes wrong and the log are on stderr.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    log::start(
+        cli.log_format,
+        cli.verbose,
+        matches!(cli.command, Command::Run(_)),
+    );
+    // One thread is enough, and small: the packets are the kernel's.
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+        .map_err(Failure::Other)
+        .and_then(|runtime| runtime.block_on(dispatch(cli.command)));
+    match outcome {
+        Ok(outcome) => outcome,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.outcome()
+        }
+    }
+    .into()
+}
+
+async fn dispatch(command: Command) -> Result<Outcome, Failure> {
+    match command {
+        Command::Run(arguments) => match control::run(arguments.config).await {
+            Ok(()) => Ok(Outcome::Done),
+            Err(failure) => Err(failure.into()),
+        },
+        Command::Check(arguments) => check::run(&arguments).await,
+        Command::Status(arguments) => status::run(&arguments).await,
+        Command::Resolve(arguments) => resolve::run(arguments).await,
+        Command::Reload(arguments) => reload::run(&arguments).await,
+        Command::Detach(arguments) => detach::run(&arguments).await,
+    }
+}
+
+/// Which instance is meant, and its configuration if one was read.
+fn instance(arguments: &Instance) -> Result<(Agent, Option<Config>), Failure> {
+    match &arguments.instance {
+        Some(agent) => Ok((agent.clone(), None)),
+        None => {
+            let config = config::load(&arguments.config)?.config;
+            Ok((config.agent.clone(), Some(config)))
+        }
+    }
+}
+
+/// Prints to stdout. Whoever closed it early has seen enough.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("write to stdout")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}

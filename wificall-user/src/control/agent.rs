@@ -8,29 +8,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use ipnet::IpNet;
 use tracing::{debug, error, info, warn};
-use wificall_common::abi::{Features, Hook};
-use wificall_common::wire::nat64::Pref64;
+use wificall_common::abi::Hook;
 
 use super::{
-    Refused,
-    desired::{self, Desired},
     hooks::{self, Selection},
     label::Label,
     plan::{Actual, LeftOut, Plan, plan},
-    policy,
+    world::{World, network},
 };
 use crate::{
-    catalogue::catalogue,
     config::Config,
-    discover::{
-        Bounds, Command, Filter, Memory, Owner, Reason, Refresher, Settings, Stats, Targets,
-        Update, store, targets,
-    },
-    kernel::{self, Attachment, Key, Pins, Plane, Settings as LoadSettings},
-    net::{self, Link},
+    discover::{Bounds, Reason, Settings, Stats, Targets, Update, store},
+    kernel::{self, Attachment, Key, Pins, Plane},
+    net,
 };
 
 /// Writing the state for every answer would wear flash out; losing this much of it costs a few refreshes.
@@ -46,14 +39,10 @@ pub(super) struct Attached {
 /// The state of the loop.
 pub(super) struct Agent {
     pub path: PathBuf,
-    pub config: Config,
+    pub world: World,
     pub started: SystemTime,
     pub plane: Plane,
-    pub memory: Memory,
-    pub targets: Targets,
     pub stats: Arc<Stats>,
-    pub links: Vec<Link>,
-    pub local: Vec<IpNet>,
     pub selection: Selection,
     pub attached: BTreeMap<(Hook, u32), Attached>,
     /// Why an attachment failed, by interface index.
@@ -67,9 +56,9 @@ pub(super) struct Agent {
     pub reloads_refused: u64,
     pub reload_problem: Option<String>,
     pub repairs: u64,
-    activity: BTreeMap<Key, u32>,
+    pub activity: BTreeMap<Key, u32>,
     /// Entries found in the kernel at a start without state.
-    recovered: BTreeSet<Key>,
+    pub recovered: BTreeSet<Key>,
     unsaved: bool,
     saved: SystemTime,
     tcx: bool,
@@ -86,30 +75,28 @@ impl Agent {
         if let Some(warning) = &loaded.warning {
             warn!("{warning}");
         }
-        let mut memory = loaded.memory;
-        let targets = targets(
-            catalogue(),
-            &config.discovery.operators,
-            &config.discovery.countries,
-        );
-        memory.set_targets(&targets.names);
         let (links, local) = network().await?;
-        let settings = LoadSettings {
-            features: hooks::features(&config.interfaces),
-            pref64: pref64(&config),
+        let mut world = World {
+            config: config.clone(),
+            memory: loaded.memory,
+            targets: Targets::default(),
+            links,
+            local,
         };
-        let plane = Plane::open(Pins::new(config.agent.pin_dir()), settings, config.limits)?;
+        world.configure(config);
+        let settings = world.settings(&world.desired());
+        let plane = Plane::open(
+            Pins::new(world.config.agent.pin_dir()),
+            settings,
+            world.config.limits,
+        )?;
         let now = SystemTime::now();
         let mut agent = Self {
             path,
-            config,
+            world,
             started: now,
             plane,
-            memory,
-            targets,
             stats: Arc::default(),
-            links,
-            local,
             selection: Selection::default(),
             attached: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -136,7 +123,7 @@ impl Agent {
     /// If the state on disk is lost but the kernel still has a table, that is the last known good: what it holds stays
     /// for as long as an address is kept without an answer.
     fn recover(&mut self) -> Result<()> {
-        if self.memory.is_empty() && !self.targets.names.is_empty() {
+        if self.world.memory.is_empty() && !self.world.targets.names.is_empty() {
             self.recovered = self.plane.entries()?.into_keys().collect();
             if !self.recovered.is_empty() {
                 warn!(
@@ -151,10 +138,10 @@ impl Agent {
     /// Makes the kernel agree with the configuration, the memory and the network. With `reattach`, every program is
     /// replaced even where one of ours runs.
     pub(super) fn reconcile(&mut self, now: SystemTime, reattach: bool) -> Result<()> {
-        let desired = self.desired();
+        let desired = self.world.desired();
         let actual = self.actual()?;
         let mut plan = plan(&desired, &actual, self.plane.limits());
-        let keep = self.config.discovery.keep;
+        let keep = self.world.config.discovery.keep;
         if now
             .duration_since(self.started)
             .is_ok_and(|age| age >= keep)
@@ -163,7 +150,7 @@ impl Agent {
         }
         plan.remove.retain(|key| !self.recovered.contains(key));
         self.left_out = plan.left_out;
-        let settings = self.settings(&desired);
+        let settings = self.world.settings(&desired);
         self.set(&plan)?;
         // Between setting and removing: a program that looks into the trie must run before blocks move there.
         let changed = settings != self.plane.settings();
@@ -189,59 +176,6 @@ impl Agent {
         Ok(())
     }
 
-    fn desired(&self) -> Desired {
-        let filter = self.filter();
-        let literal = self
-            .targets
-            .addresses
-            .iter()
-            .filter(|(address, _)| filter.check(*address).is_ok())
-            .cloned();
-        let hosts: Vec<(IpAddr, BTreeSet<Owner>)> = self
-            .memory
-            .known(&filter)
-            .map(|known| (known.address, known.owners))
-            .chain(literal)
-            .collect();
-        let prefixes = self.config.prefixes.iter().map(|prefix| {
-            let country = prefix
-                .country
-                .or_else(|| catalogue().country_of(prefix.operator?));
-            let owner = Owner {
-                plmn: prefix.operator,
-                country,
-            };
-            let owners = if owner.plmn.is_none() && owner.country.is_none() {
-                BTreeSet::new()
-            } else {
-                BTreeSet::from([owner])
-            };
-            (prefix.prefix, owners)
-        });
-        let known = desired::known(&self.config, hosts, prefixes);
-        desired::desired(&self.config, &known, &self.excluded())
-    }
-
-    /// Networks and addresses that are never endpoints: the box's own addresses, and its networks unless a lab admits
-    /// them.
-    fn excluded(&self) -> Vec<IpNet> {
-        let admit = &self.config.lab.admit;
-        let own = self.local.iter().map(|net| IpNet::from(net.addr()));
-        let networks = self
-            .local
-            .iter()
-            .map(IpNet::trunc)
-            .filter(|net| !admit.iter().any(|admitted| admitted.contains(net)));
-        own.chain(networks).collect()
-    }
-
-    pub(super) fn filter(&self) -> Filter {
-        Filter::new(
-            self.local.iter().copied(),
-            self.config.lab.admit.iter().copied(),
-        )
-    }
-
     fn actual(&self) -> Result<Actual> {
         let labels = self.plane.labels()?;
         Ok(Actual {
@@ -252,20 +186,6 @@ impl Agent {
                 .map(|(index, label)| (*index, Label::from_abi(label)))
                 .collect(),
         })
-    }
-
-    fn settings(&self, desired: &Desired) -> LoadSettings {
-        let rows = desired
-            .values()
-            .filter_map(|entry| entry.meaning.as_ref())
-            .map(|meaning| &meaning.row);
-        let trie = desired.keys().any(|key| matches!(key, Key::Prefix(..)));
-        LoadSettings {
-            features: hooks::features(&self.config.interfaces)
-                | policy::features(rows)
-                | if trie { Features::PREFIXES } else { 0 },
-            pref64: pref64(&self.config),
-        }
     }
 
     fn set(&mut self, plan: &Plan) -> Result<()> {
@@ -283,13 +203,21 @@ impl Agent {
 
     /// Attaches what is missing, replaces everything if `all`, removes what should not be.
     fn hook(&mut self, all: bool) -> Result<()> {
-        self.selection = hooks::selection(&self.config.interfaces, &self.links, self.tcx);
+        self.selection =
+            hooks::selection(&self.world.config.interfaces, &self.world.links, self.tcx);
         self.failed.clear();
-        let mut wanted = BTreeSet::new();
+        let wanted: BTreeSet<_> = self
+            .selection
+            .interfaces
+            .iter()
+            .flat_map(|selected| &selected.attachments)
+            .map(|attachment| (attachment.hook, attachment.ifindex))
+            .collect();
+        // XDP comes after the TC program that trusts it and goes before it: so no packet is counted by both.
+        self.unhook(&wanted, |hook| hook == Hook::Xdp)?;
         for selected in self.selection.interfaces.clone() {
             for attachment in selected.attachments {
                 let key = (attachment.hook, attachment.ifindex);
-                wanted.insert(key);
                 if !all
                     && self
                         .attached
@@ -325,13 +253,18 @@ impl Agent {
                 }
             }
         }
-        self.unhook(&wanted)
+        self.unhook(&wanted, |_| true)
     }
 
-    /// Removes our programs from all hooks but these.
-    fn unhook(&mut self, wanted: &BTreeSet<(Hook, u32)>) -> Result<()> {
+    /// Removes our programs from all hooks but these, of the kinds that `kind` names.
+    fn unhook(
+        &mut self,
+        wanted: &BTreeSet<(Hook, u32)>,
+        kind: impl Fn(Hook) -> bool,
+    ) -> Result<()> {
         let present = self.plane.hooks()?;
         let names: BTreeMap<u32, String> = self
+            .world
             .links
             .iter()
             .map(|link| (link.index, link.name.clone()))
@@ -344,6 +277,9 @@ impl Agent {
             .collect();
         for key in keys.difference(wanted) {
             let (hook, ifindex) = *key;
+            if !kind(hook) {
+                continue;
+            }
             let name = names.get(&ifindex).map(String::as_str);
             self.plane.detach(hook, ifindex, name)?;
             self.attached.remove(key);
@@ -401,23 +337,14 @@ impl Agent {
 
     /// Reads links and addresses again and follows.
     pub(super) async fn follow_network(&mut self) -> Result<()> {
-        let (links, local) = network().await?;
-        // An index that is used again is another interface.
-        let gone: Vec<_> = self
-            .attached
-            .iter()
-            .filter(|((_, ifindex), attached)| {
-                !links.iter().any(|link| {
-                    link.index == *ifindex && link.name == attached.attachment.interface
-                })
-            })
-            .map(|(key, _)| *key)
-            .collect();
-        for key in gone {
-            self.attached.remove(&key);
-        }
-        self.links = links;
-        self.local = local;
+        self.world.look_around().await?;
+        // A name or an index that is used again is another interface.
+        let links = &self.world.links;
+        self.attached.retain(|(_, ifindex), attached| {
+            links
+                .iter()
+                .any(|link| link.index == *ifindex && link.name == attached.attachment.interface)
+        });
         self.reconcile(SystemTime::now(), false)
     }
 
@@ -432,10 +359,10 @@ impl Agent {
 
     /// Takes in what DNS said.
     pub(super) fn learn(&mut self, updates: &[Update]) -> Result<()> {
-        let filter = self.filter();
+        let filter = self.world.filter();
         let mut grown = false;
         for update in updates {
-            let applied = self.memory.apply(update, &filter);
+            let applied = self.world.memory.apply(update, &filter);
             for (address, reason) in &applied.refused {
                 *self.refused.entry(*reason).or_default() += 1;
                 debug!(name = &*update.name, %address, %reason, "address refused");
@@ -461,11 +388,9 @@ impl Agent {
 
     /// What is to be done every so often although no event said so.
     pub(super) async fn resync(&mut self, now: SystemTime) -> Result<()> {
-        let (links, local) = network().await?;
-        self.links = links;
-        self.local = local;
+        self.world.look_around().await?;
         self.note_activity(now)?;
-        let gone = self.memory.expire(now);
+        let gone = self.world.memory.expire(now);
         if !gone.is_empty() {
             info!(?gone, "endpoints that had their time");
             self.unsaved = true;
@@ -482,98 +407,12 @@ impl Agent {
             // The first look after a start has nothing to compare with; a call that goes on shows at the next.
             if before.is_some_and(|before| before != last)
                 && let Some(net) = net_of(key)
-                && self.memory.note_traffic(net, now) > 0
+                && self.world.memory.note_traffic(net, now) > 0
             {
                 self.unsaved = true;
             }
         }
         Ok(())
-    }
-
-    /// Reads the configuration again and puts it in force, or leaves everything as it is.
-    pub(super) async fn reload(&mut self, refresher: &Refresher) -> Result<(), Refused> {
-        let result = self.try_reload(refresher).await;
-        match &result {
-            Ok(()) => {
-                self.reloads_done += 1;
-                self.reload_problem = None;
-                info!("configuration reloaded");
-            }
-            Err(refused) => {
-                self.reloads_refused += 1;
-                self.reload_problem = Some(refused.message.clone());
-                error!("configuration not reloaded: {}", refused.message);
-            }
-        }
-        result
-    }
-
-    async fn try_reload(&mut self, refresher: &Refresher) -> Result<(), Refused> {
-        let parsed = crate::config::load(&self.path).map_err(|errors| Refused {
-            message: errors.to_string(),
-            configuration: true,
-        })?;
-        let config = parsed.config;
-        if config.agent != self.config.agent {
-            return Err(Refused {
-                message: "[agent] cannot change while the agent runs: restart it; the kernel goes on meanwhile".into(),
-                configuration: true,
-            });
-        }
-        let kernel = |error: anyhow::Error| Refused {
-            message: format!("{error:#}"),
-            configuration: false,
-        };
-        (self.links, self.local) = network().await.map_err(kernel)?;
-        let before = std::mem::replace(&mut self.config, config);
-        self.retarget();
-        if let Err(error) = self.put_in_force(&before) {
-            // What was in force is put back; what the kernel refused to take it never had.
-            let message = format!("{error:#}");
-            self.config = before.clone();
-            self.retarget();
-            if let Err(error) = self.put_in_force(&before) {
-                warn!("the configuration before could not be put back whole: {error:#}");
-            }
-            return Err(kernel(anyhow::anyhow!(message)));
-        }
-        self.recovered.clear();
-        if self.config.discovery.keep != before.discovery.keep {
-            self.memory.set_keep(self.config.discovery.keep);
-        }
-        refresher.command(Command::Configure(discovery(&self.config)));
-        refresher.command(Command::Replace(self.targets.names.clone()));
-        if self.config.discovery.resolvers != before.discovery.resolvers {
-            refresher.command(Command::RefreshNow);
-        }
-        Ok(())
-    }
-
-    fn retarget(&mut self) {
-        self.targets = targets(
-            catalogue(),
-            &self.config.discovery.operators,
-            &self.config.discovery.countries,
-        );
-        self.memory.set_targets(&self.targets.names);
-    }
-
-    /// The kernel's side of a reload. Other sizes need other maps: those are filled, then the links move over.
-    fn put_in_force(&mut self, before: &Config) -> Result<()> {
-        if *self.plane.limits() != self.config.limits {
-            let settings = self.plane.settings();
-            self.plane = Plane::open(
-                Pins::new(self.config.agent.pin_dir()),
-                settings,
-                self.config.limits,
-            )?;
-            self.activity.clear();
-            self.reconcile(SystemTime::now(), true)?;
-            return Ok(self.plane.finish_migration()?);
-        }
-        // Another way of attaching leaves the old one in place until the new one runs.
-        let reattach = self.config.interfaces != before.interfaces;
-        self.reconcile(SystemTime::now(), reattach)
     }
 
     /// Writes the memory to disk if there is something new and the last time is long enough ago.
@@ -592,7 +431,7 @@ impl Agent {
         if !self.unsaved {
             return;
         }
-        match store::save(&self.config.agent.state_path(), &self.memory) {
+        match store::save(&self.world.config.agent.state_path(), &self.world.memory) {
             Ok(()) => {
                 self.unsaved = false;
                 self.saved = now;
@@ -643,13 +482,6 @@ fn net_of(key: Key) -> Option<IpNet> {
     }
 }
 
-fn pref64(config: &Config) -> Option<Pref64> {
-    config.discovery.nat64_prefix.map(|net| Pref64 {
-        prefix: net.network().octets(),
-        len: net.prefix_len(),
-    })
-}
-
 /// How discovery is to ask.
 pub(super) fn discovery(config: &Config) -> Settings {
     let discovery = &config.discovery;
@@ -661,16 +493,4 @@ pub(super) fn discovery(config: &Config) -> Settings {
         queries_per_second: discovery.queries_per_second,
         concurrency: discovery.concurrency,
     }
-}
-
-/// Links, and addresses with their networks' prefix lengths.
-async fn network() -> Result<(Vec<Link>, Vec<IpNet>)> {
-    let links = net::links().await.context("read the links over netlink")?;
-    let addresses = net::addresses()
-        .await
-        .context("read the addresses over netlink")?;
-    Ok((
-        links,
-        addresses.into_iter().map(|(_, address)| address).collect(),
-    ))
 }

@@ -84,6 +84,11 @@ pub fn selection(config: &Interfaces, links: &[Link], tcx: bool) -> Selection {
                      tun, ppp or WireGuard device that its packets come from",
                     link.name
                 ))
+            } else if config.tc == TcMode::Tcx && !tcx {
+                Some(format!(
+                    "`{}` cannot be attached by TCX, which needs Linux 6.6: set interfaces.tc to \"auto\"",
+                    link.name
+                ))
             } else {
                 None
             };
@@ -186,4 +191,149 @@ fn attachments(
 
 fn any(globs: &[Glob], name: &str) -> bool {
     globs.iter().any(|glob| glob.matches(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn link(index: u32, name: &str, kind: Kind) -> Link {
+        Link {
+            index,
+            name: name.into(),
+            kind,
+            wireless: name.starts_with("wlan"),
+            master: None,
+            parent: None,
+            up: true,
+            info_kind: None,
+        }
+    }
+
+    fn interfaces(text: &str) -> Interfaces {
+        let source = format!("[interfaces]\n{text}\n[discovery]\noperators = [\"262-01\"]\n");
+        config::parse(&source, "test.toml".as_ref())
+            .unwrap()
+            .config
+            .interfaces
+    }
+
+    /// `interface hook program` of everything that should run.
+    fn programs(text: &str, links: &[Link]) -> Vec<String> {
+        selection(&interfaces(text), links, true)
+            .interfaces
+            .into_iter()
+            .flat_map(|selected| selected.attachments)
+            .map(|wanted| {
+                format!(
+                    "{} {} {}",
+                    wanted.interface,
+                    wanted.hook.name(),
+                    wanted.program
+                )
+            })
+            .collect()
+    }
+
+    fn house() -> [Link; 4] {
+        [
+            link(1, "wlan0", Kind::Ethernet),
+            link(2, "lan", Kind::Ethernet),
+            link(3, "wan", Kind::Ethernet),
+            link(4, "ppp0", Kind::NoLinkHeader),
+        ]
+    }
+
+    #[test]
+    fn an_access_side_leaves_the_uplink_alone() {
+        assert_eq!(
+            programs(
+                "access = [\"wlan*\", \"lan\"]\nuplink = [\"wan\"]",
+                &house()
+            ),
+            [
+                "wlan0 tc_ingress in_up",
+                "wlan0 tc_egress out_down_wifi",
+                "lan tc_ingress in_up",
+                "lan tc_egress out_down",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_uplink_alone_does_both_the_other_way_round() {
+        assert_eq!(
+            programs("uplink = [\"wan\", \"ppp0\"]", &house()),
+            [
+                "wan tc_ingress in_down",
+                "wan tc_egress out_up",
+                "ppp0 tc_ingress in_down_bare",
+                "ppp0 tc_egress out_up_bare",
+            ]
+        );
+    }
+
+    #[test]
+    fn xdp_stands_before_a_program_that_trusts_it() {
+        assert_eq!(
+            programs(
+                "access = [\"lan\", \"ppp0\"]\nxdp = [\"lan\", \"ppp0\"]",
+                &house()
+            ),
+            [
+                "lan tc_ingress in_up_xdp",
+                "lan tc_egress out_down",
+                "lan xdp xdp_up",
+                "ppp0 tc_ingress in_up_bare",
+                "ppp0 tc_egress out_down_bare",
+            ]
+        );
+        assert_eq!(
+            programs("uplink = [\"wan\"]\nxdp = [\"wan\"]", &house()),
+            ["wan tc_egress out_up", "wan xdp xdp_down"]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_attached_is_said_and_the_rest_is() {
+        let mut links = house();
+        links[1].kind = Kind::Unsupported { arphrd: 824 };
+        let chosen = selection(
+            &interfaces("access = [\"lan\", \"wlan?\", \"usb0\"]\nuplink = [\"wl*\"]"),
+            &links,
+            true,
+        );
+        let problems: Vec<_> = chosen
+            .interfaces
+            .iter()
+            .map(|selected| (selected.link.name.as_str(), selected.problem.is_some()))
+            .collect();
+        assert_eq!(problems, [("wlan0", false), ("lan", true), ("wlan0", true)]);
+        assert_eq!(chosen.waiting, ["usb0"]);
+    }
+
+    #[test]
+    fn tcx_is_not_asked_of_a_kernel_without_it() {
+        let chosen = selection(
+            &interfaces("access = [\"lan\"]\ntc = \"tcx\""),
+            &house(),
+            false,
+        );
+        assert!(chosen.interfaces[0].attachments.is_empty());
+        assert!(
+            chosen.interfaces[0]
+                .problem
+                .as_ref()
+                .unwrap()
+                .contains("Linux 6.6")
+        );
+        let chosen = selection(&interfaces("access = [\"lan\"]"), &house(), false);
+        assert!(
+            chosen.interfaces[0]
+                .attachments
+                .iter()
+                .all(|wanted| wanted.method == Method::Clsact)
+        );
+    }
 }

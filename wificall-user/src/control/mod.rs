@@ -6,13 +6,15 @@ mod agent;
 mod desired;
 mod hooks;
 mod label;
-mod lock;
+pub mod lock;
 mod plan;
 mod policy;
+mod reload;
 mod report;
 mod request;
 mod run;
-mod socket;
+pub mod socket;
+mod world;
 
 use crate::config::Errors;
 

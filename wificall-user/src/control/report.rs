@@ -34,7 +34,7 @@ impl Agent {
         Ok(Report {
             version: env!("CARGO_PKG_VERSION").into(),
             abi: ABI_VERSION,
-            instance: self.config.agent.instance.clone(),
+            instance: self.world.config.agent.instance.clone(),
             pid: Some(std::process::id()),
             started: Some(seconds(self.started)),
             config: Some(self.path.display().to_string()),
@@ -178,9 +178,10 @@ impl Agent {
     }
 
     fn discovery_report(&self) -> Discovery {
-        let filter = self.filter();
-        let known: Vec<_> = self.memory.known(&filter).collect();
+        let filter = self.world.filter();
+        let known: Vec<_> = self.world.memory.known(&filter).collect();
         let names: Vec<Name> = self
+            .world
             .memory
             .names()
             .map(|(name, state)| {
@@ -226,7 +227,7 @@ impl Agent {
             .peekable();
         let stale = answering.peek().is_some() && answering.all(|name| name.error.is_some());
         Discovery {
-            addresses: self.memory.len() as u64,
+            addresses: self.world.memory.len() as u64,
             last_success: names.iter().filter_map(|name| name.last_success).max(),
             stale,
             names,
@@ -246,7 +247,7 @@ impl Agent {
                 .iter()
                 .map(|(reason, count)| (reason.as_str().to_owned(), *count))
                 .collect(),
-            overflow: self.memory.overflow(),
+            overflow: self.world.memory.overflow(),
             state_problem: self.state_problem.clone(),
         }
     }

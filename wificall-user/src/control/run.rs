@@ -95,13 +95,13 @@ async fn serve(
     let settings = discovery(&config);
     let mut agent = Agent::start(path, config).await?;
     let (refresher, mut updates) =
-        Refresher::spawn(settings, &agent.targets.names).context("start the resolver")?;
+        Refresher::spawn(settings, &agent.world.targets.names).context("start the resolver")?;
     agent.stats = refresher.stats().clone();
     info!(
-        instance = agent.config.agent.instance,
+        instance = agent.world.config.agent.instance,
         interfaces = agent.selection.interfaces.len(),
-        names = agent.targets.names.len(),
-        addresses = agent.memory.len(),
+        names = agent.world.targets.names.len(),
+        addresses = agent.world.memory.len(),
         "running"
     );
     let mut batch: Vec<Update> = Vec::with_capacity(BATCH);
@@ -112,12 +112,12 @@ async fn serve(
             _ = hangup.recv() => {
                 // The refusal is logged and reported where it is decided.
                 let _ = agent.reload(&refresher).await;
-                Ok(())
+                continue;
             }
             request = requested.recv() => match request {
                 Some(request) => {
                     answer(&mut agent, &refresher, request).await;
-                    Ok(())
+                    continue;
                 }
                 None => break,
             },

@@ -263,7 +263,10 @@ fn attach_filter(
         }
     }
     match failure {
-        Some(error) => Err(error).doing(|| doing(wanted)),
+        Some(error) => Err(KernelError::new(format!("{}: {error}", doing(wanted))).hint(
+            "if the interface has an `ingress` qdisc, it stands where clsact has to: `tc qdisc show` tells; \
+             clsact serves its filters as well",
+        )),
         None => Ok(false),
     }
 }

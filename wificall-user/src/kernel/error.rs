@@ -15,7 +15,7 @@ pub struct KernelError {
     operation: String,
     hint: Option<&'static str>,
     #[source]
-    source: Option<Source>,
+    source: Option<Box<Source>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +77,7 @@ impl<T, E: Into<Source>> Context<T> for Result<T, E> {
             KernelError {
                 operation: operation(),
                 hint: hint(&source),
-                source: Some(source),
+                source: Some(Box::new(source)),
             }
         })
     }

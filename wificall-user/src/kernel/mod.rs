@@ -2,6 +2,7 @@
 
 mod attach;
 mod error;
+mod inspect;
 mod log;
 mod maps;
 mod migrate;
@@ -23,6 +24,7 @@ use wificall_common::{
 pub use self::{
     attach::{Attachment, Method},
     error::KernelError,
+    inspect::{EndpointMap, Inspection, inspect},
     maps::{Entry, Key},
     object::{OBJECT, Settings, activity_slots},
     pins::Pins,

@@ -1,6 +1,6 @@
 //! Where an instance keeps its pins: `<bpffs>/wificall/<instance>/`
 //!
-//! - `abi<ABI>.<generation>/<MAP>`: the maps. A new generation is made when the ABI or a size changes; the links are
+//! - `abi<ABI>-<generation>/<MAP>`: the maps. A new generation is made when the ABI or a size changes; the links are
 //!   then moved over and the old one is removed.
 //! - `links/<hook>-<ifindex>`: the TCX and XDP links. They stay where they are when programs and maps change.
 
@@ -84,7 +84,7 @@ impl Pins {
         let mut found = Vec::new();
         for (name, path) in entries(&self.root)? {
             if let Some(rest) = name.strip_prefix("abi")
-                && let Some((abi, number)) = rest.split_once('.')
+                && let Some((abi, number)) = rest.split_once('-')
                 && let (Ok(abi), Ok(number)) = (abi.parse(), number.parse())
             {
                 found.push(Generation { number, abi, path });
@@ -99,7 +99,7 @@ impl Pins {
         Generation {
             number,
             abi,
-            path: self.root.join(format!("abi{abi}.{number}")),
+            path: self.root.join(format!("abi{abi}-{number}")),
         }
     }
 

@@ -1,11 +1,11 @@
-//! What hangs at a link's clsact qdisc (`linux/rtnetlink.h`, `linux/pkt_cls.h`).
+//! What hangs at a link's clsact qdisc, and its removal (`linux/rtnetlink.h`, `linux/pkt_cls.h`).
 
 use std::io;
 
 use netlink_packet_core::NlaBuffer;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::netlink::{attributes, dump, string, u32_at};
+use super::netlink::{attribute, attributes, dump, get, string, u32_at};
 
 /// The state of a link's clsact qdisc.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,11 +36,13 @@ pub struct Filter {
 }
 
 const RTM_NEWQDISC: u16 = 36;
+const RTM_DELQDISC: u16 = 37;
 const RTM_GETQDISC: u16 = 38;
 const RTM_NEWTFILTER: u16 = 44;
 const RTM_GETTFILTER: u16 = 46;
 /// Bytes of `struct tcmsg`: family and padding, ifindex, handle, parent, info (4 each).
 const TCMSG: usize = 20;
+const TC_H_CLSACT: u32 = 0xFFFF_FFF1;
 const TC_H_MIN_INGRESS: u32 = 0xFFFF_FFF2;
 const TC_H_MIN_EGRESS: u32 = 0xFFFF_FFF3;
 const TCA_KIND: u16 = 1;
@@ -80,6 +82,19 @@ pub async fn clsact_state(ifindex: u32) -> io::Result<ClsactState> {
         }
     }
     Ok(state)
+}
+
+/// Removes the clsact qdisc of the link with this index, and with it whatever filters hang there. An old `ingress` qdisc
+/// stays.
+///
+/// # Errors
+///
+/// The kernel's answer as an OS error: `ENOENT` if there is none, `ENODEV` if there is no such link.
+pub async fn delete_clsact(ifindex: u32) -> io::Result<()> {
+    let mut request = tcmsg(ifindex, TC_H_CLSACT);
+    // The kernel compares the kind with what is there.
+    request.extend(attribute(TCA_KIND, b"clsact\0"));
+    get(NETLINK_ROUTE, RTM_DELQDISC, &request).await.map(drop)
 }
 
 fn tcmsg(ifindex: u32, parent: u32) -> Vec<u8> {
@@ -122,7 +137,6 @@ mod tests {
     use std::process::Command;
 
     use super::super::namespace::{in_namespace, index, ip, run};
-    use super::super::netlink::attribute;
     use super::*;
 
     /// Attaches a classic BPF program that returns -1 ("unspecified") at once.
@@ -133,6 +147,32 @@ mod tests {
             .collect();
         words.extend(["bpf", "bytecode", "1,6 0 0 4294967295"]);
         assert!(Command::new("tc").args(words).status().unwrap().success());
+    }
+
+    #[test]
+    fn root_only_a_clsact_qdisc_is_deleted() {
+        in_namespace(|runtime| {
+            ip("link add lan0 type veth peer name far0");
+            let lan0 = index("lan0");
+            let delete = || runtime.block_on(delete_clsact(lan0));
+            let state = || runtime.block_on(clsact_state(lan0)).unwrap();
+            assert_eq!(
+                delete().unwrap_err().raw_os_error(),
+                Some(libc::ENOENT),
+                "nothing there"
+            );
+            run("tc", "qdisc add dev lan0 ingress");
+            assert!(delete().is_err());
+            assert!(state().ingress_qdisc);
+            run("tc", "qdisc del dev lan0 ingress");
+
+            run("tc", "qdisc add dev lan0 clsact");
+            run("tc", "qdisc add dev far0 clsact");
+            delete().unwrap();
+            assert!(!state().qdisc);
+            let far0 = runtime.block_on(clsact_state(index("far0"))).unwrap();
+            assert!(far0.qdisc);
+        });
     }
 
     #[test]

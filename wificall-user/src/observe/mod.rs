@@ -1,5 +1,11 @@
 //! Observation: what the agent reports, and how it is shown. Nothing here writes a map.
 
+pub mod http;
+pub mod metrics;
+pub mod offline;
 mod report;
+#[cfg(test)]
+mod sample;
+pub mod status;
 
 pub use report::*;

@@ -1,0 +1,430 @@
+//! The programs in the kernel, run by `BPF_PROG_TEST_RUN`.
+
+pub mod raw;
+pub mod verifier;
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
+    programs::{Program as AyaProgram, ProgramError, SchedClassifier, Xdp},
+    util::nr_cpus,
+};
+use wificall_common::{
+    Class, Direction,
+    abi::{
+        Block4, Block6, Counter, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue,
+        Hook, Policy, exit_slot,
+    },
+    exit::Exit,
+};
+
+use crate::vectors::{Contents, MARK, Outcome, PRIORITY, Program, Setup};
+
+/// The committed object, embedded: a guest that runs the vectors has no repository.
+const OBJECT: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../wificall-user/bpf/wificall.bpf.o"
+));
+/// Names another object, when the tests run.
+const OVERRIDE: &str = "WIFICALL_BPF_OBJECT";
+/// Entries of the maps indexed by group, policy and slot: few, as all of them are read after each run.
+pub const ROWS: u32 = 16;
+/// What every TC program returns: others go on.
+pub const TC_ACT_UNSPEC: u32 = u32::MAX;
+/// What every XDP program returns.
+pub const XDP_PASS: u32 = 2;
+/// Test runs may refuse frames that end inside the network header: before 6.18 those below 14 bytes, since then more.
+const SHORT_FRAME: usize = 14 + 40;
+
+/// A type of the ABI as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Abi<T>(pub T);
+
+macro_rules! pods {
+    ($($type:ty),*) => {
+        $(
+            // SAFETY: `repr(C)`, without padding (its size is asserted where it is defined), any bytes are valid.
+            unsafe impl Pod for Abi<$type> {}
+        )*
+    };
+}
+pods!(
+    Block4,
+    Block6,
+    Counters,
+    EndpointRef,
+    FragmentKey,
+    FragmentValue,
+    Policy
+);
+
+/// The object to test.
+///
+/// # Errors
+///
+/// Fails if the environment names one that cannot be read.
+pub fn object() -> Result<Cow<'static, [u8]>> {
+    match env::var_os(OVERRIDE) {
+        Some(path) => fs::read(&path)
+            .map(Cow::Owned)
+            .with_context(|| format!("read {}", Path::new(&path).display())),
+        None => Ok(Cow::Borrowed(OBJECT)),
+    }
+}
+
+/// Lifts the limit on locked memory, which kernels before 5.11 charge maps to. Where that is refused and mattered,
+/// making a map fails and says so.
+pub fn lift_memlock() {
+    let limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: `limit` outlives the call.
+    let _ = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
+/// A loaded object with its maps.
+pub struct Kernel {
+    /// The object.
+    pub ebpf: Ebpf,
+    blocks4: HashMap<MapData, [u8; 4], Abi<Block4>>,
+    blocks6: HashMap<MapData, [u8; 8], Abi<Block6>>,
+    hosts: HashMap<MapData, [u8; 16], Abi<EndpointRef>>,
+    prefixes: LpmTrie<MapData, [u8; 16], Abi<EndpointRef>>,
+    policies: Array<MapData, Abi<Policy>>,
+    counters: PerCpuArray<MapData, Abi<Counters>>,
+    exits: PerCpuArray<MapData, u64>,
+    fragments: HashMap<MapData, Abi<FragmentKey>, Abi<FragmentValue>>,
+    activity: Array<MapData, u32>,
+}
+
+/// What one run of a program returned.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The program's return value.
+    pub verdict: u32,
+    /// The frame; in XDP with the metadata before it.
+    pub frame: Vec<u8>,
+    /// `skb->mark` and `skb->priority`; of XDP, those of a packet that it cannot change.
+    pub mark: u32,
+    /// See `mark`.
+    pub priority: u32,
+}
+
+impl Kernel {
+    /// Loads the object with these constants. Programs are verified when they are first used.
+    ///
+    /// # Errors
+    ///
+    /// Says what could not be loaded or found.
+    pub fn load(setup: &Setup) -> Result<Self> {
+        Self::load_with(setup, [0x1111_2222, 0x3333_4444], &[])
+    }
+
+    /// Likewise, with a nonce, and with other sizes of some maps.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_with(setup: &Setup, nonce: [u32; 2], sizes: &[(&str, u32)]) -> Result<Self> {
+        lift_memlock();
+        let (prefix, len) = setup.pref64.unwrap_or_default();
+        let mut loader = EbpfLoader::new();
+        for map in ["COUNTERS", "GROUPS", "CARRIED", "POLICIES", "ACTIVITY"] {
+            loader.map_max_entries(map, ROWS);
+        }
+        for (map, size) in sizes {
+            loader.map_max_entries(map, *size);
+        }
+        let mut ebpf = loader
+            .override_global("FEATURES", &setup.features, true)
+            .override_global("PREF64", &prefix, true)
+            .override_global("PREF64_LEN", &len, true)
+            .override_global("NONCE", &nonce, true)
+            .load(&object()?)
+            .context("load the BPF object")?;
+        macro_rules! take {
+            ($name:literal) => {
+                ebpf.take_map($name)
+                    .context(concat!("the object has no map ", $name))?
+                    .try_into()
+                    .context(concat!("map ", $name))?
+            };
+        }
+        Ok(Self {
+            blocks4: take!("BLOCKS4"),
+            blocks6: take!("BLOCKS6"),
+            hosts: take!("HOSTS"),
+            prefixes: take!("PREFIXES"),
+            policies: take!("POLICIES"),
+            counters: take!("COUNTERS"),
+            exits: take!("EXITS"),
+            fragments: take!("FRAGMENTS"),
+            activity: take!("ACTIVITY"),
+            ebpf,
+        })
+    }
+
+    /// Fills the endpoint table and the policies.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a map does not take an entry.
+    pub fn fill(&mut self, contents: &Contents) -> Result<()> {
+        for (key, value) in &contents.blocks4 {
+            self.blocks4.insert(key, Abi(*value), 0)?;
+        }
+        for (key, value) in &contents.blocks6 {
+            self.blocks6.insert(key, Abi(*value), 0)?;
+        }
+        for (key, value) in &contents.hosts {
+            self.hosts.insert(key, Abi(*value), 0)?;
+        }
+        for ((bits, prefix), value) in &contents.prefixes {
+            self.prefixes
+                .insert(&Key::new(*bits, *prefix), Abi(*value), 0)?;
+        }
+        for (index, value) in &contents.policies {
+            self.policies.set(*index, Abi(*value), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Loads a program unless it is loaded already.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the verifier's log.
+    pub fn program(&mut self, name: &str) -> Result<&mut AyaProgram> {
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("the object has no program {name}"))?;
+        let loaded = match program {
+            AyaProgram::Xdp(xdp) => xdp.fd().is_ok() || xdp.load().map(|()| true)?,
+            AyaProgram::SchedClassifier(tc) => tc.fd().is_ok() || tc.load().map(|()| true)?,
+            _ => bail!("{name} is neither a TC nor an XDP program"),
+        };
+        ensure!(loaded);
+        Ok(program)
+    }
+
+    /// Runs a program on a frame once; `None` if the kernel's test runs refuse so short a frame.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses the program or the run.
+    pub fn run(&mut self, program: &str, frame: &[u8], gso_segs: u32) -> Result<Option<Run>> {
+        let run = match self.program(program)? {
+            AyaProgram::Xdp(xdp) => run_xdp(xdp, frame),
+            AyaProgram::SchedClassifier(tc) => run_tc(tc, frame, gso_segs),
+            _ => bail!("neither TC nor XDP"),
+        };
+        match run {
+            Err(ProgramError::SyscallError(error))
+                if frame.len() < SHORT_FRAME
+                    && error.io_error.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                Ok(None)
+            }
+            run => run
+                .map(Some)
+                .with_context(|| format!("run {program} on {} bytes", frame.len())),
+        }
+    }
+
+    /// What the maps say since they were last cleared, together with what a run returned.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a map cannot be read.
+    pub fn outcome(&self, run: &Run) -> Result<Outcome> {
+        Ok(Outcome {
+            frame: run.frame.clone(),
+            mark: run.mark,
+            priority: run.priority,
+            exits: self.exits()?,
+            counters: self.counters()?,
+            active: self.active()?,
+        })
+    }
+
+    /// Exits that are not zero, summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the map cannot be read.
+    pub fn exits(&self) -> Result<BTreeMap<(Hook, Exit), u64>> {
+        let mut found = BTreeMap::new();
+        for hook in Hook::ALL {
+            for exit in Exit::ALL {
+                let count: u64 = self.exits.get(&exit_slot(hook, exit), 0)?.iter().sum();
+                if count != 0 {
+                    found.insert((hook, exit), count);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn counters(&self) -> Result<BTreeMap<(u32, Direction, Class), Counter>> {
+        let mut found = BTreeMap::new();
+        for group in 0..ROWS {
+            let cpus = self.counters.get(&group, 0)?;
+            for direction in Direction::ALL {
+                for class in Class::ALL {
+                    let mut sum = Counter::default();
+                    for cpu in cpus.iter() {
+                        let cell = cpu.0.cells[direction as usize][class as usize];
+                        sum.packets += cell.packets;
+                        sum.bytes += cell.bytes;
+                    }
+                    if sum != Counter::default() {
+                        found.insert((group, direction, class), sum);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn active(&self) -> Result<BTreeSet<u32>> {
+        let mut found = BTreeSet::new();
+        for slot in 0..ROWS {
+            if self.activity.get(&slot, 0)? != 0 {
+                found.insert(slot);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Sets counters, exits and activity to zero where `outcome` has found something.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a map cannot be written.
+    pub fn clear(&mut self, outcome: &Outcome) -> Result<()> {
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        for (hook, exit) in outcome.exits.keys() {
+            let zeros = PerCpuValues::try_from(vec![0; cpus])?;
+            self.exits.set(exit_slot(*hook, *exit), zeros, 0)?;
+        }
+        for (group, _, _) in outcome.counters.keys() {
+            let zeros = PerCpuValues::try_from(vec![Abi(Counters::default()); cpus])?;
+            self.counters.set(*group, zeros, 0)?;
+        }
+        for slot in &outcome.active {
+            self.activity.set(*slot, 0, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Whether no slot outside those of known hooks and exits has counted anything.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the map cannot be read.
+    pub fn no_stray_exits(&self) -> Result<bool> {
+        let known: BTreeSet<u32> = Hook::ALL
+            .into_iter()
+            .flat_map(|hook| Exit::ALL.map(|exit| exit_slot(hook, exit)))
+            .collect();
+        for slot in (0..EXIT_SLOTS).filter(|slot| !known.contains(slot)) {
+            if self.exits.get(&slot, 0)?.iter().any(|count| *count != 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Forgets all first fragments and says how many there were.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the map cannot be changed.
+    pub fn forget_fragments(&mut self) -> Result<usize> {
+        let keys = self.fragments.keys().collect::<Result<Vec<_>, _>>()?;
+        for key in &keys {
+            self.fragments.remove(key)?;
+        }
+        Ok(keys.len())
+    }
+}
+
+/// What a program returns when it lets a packet pass.
+#[must_use]
+pub fn pass(program: &Program) -> u32 {
+    if program.hook == Hook::Xdp {
+        XDP_PASS
+    } else {
+        TC_ACT_UNSPEC
+    }
+}
+
+fn run_xdp(program: &Xdp, frame: &[u8]) -> Result<Run, ProgramError> {
+    let mut out = vec![0; frame.len() + 256];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ..TestRunOptions::default()
+    })?;
+    out.truncate(result.data_size_out as usize);
+    Ok(Run {
+        verdict: result.return_value,
+        frame: out,
+        mark: MARK,
+        priority: PRIORITY,
+    })
+}
+
+fn run_tc(program: &SchedClassifier, frame: &[u8], gso_segs: u32) -> Result<Run, ProgramError> {
+    let mut out = vec![0; frame.len() + 256];
+    let context = skb_context(gso_segs);
+    let mut context_out = [0; SKB_LEN];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ctx_in: Some(&context),
+        ctx_out: Some(&mut context_out),
+        ..TestRunOptions::default()
+    })?;
+    out.truncate(result.data_size_out as usize);
+    Ok(Run {
+        verdict: result.return_value,
+        frame: out,
+        mark: word(&context_out, SKB_MARK),
+        priority: word(&context_out, SKB_PRIORITY),
+    })
+}
+
+// Offsets in `struct __sk_buff` (linux/bpf.h).
+const SKB_LEN: usize = 192;
+const SKB_MARK: usize = 8;
+const SKB_PRIORITY: usize = 32;
+const SKB_GSO_SEGS: usize = 164;
+
+fn skb_context(gso_segs: u32) -> [u8; SKB_LEN] {
+    let mut context = [0; SKB_LEN];
+    for (offset, value) in [
+        (SKB_MARK, MARK),
+        (SKB_PRIORITY, PRIORITY),
+        (SKB_GSO_SEGS, gso_segs),
+    ] {
+        context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    context
+}
+
+fn word(context: &[u8; SKB_LEN], offset: usize) -> u32 {
+    let bytes = context[offset..].first_chunk().expect("inside the context");
+    u32::from_ne_bytes(*bytes)
+}

@@ -1,0 +1,215 @@
+//! `bpf(2)` for what aya has no interface for: programs made here, the verifier's statistics of good ones.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use anyhow::{Context as _, Result};
+
+/// `struct bpf_insn` (linux/bpf.h), little-endian.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Insn {
+    code: u8,
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+impl Insn {
+    /// Code, destination and source register, offset, immediate.
+    #[must_use]
+    pub const fn new(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Self {
+        Self {
+            code,
+            registers: src << 4 | dst,
+            offset,
+            immediate,
+        }
+    }
+
+    /// `r0 = value; exit`: a program that does nothing else.
+    #[must_use]
+    pub const fn empty(value: i32) -> [Self; 2] {
+        [Self::new(0xb7, 0, 0, 0, value), Self::new(0x95, 0, 0, 0, 0)]
+    }
+}
+
+/// Kinds of programs (`enum bpf_prog_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// `BPF_PROG_TYPE_SCHED_CLS`.
+    Tc = 3,
+    /// `BPF_PROG_TYPE_XDP`.
+    Xdp = 6,
+}
+
+/// A program that was loaded without aya.
+#[derive(Debug)]
+pub struct RawProgram {
+    fd: OwnedFd,
+}
+
+/// What a test run returned.
+#[derive(Clone, Copy, Debug)]
+pub struct TestRun {
+    /// The program's return value.
+    pub verdict: u32,
+    /// Mean time of one repetition, in nanoseconds.
+    pub nanoseconds: u32,
+}
+
+const PROG_LOAD: libc::c_long = 5;
+const PROG_TEST_RUN: libc::c_long = 10;
+const LINK_CREATE: libc::c_long = 28;
+/// `BPF_XDP` of `enum bpf_attach_type`.
+const ATTACH_XDP: u32 = 37;
+/// `BPF_LOG_STATS`: nothing but the last line of the verifier's log (Linux 5.2).
+const LOG_STATS: u32 = 4;
+
+/// Members of `union bpf_attr` for `BPF_PROG_LOAD`, as far as they are needed.
+#[derive(Default)]
+#[repr(C)]
+struct ProgLoad {
+    kind: u32,
+    count: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+}
+
+/// Likewise for `BPF_PROG_TEST_RUN`.
+#[derive(Default)]
+#[repr(C)]
+struct ProgTestRun {
+    program: u32,
+    verdict: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+/// Likewise for `BPF_LINK_CREATE`.
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+impl RawProgram {
+    /// Loads a program.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses it.
+    pub fn load(kind: Kind, insns: &[Insn]) -> Result<Self> {
+        let attr = ProgLoad {
+            kind: kind as u32,
+            count: u32::try_from(insns.len())?,
+            insns: insns.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            ..ProgLoad::default()
+        };
+        let fd = bpf(PROG_LOAD, &mut { attr }).context("load a program")?;
+        // SAFETY: the kernel just made this descriptor, and nothing else knows of it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd })
+    }
+
+    /// Attaches an XDP program to an interface of this thread's namespace, until the descriptor returned is closed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses it.
+    pub fn attach_xdp(&self, ifindex: u32) -> Result<OwnedFd> {
+        let mut attr = LinkCreate {
+            program: self.fd.as_raw_fd().try_into()?,
+            target: ifindex,
+            attach_type: ATTACH_XDP,
+            flags: 0,
+        };
+        let fd = bpf(LINK_CREATE, &mut attr).context("attach an XDP program")?;
+        // SAFETY: as above.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Runs it `repeat` times on a frame.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses the run.
+    pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<TestRun> {
+        test_run(self.fd.as_raw_fd(), frame, repeat)
+    }
+}
+
+/// Runs the program `fd` `repeat` times on a frame, taking nothing back but the time.
+///
+/// # Errors
+///
+/// Fails if the kernel refuses the run.
+pub fn test_run(fd: i32, frame: &[u8], repeat: u32) -> Result<TestRun> {
+    let mut attr = ProgTestRun {
+        program: fd.try_into()?,
+        data_size_in: u32::try_from(frame.len())?,
+        data_in: frame.as_ptr() as u64,
+        repeat,
+        ..ProgTestRun::default()
+    };
+    bpf(PROG_TEST_RUN, &mut attr).context("test run")?;
+    Ok(TestRun {
+        verdict: attr.verdict,
+        nanoseconds: attr.duration,
+    })
+}
+
+/// The last line of the verifier's log of a program that it accepts.
+///
+/// # Errors
+///
+/// Fails if it does not.
+pub(super) fn statistics<T>(kind: Kind, insns: &[T]) -> Result<String> {
+    const { assert!(size_of::<T>() == size_of::<Insn>()) };
+    let mut log = vec![0u8; 64 * 1024];
+    let mut attr = ProgLoad {
+        kind: kind as u32,
+        count: u32::try_from(insns.len())?,
+        insns: insns.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: LOG_STATS,
+        log_size: u32::try_from(log.len())?,
+        log: log.as_mut_ptr() as u64,
+    };
+    let fd = bpf(PROG_LOAD, &mut attr).context("load for the verifier's statistics")?;
+    // SAFETY: as above.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+    let text = String::from_utf8_lossy(&log[..end]).into_owned();
+    Ok(text)
+}
+
+fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: `attr` is a prefix of `union bpf_attr` of the size passed; the buffers it points to outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as i32)
+    }
+}

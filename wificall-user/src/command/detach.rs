@@ -1,0 +1,180 @@
+//! `wificall detach`
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use wificall_common::abi::Hook;
+
+use super::{Failure, Outcome, instance, print, print_json};
+use crate::cli::Instance;
+use crate::config::Agent;
+use crate::control::lock::Lock;
+use crate::kernel::{self, Inspection, Method, Pins};
+use crate::net;
+
+/// What was removed.
+#[derive(Debug, Default, PartialEq, Serialize)]
+struct Removed {
+    hooks: Vec<RemovedHook>,
+    /// Names of the interfaces whose clsact qdisc we had added.
+    qdiscs: Vec<String>,
+    /// The directory of pinned maps and links.
+    pins: Option<PathBuf>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct RemovedHook {
+    /// None if the interface was gone already.
+    interface: Option<String>,
+    index: u32,
+    hook: &'static str,
+    method: &'static str,
+}
+
+pub(super) async fn run(arguments: &Instance) -> Result<Outcome, Failure> {
+    let (agent, _) = instance(arguments)?;
+    // Held until the end, so that no agent starts in the middle.
+    let lock = Lock::take(&agent.lock_path()).map_err(anyhow::Error::from)?;
+    let removed = detach(&agent).await?;
+    remove_file(&agent.control_socket())?;
+    lock.remove()
+        .with_context(|| format!("remove the lock {}", agent.lock_path().display()))?;
+    if arguments.json {
+        print_json(&removed)?;
+    } else {
+        print(&text(&agent.instance, &removed))?;
+    }
+    Ok(Outcome::Done)
+}
+
+async fn detach(agent: &Agent) -> anyhow::Result<Removed> {
+    let pins = Pins::new(agent.pin_dir());
+    let names: BTreeMap<u32, String> = net::links()
+        .await
+        .context("list the interfaces")?
+        .into_iter()
+        .map(|link| (link.index, link.name))
+        .collect();
+    // Only to say what goes: what cannot be read is removed all the same.
+    let before = kernel::inspect(&pins).unwrap_or_else(|error| {
+        tracing::debug!("before detaching: {error}");
+        None
+    });
+    let existed = pins.exists();
+    let own_qdiscs = kernel::detach_all(&pins, |index| names.get(&index).cloned())?;
+    let mut removed = Removed {
+        hooks: before.map_or_else(Vec::new, |before| hooks(&before, &names)),
+        qdiscs: Vec::new(),
+        pins: existed.then(|| agent.pin_dir()),
+    };
+    for index in own_qdiscs {
+        if let Some(name) = names.get(&index)
+            && remove_qdisc(index)
+                .await
+                .with_context(|| format!("remove the clsact qdisc of `{name}`"))?
+        {
+            removed.qdiscs.push(name.clone());
+        }
+    }
+    Ok(removed)
+}
+
+fn hooks(before: &Inspection, names: &BTreeMap<u32, String>) -> Vec<RemovedHook> {
+    let links = before.links.keys().map(|(hook, index)| {
+        let method = match hook {
+            Hook::TcIngress | Hook::TcEgress => Method::Tcx,
+            Hook::Xdp => Method::XdpNative,
+        };
+        (hook, index, method)
+    });
+    let filters = before
+        .filters
+        .keys()
+        .map(|(hook, index)| (hook, index, Method::Clsact));
+    links
+        .chain(filters)
+        .map(|(hook, index, method)| RemovedHook {
+            interface: names.get(index).cloned(),
+            index: *index,
+            hook: hook.name(),
+            method: method.name(),
+        })
+        .collect()
+}
+
+/// Removes a clsact qdisc that we had added, unless somebody else's filters hang there now. Whether it was removed.
+async fn remove_qdisc(index: u32) -> io::Result<bool> {
+    let state = net::clsact_state(index).await?;
+    if !state.qdisc || !state.filters.is_empty() {
+        return Ok(false);
+    }
+    net::delete_clsact(index).await.map(|()| true)
+}
+
+fn remove_file(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn text(instance: &str, removed: &Removed) -> String {
+    let mut text = String::new();
+    for hook in &removed.hooks {
+        let place = match &hook.interface {
+            Some(name) => format!("from `{name}`"),
+            None => format!("of interface number {}, which is gone", hook.index),
+        };
+        let _ = writeln!(text, "removed {} ({}) {place}", hook.hook, hook.method);
+    }
+    for name in &removed.qdiscs {
+        let _ = writeln!(text, "removed the clsact qdisc of `{name}`");
+    }
+    if let Some(pins) = &removed.pins {
+        let _ = writeln!(text, "removed the maps in {}", pins.display());
+    }
+    if text.is_empty() {
+        text = format!("instance {instance} has nothing in the kernel\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_removed_is_listed() {
+        let hook = |interface: Option<&str>, hook: Hook, method: Method| RemovedHook {
+            interface: interface.map(str::to_owned),
+            index: 7,
+            hook: hook.name(),
+            method: method.name(),
+        };
+        let removed = Removed {
+            hooks: vec![
+                hook(Some("wlan0"), Hook::TcIngress, Method::Tcx),
+                hook(None, Hook::TcEgress, Method::Clsact),
+            ],
+            qdiscs: vec!["wan".into()],
+            pins: Some("/sys/fs/bpf/wificall/lab".into()),
+        };
+        assert_eq!(
+            text("lab", &removed),
+            "removed tc_ingress (tcx) from `wlan0`\n\
+             removed tc_egress (clsact) of interface number 7, which is gone\n\
+             removed the clsact qdisc of `wan`\n\
+             removed the maps in /sys/fs/bpf/wificall/lab\n"
+        );
+        assert_eq!(
+            text("lab", &Removed::default()),
+            "instance lab has nothing in the kernel\n"
+        );
+    }
+}

@@ -1,0 +1,91 @@
+//! Reload: another configuration comes in force as a whole, or not at all.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+use tracing::{error, info, warn};
+
+use super::{
+    Refused,
+    agent::{Agent, discovery},
+};
+use crate::{
+    config::{self, Config},
+    discover::{Command, Refresher},
+    kernel::{Pins, Plane},
+};
+
+impl Agent {
+    /// Reads the configuration again and puts it in force, or leaves everything as it is.
+    pub(super) async fn reload(&mut self, refresher: &Refresher) -> Result<(), Refused> {
+        let result = self.try_reload(refresher).await;
+        match &result {
+            Ok(()) => {
+                self.reloads_done += 1;
+                self.reload_problem = None;
+                info!("configuration reloaded");
+            }
+            Err(refused) => {
+                self.reloads_refused += 1;
+                self.reload_problem = Some(refused.message.clone());
+                error!("configuration not reloaded: {}", refused.message);
+            }
+        }
+        result
+    }
+
+    async fn try_reload(&mut self, refresher: &Refresher) -> Result<(), Refused> {
+        let parsed = config::load(&self.path).map_err(|errors| Refused {
+            message: errors.to_string(),
+            configuration: true,
+        })?;
+        let config = parsed.config;
+        if config.agent != self.world.config.agent {
+            return Err(Refused {
+                message: "[agent] cannot change while the agent runs: restart it; the kernel goes on meanwhile".into(),
+                configuration: true,
+            });
+        }
+        let kernel = |error: anyhow::Error| Refused {
+            message: format!("{error:#}"),
+            configuration: false,
+        };
+        self.world.look_around().await.map_err(kernel)?;
+        let before = self.world.config.clone();
+        self.world.configure(config);
+        if let Err(error) = self.put_in_force(&before) {
+            // What was in force is put back; what the kernel refused to take it never had.
+            let message = format!("{error:#}");
+            self.world.configure(before.clone());
+            if let Err(error) = self.put_in_force(&before) {
+                warn!("the configuration before could not be put back whole: {error:#}");
+            }
+            return Err(kernel(anyhow::anyhow!(message)));
+        }
+        self.recovered.clear();
+        refresher.command(Command::Configure(discovery(&self.world.config)));
+        refresher.command(Command::Replace(self.world.targets.names.clone()));
+        if self.world.config.discovery.resolvers != before.discovery.resolvers {
+            refresher.command(Command::RefreshNow);
+        }
+        Ok(())
+    }
+
+    /// The kernel's side of a reload. Other sizes need other maps: those are filled, then the links move over.
+    fn put_in_force(&mut self, before: &Config) -> Result<()> {
+        if *self.plane.limits() != self.world.config.limits {
+            let settings = self.plane.settings();
+            self.plane = Plane::open(
+                Pins::new(self.world.config.agent.pin_dir()),
+                settings,
+                self.world.config.limits,
+            )?;
+            self.activity.clear();
+            self.reconcile(SystemTime::now(), true)?;
+            return Ok(self.plane.finish_migration()?);
+        }
+        // Another way of attaching leaves the old one in place until the new one runs.
+        let reattach = self.world.config.interfaces != before.interfaces;
+        self.reconcile(SystemTime::now(), reattach)
+    }
+}

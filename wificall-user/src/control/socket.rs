@@ -1,0 +1,353 @@
+//! The control socket: one JSON question a line, one JSON answer a line.
+//!
+//! Only root reaches it. It is made while the instance's lock is held, so whatever lies at its path is stale.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::{Refused, Requests};
+use crate::observe::Report;
+
+/// A question is a word or two.
+const QUESTION_MAX: u64 = 4096;
+/// The world's catalogue gives a report of a few megabytes.
+const ANSWER_MAX: u64 = 256 * 1024 * 1024;
+/// Connections served at a time; further ones wait.
+const CONNECTIONS: usize = 16;
+/// Within this a client asks, and takes its answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Within this the loop reports. It may be loading programs, which takes seconds on small boxes.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Within this the loop reloads.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What can be asked: `{"request":"report"}`, `{"request":"reload"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Question {
+    /// Report.
+    Report,
+    /// Read the configuration again.
+    Reload,
+}
+
+/// What is answered: `{"answer":"report", …}` and so on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// The report.
+    Report(Box<Report>),
+    /// The new configuration is in force.
+    Reloaded,
+    /// The old configuration stays in force.
+    Refused(Refused),
+    /// There is no answer.
+    Error {
+        /// Why.
+        message: String,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens.
+    #[error("no agent listens at {}", .0.display())]
+    NoAgent(PathBuf),
+    /// Somebody may listen, but not to us, or answers nonsense.
+    #[error("ask the agent at {}{}", path.display(), hint(source))]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It says that it cannot.
+    #[error("ask the agent at {}: {message}", path.display())]
+    Agent {
+        /// The socket.
+        path: PathBuf,
+        /// What it says.
+        message: String,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "\n  hint: run as root",
+        _ => "",
+    }
+}
+
+/// Makes the socket, in place of a stale one. Needs a tokio runtime.
+///
+/// # Errors
+///
+/// If it cannot be made.
+pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    let making = || format!("make the control socket {}", path.display());
+    // Moved to its place once its mode is right.
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(making);
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&new).with_context(making)?;
+    fs::set_permissions(&new, Permissions::from_mode(0o600))
+        .and_then(|()| fs::rename(&new, path))
+        .with_context(making)?;
+    Ok(listener)
+}
+
+/// Serves the socket until dropped.
+///
+/// # Errors
+///
+/// None: what fails concerns one connection.
+pub async fn serve(listener: UnixListener, requests: Requests) -> anyhow::Result<()> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = places.clone().acquire_owned().await?;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let requests = requests.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = converse(stream, &requests).await {
+                        debug!("control connection: {error}");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: others have to end first.
+                warn!("accept a control connection: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn converse(mut stream: UnixStream, requests: &Requests) -> io::Result<()> {
+    let (reader, mut writer) = stream.split();
+    let mut reader = BufReader::new(reader);
+    loop {
+        let line = timeout(CLIENT_TIMEOUT, read_line(&mut reader, QUESTION_MAX)).await?;
+        let (answer, last) = match line {
+            Ok(Some(line)) => match serde_json::from_str(&line) {
+                Ok(question) => (answer(question, requests).await, false),
+                Err(error) => (
+                    failed(format!("this is no question that I know: {error}")),
+                    true,
+                ),
+            },
+            Ok(None) => return Ok(()),
+            Err(error) => (failed(error.to_string()), true),
+        };
+        let mut bytes = serde_json::to_vec(&answer)?;
+        bytes.push(b'\n');
+        timeout(CLIENT_TIMEOUT, writer.write_all(&bytes)).await??;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+async fn answer(question: Question, requests: &Requests) -> Answer {
+    let answered = match question {
+        Question::Report => timeout(REPORT_TIMEOUT, requests.report())
+            .await
+            .map(|report| match report {
+                Some(report) => Answer::Report(Box::new(report)),
+                None => failed("it cannot report now: its log says why".into()),
+            }),
+        Question::Reload => timeout(RELOAD_TIMEOUT, requests.reload())
+            .await
+            .map(|result| match result {
+                Ok(()) => Answer::Reloaded,
+                Err(refused) => Answer::Refused(refused),
+            }),
+    };
+    answered.unwrap_or_else(|_| failed("it is busy".into()))
+}
+
+fn failed(message: String) -> Answer {
+    Answer::Error { message }
+}
+
+/// Asks the agent at the other end of the socket. Needs a tokio runtime.
+///
+/// # Errors
+///
+/// If nobody listens there, or the question cannot be answered. [`Answer::Error`] is returned as an error.
+pub async fn ask(path: &Path, question: Question) -> Result<Answer, AskError> {
+    let io = |source| AskError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let stream = UnixStream::connect(path)
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                AskError::NoAgent(path.to_owned())
+            }
+            _ => io(error),
+        })?;
+    let patience = CLIENT_TIMEOUT
+        + match question {
+            Question::Report => REPORT_TIMEOUT,
+            Question::Reload => RELOAD_TIMEOUT,
+        };
+    match timeout(patience, exchange(stream, question)).await {
+        Ok(Ok(Answer::Error { message })) => Err(AskError::Agent {
+            path: path.to_owned(),
+            message,
+        }),
+        Ok(answer) => answer.map_err(io),
+        Err(elapsed) => Err(io(elapsed.into())),
+    }
+}
+
+async fn exchange(mut stream: UnixStream, question: Question) -> io::Result<Answer> {
+    let mut line = serde_json::to_vec(&question)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let answer = read_line(&mut BufReader::new(stream), ANSWER_MAX)
+        .await?
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+/// A line without its end; `None` at the end of the stream.
+///
+/// # Errors
+///
+/// `InvalidData` if it is longer than `max` bytes, is not UTF-8, or does not end.
+async fn read_line(
+    reader: &mut (impl tokio::io::AsyncBufRead + Unpin),
+    max: u64,
+) -> io::Result<Option<String>> {
+    let mut line = String::new();
+    if reader.take(max).read_line(&mut line).await? == 0 {
+        return Ok(None);
+    }
+    match line.strip_suffix('\n') {
+        Some(line) => Ok(Some(line.to_owned())),
+        None => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a line ends with a newline and has at most {max} bytes"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Request;
+
+    /// A loop that answers as told, and the path of a socket to it.
+    fn agent(reload: Result<(), Refused>) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        // Left by one that was killed.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let (requests, mut requested) = Requests::channel();
+        tokio::spawn(serve(bind(&path).unwrap(), requests));
+        tokio::spawn(async move {
+            while let Some(request) = requested.recv().await {
+                match request {
+                    Request::Report(answer) => drop(answer.send(Report {
+                        instance: "lab".into(),
+                        pid: Some(7),
+                        ..Report::default()
+                    })),
+                    Request::Reload(answer) => drop(answer.send(reload.clone())),
+                }
+            }
+        });
+        (directory, path)
+    }
+
+    #[tokio::test]
+    async fn questions_are_answered() {
+        let refused = Refused {
+            message: "wificall.toml:1:1: …".into(),
+            configuration: true,
+        };
+        let (_directory, path) = agent(Err(refused.clone()));
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let Ok(Answer::Report(report)) = ask(&path, Question::Report).await else {
+            panic!("no report");
+        };
+        assert_eq!((report.instance.as_str(), report.pid), ("lab", Some(7)));
+        let answer = ask(&path, Question::Reload).await.unwrap();
+        assert_eq!(answer, Answer::Refused(refused));
+        let (_directory, path) = agent(Ok(()));
+        let answer = ask(&path, Question::Reload).await.unwrap();
+        assert_eq!(answer, Answer::Reloaded);
+    }
+
+    /// What is answered to what is written.
+    async fn raw(path: &Path, question: &[u8]) -> String {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(question).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_connection_takes_several_questions_and_no_nonsense() {
+        let (_directory, path) = agent(Ok(()));
+        let question = b"{\"request\":\"reload\"}\n".repeat(2);
+        let reloaded = "{\"answer\":\"reloaded\"}\n";
+        assert_eq!(raw(&path, &question).await, reloaded.repeat(2));
+        assert_eq!(raw(&path, b"").await, "");
+        let long = [b' '; QUESTION_MAX as usize + 1];
+        for nonsense in [
+            b"{}\n".as_slice(),
+            b"{\"request\":\"stop\"}\n",
+            b"{\"request\":\"report\"}",
+            b"\xff\n",
+            &long,
+        ] {
+            let answer = raw(&path, nonsense).await;
+            assert!(
+                answer.starts_with("{\"answer\":\"error\",\"message\":"),
+                "{answer}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_is_told_from_absence() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let absent = ask(&path, Question::Report).await;
+        assert!(matches!(absent, Err(AskError::NoAgent(_))), "{absent:?}");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let stale = ask(&path, Question::Report).await;
+        assert!(matches!(stale, Err(AskError::NoAgent(_))), "{stale:?}");
+        // A loop that is gone.
+        let (requests, requested) = Requests::channel();
+        drop(requested);
+        tokio::spawn(serve(bind(&path).unwrap(), requests));
+        let mute = ask(&path, Question::Report).await;
+        assert!(matches!(mute, Err(AskError::Agent { .. })), "{mute:?}");
+    }
+}

@@ -1,0 +1,259 @@
+//! HTTP: metrics, health, the report as JSON.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header, uri::Authority};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing::get};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use super::{Report, metrics};
+use crate::control::Requests;
+
+/// A loop that does not answer within this is not healthy.
+const HEALTHY: Duration = Duration::from_secs(1);
+/// A scrape waits no longer; Prometheus gives up after ten seconds by default.
+const PATIENCE: Duration = Duration::from_secs(9);
+
+const INDEX: &str = "\
+wificall
+
+/metrics        OpenMetrics
+/healthz        200 if the agent's loop answers within a second
+/readyz         200 if the tables are filled and everything is attached, else 503 with the reasons
+/api/v1/status  the report as JSON
+";
+
+/// Listens on an address. Needs a tokio runtime.
+///
+/// # Errors
+///
+/// If the address is not this box's or is taken.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "listen on {address}\n  hint: set agent.listen to a free address of this box, or to \"off\""
+        )
+    })
+}
+
+/// Serves until dropped.
+///
+/// # Errors
+///
+/// If the listener has no address.
+pub async fn serve(listener: TcpListener, requests: Requests) -> anyhow::Result<()> {
+    let loopback = listener.local_addr()?.ip().is_loopback();
+    Ok(axum::serve(listener, router(requests, loopback)).await?)
+}
+
+fn router(requests: Requests, loopback: bool) -> Router {
+    let router = Router::new()
+        .route("/", get(async || INDEX))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(health))
+        .route("/readyz", get(readiness))
+        .route("/api/v1/status", get(status))
+        .with_state(requests);
+    if loopback {
+        router.layer(middleware::from_fn(refuse_strangers))
+    } else {
+        router
+    }
+}
+
+async fn report(requests: &Requests, patience: Duration) -> Result<Report, Response> {
+    match timeout(patience, requests.report()).await {
+        Ok(Some(report)) => Ok(report),
+        Ok(None) => Err(unavailable("the agent cannot report now: its log says why")),
+        Err(_) => Err(unavailable("the agent is busy and did not report in time")),
+    }
+}
+
+fn unavailable(why: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
+}
+
+async fn metrics(State(requests): State<Requests>) -> Result<Response, Response> {
+    let report = report(&requests, PATIENCE).await?;
+    let text =
+        metrics::text(report).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+async fn health(State(requests): State<Requests>) -> Result<&'static str, Response> {
+    report(&requests, HEALTHY).await.map(|_| "healthy\n")
+}
+
+async fn readiness(State(requests): State<Requests>) -> Result<&'static str, Response> {
+    let report = report(&requests, PATIENCE).await?;
+    if report.ready {
+        return Ok("ready\n");
+    }
+    let why = match report.problems.as_slice() {
+        [] => "not ready yet".to_owned(),
+        problems => problems.join("\n"),
+    };
+    Err(unavailable(&why))
+}
+
+async fn status(State(requests): State<Requests>) -> Result<Response, Response> {
+    let report = report(&requests, PATIENCE).await?;
+    let json = serde_json::to_vec(&report)
+        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, json).into_response())
+}
+
+/// On loopback, a request for another host comes from a browser whose page had its name pointed at us (DNS rebinding).
+async fn refuse_strangers(request: Request, next: Next) -> Response {
+    if is_local(request.headers()) {
+        return next.run(request).await;
+    }
+    let why =
+        "this listens on loopback and answers only requests for localhost or a loopback address\n";
+    (StatusCode::MISDIRECTED_REQUEST, why).into_response()
+}
+
+fn is_local(headers: &HeaderMap) -> bool {
+    // Only HTTP/1.0 may do without, and no browser speaks that.
+    let Some(host) = headers.get(header::HOST) else {
+        return true;
+    };
+    let authority = host.to_str().ok().and_then(|h| h.parse::<Authority>().ok());
+    authority.is_some_and(|authority| {
+        let host = authority.host();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost")
+            || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::control;
+    use crate::observe::sample;
+
+    /// A server in front of a loop that reports this, or that has ended.
+    async fn server(reported: Option<Report>) -> SocketAddr {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (requests, mut requested) = Requests::channel();
+        tokio::spawn(serve(listener, requests));
+        tokio::spawn(async move {
+            while let Some(request) = requested.recv().await {
+                if let (control::Request::Report(answer), Some(report)) = (request, &reported) {
+                    answer.send(report.clone()).unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    /// The head and the body that are answered.
+    async fn fetch(server: SocketAddr, path: &str, host: &str) -> (String, String) {
+        let mut stream = tokio::net::TcpStream::connect(server).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn the_report_is_served() {
+        let server = server(Some(sample::report())).await;
+        let (head, body) = fetch(server, "/metrics", "localhost").await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(head.contains(metrics::CONTENT_TYPE), "{head}");
+        assert_eq!(body, metrics::text(sample::report()).unwrap());
+
+        let (head, body) = fetch(server, "/api/v1/status", "127.0.0.1:9817").await;
+        assert!(head.contains("content-type: application/json"), "{head}");
+        let report: Report = serde_json::from_str(&body).unwrap();
+        assert_eq!(report, sample::report());
+
+        let (head, body) = fetch(server, "/readyz", "[::1]:80").await;
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        assert_eq!(body, sample::report().problems.join("\n") + "\n");
+
+        let (head, body) = fetch(server, "/healthz", "LocalHost").await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert_eq!(body, "healthy\n");
+
+        let (_, body) = fetch(server, "/", "localhost").await;
+        assert_eq!(body, INDEX);
+        let (head, _) = fetch(server, "/api/v2", "localhost").await;
+        assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    }
+
+    #[tokio::test]
+    async fn ready_is_said_in_a_word() {
+        let ready = Report {
+            ready: true,
+            ..Report::default()
+        };
+        let server = server(Some(ready)).await;
+        let (head, body) = fetch(server, "/readyz", "localhost").await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert_eq!(body, "ready\n");
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_does_not_answer_is_not_healthy() {
+        let server = server(None).await;
+        for path in ["/healthz", "/readyz", "/metrics", "/api/v1/status"] {
+            let (head, _) = fetch(server, path, "localhost").await;
+            assert!(head.starts_with("HTTP/1.1 503 "), "{path}: {head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_of_others_are_refused_on_loopback() {
+        let server = server(Some(sample::report())).await;
+        for host in [
+            "example.org",
+            "192.0.2.1",
+            "localhost.example.org",
+            "a b",
+            "",
+        ] {
+            let (head, body) = fetch(server, "/api/v1/status", host).await;
+            assert!(head.starts_with("HTTP/1.1 4"), "{host}: {head}");
+            assert!(!body.contains("instance"), "{host}: {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_named() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let error = bind(address).await.unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("listen on {address}"))
+        );
+        assert_eq!(
+            error.downcast_ref::<io::Error>().unwrap().kind(),
+            io::ErrorKind::AddrInUse
+        );
+    }
+}

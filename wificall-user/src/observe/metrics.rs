@@ -1,0 +1,413 @@
+//! The metrics, each declared once: name, help, labels and where it is found in a report.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::{Name, Report, Table};
+
+/// The media type of [`text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A metric: what it is called and where it comes from.
+struct Metric {
+    kind: Kind,
+    /// Without the suffix that its kind adds.
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+    samples: fn(&Report, &mut Samples),
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Suffix `_total`.
+    Counter,
+    Gauge,
+    /// Suffix `_info`, value 1.
+    Info,
+}
+
+impl Kind {
+    const fn metric_type(self) -> MetricType {
+        match self {
+            Self::Counter => MetricType::Counter,
+            Self::Gauge => MetricType::Gauge,
+            Self::Info => MetricType::Info,
+        }
+    }
+}
+
+/// The samples of one metric, on their way out.
+struct Samples<'a> {
+    kind: Kind,
+    labels: &'static [&'static str],
+    encoder: MetricEncoder<'a>,
+    result: fmt::Result,
+}
+
+impl Samples<'_> {
+    /// A sample; `values` are those of the labels, in their order.
+    fn add<const N: usize>(&mut self, values: [&str; N], value: u64) {
+        debug_assert_eq!(self.labels.len(), N);
+        if self.result.is_ok() {
+            self.result = self.write(&values, value);
+        }
+    }
+
+    fn write(&mut self, values: &[&str], value: u64) -> fmt::Result {
+        let labels: Vec<(&str, &str)> = self
+            .labels
+            .iter()
+            .copied()
+            .zip(values.iter().copied())
+            .collect();
+        match self.kind {
+            Kind::Info => self.encoder.encode_info(&labels),
+            kind if labels.is_empty() => number(kind, &mut self.encoder, value),
+            kind => number(kind, &mut self.encoder.encode_family(&labels)?, value),
+        }
+    }
+}
+
+fn number(kind: Kind, encoder: &mut MetricEncoder, value: u64) -> fmt::Result {
+    match kind {
+        Kind::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        Kind::Gauge | Kind::Info => encoder.encode_gauge(&value),
+    }
+}
+
+/// A report as metrics in the OpenMetrics text format, version 1.0.0.
+///
+/// # Errors
+///
+/// None: memory is written to.
+pub fn text(report: Report) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Collected(report)));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Collected(Report);
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        for metric in METRICS {
+            let kind = metric.kind;
+            let encoder =
+                encoder.encode_descriptor(metric.name, metric.help, None, kind.metric_type())?;
+            let mut samples = Samples {
+                kind,
+                labels: metric.labels,
+                encoder,
+                result: Ok(()),
+            };
+            (metric.samples)(&self.0, &mut samples);
+            samples.result?;
+        }
+        Ok(())
+    }
+}
+
+const METRICS: &[Metric] = &[
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_packets",
+        help: "Packets that matched an endpoint, an aggregate (GSO) counted as its segments.",
+        labels: &["class", "direction", "operator", "country"],
+        samples: |report, samples| traffic(report, samples, |counter| counter.packets),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_bytes",
+        help: "Bytes of the IP packets that matched an endpoint, IP headers included.",
+        labels: &["class", "direction", "operator", "country"],
+        samples: |report, samples| traffic(report, samples, |counter| counter.bytes),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_exits",
+        help: "Frames that a hook saw, by the way out that they took; an aggregate counts as one.",
+        labels: &["hook", "exit"],
+        samples: |report, samples| {
+            let attached = |hook: &str| {
+                let mut hooks = report.interfaces.iter().flat_map(|i| &i.hooks);
+                hooks.any(|attached| attached.hook == hook)
+            };
+            for exit in &report.exits {
+                if exit.frames != 0 || attached(&exit.hook) {
+                    samples.add([&exit.hook, &exit.exit], exit.frames);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_hooks_attached",
+        help: "1 for each hook where a program of this instance runs.",
+        labels: &["interface", "hook", "method"],
+        samples: |report, samples| {
+            for interface in &report.interfaces {
+                for hook in &interface.hooks {
+                    samples.add([&interface.name, &hook.hook, &hook.method], 1);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_interfaces_waiting",
+        help: "Configured interface names and globs that no interface has.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.waiting.len() as u64),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_endpoints",
+        help: "Entries of the endpoint table in the kernel.",
+        labels: &["kind"],
+        samples: |report, samples| tables(report, samples, |table| table.used),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_endpoints_limit",
+        help: "Entries that the endpoint table has room for, as [limits] sets it.",
+        labels: &["kind"],
+        samples: |report, samples| tables(report, samples, |table| table.size),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_endpoints_left_out",
+        help: "Entries that found no room in the endpoint table: their traffic passes unclassified.",
+        labels: &["kind"],
+        samples: |report, samples| tables(report, samples, |table| table.left_out),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_groups",
+        help: "Distinct sets of operators and countries that have counters; they are never taken back.",
+        labels: &[],
+        samples: |report, samples| table(report, samples, "groups", |table| table.used),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_groups_limit",
+        help: "Groups that there is room for, as [limits] sets it.",
+        labels: &[],
+        samples: |report, samples| table(report, samples, "groups", |table| table.size),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_groups_left_out",
+        help: "Entries of the endpoint table that are counted under operator and country `other` for want of a group.",
+        labels: &[],
+        samples: |report, samples| table(report, samples, "groups", |table| table.left_out),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_policies",
+        help: "Policies in the kernel, the defaults included.",
+        labels: &[],
+        samples: |report, samples| table(report, samples, "policies", |table| table.used),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_policies_limit",
+        help: "Policies that there is room for, as [limits] sets it.",
+        labels: &[],
+        samples: |report, samples| table(report, samples, "policies", |table| table.size),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_policies_left_out",
+        help: "Entries of the endpoint table that are not set for want of a policy: their traffic passes unclassified.",
+        labels: &[],
+        samples: |report, samples| table(report, samples, "policies", |table| table.left_out),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_addresses",
+        help: "Addresses from DNS that are remembered.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.discovery.addresses),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_addresses_overflow",
+        help: "Addresses from DNS that found no room in memory.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.discovery.overflow),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_dns_names",
+        help: "Names that are looked up, by what came of it last: addresses, none (no such name, or no address), \
+               failed, pending.",
+        labels: &["state"],
+        samples: |report, samples| {
+            for state in ["addresses", "none", "failed", "pending"] {
+                let names = report.discovery.names.iter();
+                let count = names.filter(|name| name_state(name) == state).count();
+                samples.add([state], count as u64);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_dns_questions",
+        help: "Questions to DNS, by address family and result.",
+        labels: &["family", "result"],
+        samples: |report, samples| {
+            for question in &report.discovery.questions {
+                samples.add([&question.family, &question.result], question.count);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_dns_queries",
+        help: "Queries to DNS sent on the wire; a question takes several where a server does not answer or truncates.",
+        labels: &["transport"],
+        samples: |report, samples| {
+            samples.add(["udp"], report.discovery.udp_queries);
+            samples.add(["tcp"], report.discovery.tcp_queries);
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_dns_addresses_refused",
+        help: "Addresses in answers that may not be endpoints: not global unicast, or of this box or its networks.",
+        labels: &["reason"],
+        samples: |report, samples| {
+            for (reason, count) in &report.discovery.refused {
+                samples.add([reason], *count);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_dns_last_success_timestamp_seconds",
+        help: "When an answer with addresses came last, for any name; absent before the first.",
+        labels: &[],
+        samples: |report, samples| {
+            if let Some(at) = report.discovery.last_success {
+                samples.add([], at);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_dns_stale",
+        help: "1 if the last attempt failed for every name that has ever answered: the last known good is in use.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.discovery.stale.into()),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_ready",
+        help: "1 if the tables are filled and every interface that could be attached is.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.ready.into()),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_problems",
+        help: "Things that are wrong; `wificall status` says which.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.problems.len() as u64),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_repairs",
+        help: "Hooks put back after somebody had removed them.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.repairs),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_reloads",
+        help: "Reloads of the configuration, by result: done, refused.",
+        labels: &["result"],
+        samples: |report, samples| {
+            samples.add(["done"], report.reloads.done);
+            samples.add(["refused"], report.reloads.refused);
+        },
+    },
+    Metric {
+        kind: Kind::Info,
+        name: "wificall_build",
+        help: "Version of the agent and ABI version of its data plane.",
+        labels: &["version", "abi"],
+        samples: |report, samples| samples.add([&report.version, &report.abi.to_string()], 1),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "process_start_time_seconds",
+        help: "When the agent started, in seconds since 1970-01-01 UTC.",
+        labels: &[],
+        samples: |report, samples| {
+            if let Some(started) = report.started {
+                samples.add([], started);
+            }
+        },
+    },
+];
+
+fn traffic(report: &Report, samples: &mut Samples, value: fn(&super::Counter) -> u64) {
+    for group in &report.groups {
+        for counter in &group.counters {
+            samples.add(
+                [
+                    &counter.class,
+                    &counter.direction,
+                    &group.operator,
+                    &group.country,
+                ],
+                value(counter),
+            );
+        }
+    }
+}
+
+/// The tables that make up the endpoint table.
+const ENDPOINTS: [&str; 4] = ["ipv4_blocks", "ipv6_blocks", "hosts", "prefixes"];
+
+fn tables(report: &Report, samples: &mut Samples, value: fn(&Table) -> u64) {
+    for table in &report.tables {
+        if ENDPOINTS.contains(&table.name.as_str()) {
+            samples.add([&table.name], value(table));
+        }
+    }
+}
+
+fn table(report: &Report, samples: &mut Samples, name: &str, value: fn(&Table) -> u64) {
+    if let Some(table) = report.tables.iter().find(|table| table.name == name) {
+        samples.add([], value(table));
+    }
+}
+
+/// What came of a name's last questions.
+pub(super) fn name_state(name: &Name) -> &'static str {
+    let results = [&name.ipv4, &name.ipv6];
+    let any = |wanted: &str| results.iter().any(|r| r.as_deref() == Some(wanted));
+    if any("addresses") {
+        "addresses"
+    } else if name.error.is_some() {
+        "failed"
+    } else if any("no_data") || any("nx_domain") {
+        "none"
+    } else {
+        "pending"
+    }
+}
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

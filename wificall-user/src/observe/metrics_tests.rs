@@ -1,0 +1,132 @@
+use super::*;
+use crate::observe::sample::report;
+
+/// The page of docs/metrics.md, made from the declarations.
+fn page() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         Served at `/metrics` in the OpenMetrics text format, by default on `127.0.0.1:9817` (`agent.listen`). Labels \
+         are bounded by the configuration; no client address is ever among them. Counters live in the kernel and go on \
+         over restarts and upgrades of the agent, except those of DNS, repairs and reloads, which start with it.\n\n\
+         `operator` and `country` are those of the endpoint, joined by `+` where it has several; `none` where it \
+         has none, `other` where [limits] left no room for a group of its own.\n\n\
+         | metric | type | labels | help |\n|---|---|---|---|\n",
+    );
+    for metric in METRICS {
+        let (kind, suffix) = match metric.kind {
+            Kind::Counter => ("counter", "_total"),
+            Kind::Gauge => ("gauge", ""),
+            Kind::Info => ("info", "_info"),
+        };
+        let labels: Vec<_> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
+        page += &format!(
+            "| `{}{suffix}` | {kind} | {} | {} |\n",
+            metric.name,
+            labels.join(", "),
+            metric.help
+        );
+    }
+    page
+}
+
+#[test]
+fn the_page_lists_what_is_served() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    if std::env::var_os("WIFICALL_WRITE_DOCS").is_some() {
+        std::fs::write(path, page()).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap();
+    assert!(
+        written == page(),
+        "docs/metrics.md is not what METRICS says: run this test with WIFICALL_WRITE_DOCS=1"
+    );
+}
+
+#[test]
+fn names_follow_the_rules() {
+    let mut names: Vec<_> = METRICS.iter().map(|metric| metric.name).collect();
+    for name in &names {
+        assert!(
+            name.starts_with("wificall_") || name.starts_with("process_"),
+            "{name}"
+        );
+        assert!(
+            !name.ends_with("_total") && !name.ends_with("_info"),
+            "{name}"
+        );
+    }
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), METRICS.len());
+}
+
+#[test]
+fn a_report_becomes_this_text() {
+    let text = text(report()).unwrap();
+    // Help and type of each metric once, in front of its samples.
+    for metric in METRICS {
+        let head = format!(
+            "# HELP {} {}\n# TYPE {} {}\n",
+            metric.name,
+            metric.help,
+            metric.name,
+            metric.kind.metric_type().as_str()
+        );
+        assert_eq!(text.matches(&head).count(), 1, "{head}");
+    }
+    let samples: Vec<_> = text
+        .lines()
+        .filter(|line| !line.starts_with("# "))
+        .collect();
+    assert_eq!(samples.join("\n"), SAMPLES.trim());
+    assert!(text.ends_with("\n# EOF\n"));
+}
+
+const SAMPLES: &str = r#"
+wificall_packets_total{class="ike",direction="up",operator="001-01",country="none"} 8
+wificall_packets_total{class="esp_udp",direction="up",operator="001-01",country="none"} 1500
+wificall_packets_total{class="esp_udp",direction="down",operator="001-01",country="none"} 1400
+wificall_packets_total{class="keepalive",direction="up",operator="262-01+262-02",country="DE"} 3
+wificall_bytes_total{class="ike",direction="up",operator="001-01",country="none"} 3600
+wificall_bytes_total{class="esp_udp",direction="up",operator="001-01",country="none"} 2000000
+wificall_bytes_total{class="esp_udp",direction="down",operator="001-01",country="none"} 1900000
+wificall_bytes_total{class="keepalive",direction="up",operator="262-01+262-02",country="DE"} 87
+wificall_exits_total{hook="tc_ingress",exit="matched"} 1511
+wificall_exits_total{hook="tc_ingress",exit="malformed"} 0
+wificall_exits_total{hook="tc_egress",exit="matched"} 1400
+wificall_hooks_attached{interface="wlan\"0",hook="tc_ingress",method="tcx"} 1
+wificall_hooks_attached{interface="wlan\"0",hook="tc_egress",method="tcx"} 1
+wificall_interfaces_waiting 1
+wificall_endpoints{kind="ipv4_blocks"} 12
+wificall_endpoints{kind="hosts"} 4096
+wificall_endpoints_limit{kind="ipv4_blocks"} 16384
+wificall_endpoints_limit{kind="hosts"} 4096
+wificall_endpoints_left_out{kind="ipv4_blocks"} 0
+wificall_endpoints_left_out{kind="hosts"} 2
+wificall_groups 2
+wificall_groups_limit 2048
+wificall_groups_left_out 0
+wificall_policies 1
+wificall_policies_limit 256
+wificall_policies_left_out 0
+wificall_addresses 14
+wificall_addresses_overflow_total 0
+wificall_dns_names{state="addresses"} 1
+wificall_dns_names{state="none"} 1
+wificall_dns_names{state="failed"} 1
+wificall_dns_names{state="pending"} 0
+wificall_dns_questions_total{family="ipv4",result="addresses"} 40
+wificall_dns_questions_total{family="ipv6",result="timeout"} 2
+wificall_dns_queries_total{transport="udp"} 45
+wificall_dns_queries_total{transport="tcp"} 1
+wificall_dns_addresses_refused_total{reason="private"} 5
+wificall_dns_last_success_timestamp_seconds 1700000000
+wificall_dns_stale 1
+wificall_ready 0
+wificall_problems 2
+wificall_repairs_total 1
+wificall_reloads_total{result="done"} 3
+wificall_reloads_total{result="refused"} 1
+wificall_build_info{version="0.1.0",abi="1"} 1
+process_start_time_seconds 1699990000
+"#;

@@ -1,0 +1,164 @@
+//! A report with something in each of its parts, for tests.
+
+use super::*;
+
+/// The report, taken three hours after the last answer of DNS.
+pub(super) fn report() -> Report {
+    Report {
+        version: "0.1.0".into(),
+        abi: 1,
+        instance: "default".into(),
+        pid: Some(4242),
+        started: Some(1_699_990_000),
+        config: Some("/etc/wificall/wificall.toml".into()),
+        at: 1_700_010_800,
+        ready: false,
+        problems: vec![
+            "`wlan1` is a port of the bridge `br-lan`".into(),
+            "DNS has stopped answering: the addresses known before stay in use".into(),
+        ],
+        interfaces: vec![
+            Interface {
+                // Linux allows it.
+                name: "wlan\"0".into(),
+                index: 3,
+                role: "access".into(),
+                wireless: true,
+                hooks: vec![hook("tc_ingress", 17), hook("tc_egress", 18)],
+                problem: None,
+            },
+            Interface {
+                name: "wlan1".into(),
+                index: 4,
+                role: "access".into(),
+                problem: Some("`wlan1` is a port of the bridge `br-lan`".into()),
+                ..Interface::default()
+            },
+        ],
+        waiting: vec!["usb*".into()],
+        tables: vec![
+            table("ipv4_blocks", 12, 16384, 0),
+            table("hosts", 4096, 4096, 2),
+            table("groups", 2, 2048, 0),
+            table("policies", 1, 256, 0),
+        ],
+        groups: vec![
+            Group {
+                operator: "001-01".into(),
+                country: "none".into(),
+                counters: vec![
+                    counter("up", "ike", 8, 3600),
+                    counter("up", "esp_udp", 1500, 2_000_000),
+                    counter("down", "esp_udp", 1400, 1_900_000),
+                ],
+            },
+            Group {
+                operator: "262-01+262-02".into(),
+                country: "DE".into(),
+                counters: vec![counter("up", "keepalive", 3, 87)],
+            },
+            Group {
+                operator: "505-01".into(),
+                country: "AU".into(),
+                counters: Vec::new(),
+            },
+        ],
+        exits: vec![
+            exit("tc_ingress", "matched", 1511),
+            exit("tc_ingress", "malformed", 0),
+            exit("tc_egress", "matched", 1400),
+            exit("xdp", "matched", 0),
+        ],
+        discovery: Discovery {
+            names: vec![
+                Name {
+                    name: "epdg.epc.mnc001.mcc001.pub.3gppnetwork.org".into(),
+                    operators: vec!["001-01".into()],
+                    addresses: vec!["198.18.0.1".into(), "198.18.0.2".into()],
+                    ipv4: Some("addresses".into()),
+                    ipv6: Some("no_data".into()),
+                    last_success: Some(1_700_000_000),
+                    ..Name::default()
+                },
+                Name {
+                    name: "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org".into(),
+                    operators: vec!["262-01".into()],
+                    countries: vec!["DE".into()],
+                    ipv4: Some("timeout".into()),
+                    ipv6: Some("timeout".into()),
+                    error: Some("192.0.2.53:53: timed out".into()),
+                    ..Name::default()
+                },
+                Name {
+                    name: "n3iwf.5gc.mnc001.mcc262.pub.3gppnetwork.org".into(),
+                    operators: vec!["262-01".into()],
+                    countries: vec!["DE".into()],
+                    ipv4: Some("nx_domain".into()),
+                    ipv6: Some("nx_domain".into()),
+                    ..Name::default()
+                },
+            ],
+            addresses: 14,
+            questions: vec![
+                question("ipv4", "addresses", 40),
+                question("ipv6", "timeout", 2),
+            ],
+            udp_queries: 45,
+            tcp_queries: 1,
+            refused: vec![("private".into(), 5)],
+            overflow: 0,
+            last_success: Some(1_700_000_000),
+            stale: true,
+            state_problem: None,
+        },
+        reloads: Reloads {
+            done: 3,
+            refused: 1,
+            problem: None,
+        },
+        repairs: 1,
+    }
+}
+
+fn hook(hook: &str, program_id: u32) -> Hook {
+    Hook {
+        hook: hook.into(),
+        method: "tcx".into(),
+        program: format!("{hook}_eth"),
+        program_id,
+    }
+}
+
+fn table(name: &str, used: u64, size: u64, left_out: u64) -> Table {
+    Table {
+        name: name.into(),
+        used,
+        size,
+        left_out,
+    }
+}
+
+fn counter(direction: &str, class: &str, packets: u64, bytes: u64) -> Counter {
+    Counter {
+        direction: direction.into(),
+        class: class.into(),
+        packets,
+        bytes,
+    }
+}
+
+fn exit(hook: &str, exit: &str, frames: u64) -> Exit {
+    Exit {
+        hook: hook.into(),
+        exit: exit.into(),
+        frames,
+    }
+}
+
+fn question(family: &str, result: &str, count: u64) -> Question {
+    Question {
+        family: family.into(),
+        result: result.into(),
+        count,
+    }
+}
