@@ -58,11 +58,9 @@ pub fn agent_binary() -> Result<PathBuf> {
 ///
 /// If there is none.
 pub fn next_abi_binary() -> Result<PathBuf> {
-    const HINT: &str = "hint: `cargo xtask test` builds it; by hand: `cargo build --package \
-                        wificall --features next-abi --target-dir target/next-abi`, then set the \
-                        variable to target/next-abi/debug/wificall";
+    const HINT: &str = "`cargo xtask test` builds it";
     let path = std::env::var_os("WIFICALL_NEXT_ABI_AGENT")
-        .with_context(|| format!("WIFICALL_NEXT_ABI_AGENT is not set\n{HINT}"))?;
+        .with_context(|| format!("WIFICALL_NEXT_ABI_AGENT is not set\nhint: {HINT}"))?;
     existing(path.into(), HINT)
 }
 

@@ -65,14 +65,14 @@ impl<T: Send + 'static> Capture<T> {
                     // Read before looking for frames, so that everything which arrived
                     // before `finish` is still taken.
                     let stopping = stop.load(Ordering::Acquire);
-                    if wait_readable(&socket)? {
-                        while let Some(frame) = receive(&socket, &mut buffer)? {
-                            if let Some(value) = keep(&frame) {
-                                all.push(value);
-                                kept.fetch_add(1, Ordering::Release);
-                            }
+                    wait_readable(&socket)?;
+                    while let Some(frame) = receive(&socket, &mut buffer)? {
+                        if let Some(value) = keep(&frame) {
+                            all.push(value);
+                            kept.fetch_add(1, Ordering::Release);
                         }
-                    } else if stopping {
+                    }
+                    if stopping {
                         break;
                     }
                 }
@@ -160,8 +160,8 @@ pub(crate) fn open(index: u32, protocol: libc::c_int) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Waits a moment for a frame.
-fn wait_readable(socket: &OwnedFd) -> io::Result<bool> {
+/// Waits for a frame, but only for a moment.
+fn wait_readable(socket: &OwnedFd) -> io::Result<()> {
     const MILLISECONDS: libc::c_int = 20;
     let mut poll = libc::pollfd {
         fd: socket.as_raw_fd(),
@@ -170,9 +170,8 @@ fn wait_readable(socket: &OwnedFd) -> io::Result<bool> {
     };
     // SAFETY: one pollfd, as the count says.
     match check(unsafe { libc::poll(&raw mut poll, 1, MILLISECONDS) }) {
-        Ok(ready) => Ok(ready > 0),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-        Err(error) => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -122,11 +122,11 @@ fn a_deleted_qdisc_is_repaired() -> Result<()> {
     agent.finish()
 }
 
-/// A qdisc and a filter that others made work on beside ours, and stay after them.
+/// A qdisc and a filter that others made stay as they are, and ours are not kept from
+/// their packets. (The kernel chooses the filter's priority, as it mostly does.)
 #[test]
 fn a_foreign_qdisc_and_its_filters_survive() -> Result<()> {
-    const FILTER: &str =
-        "filter add dev lan ingress protocol all pref 7 u32 match u32 0 0 flowid 1:7";
+    const FILTER: &str = "filter add dev lan ingress protocol all u32 match u32 0 0 flowid 1:7";
     for method in ["tcx", "clsact"] {
         let lab = Lab::new()?;
         lab.router.run("tc", "qdisc add dev lan clsact")?;

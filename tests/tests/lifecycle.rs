@@ -138,7 +138,8 @@ fn pins_of_a_newer_abi_are_refused_with_the_way_out() -> Result<()> {
         "the newer one's programs go on"
     );
 
-    // The way out, with the older build.
+    // The way out, with the newer build.
+    agent.use_binary(next_abi_binary()?);
     agent.finish()
 }
 
