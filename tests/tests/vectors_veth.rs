@@ -21,7 +21,7 @@ use wificall_tests::{
     packet::Packet,
     programs::{
         Kernel,
-        raw::{At, Insn, Kind, RawProgram, attach},
+        raw::{At, Attached, Insn, Kind, RawProgram, attach},
     },
     send::{self, RawFrames},
     vectors::{Setup, contents},
@@ -32,6 +32,9 @@ const NONCE: [u32; 2] = [0x0dd_ba11, 0x5eed];
 const EF: u8 = 0xb8;
 /// Mark of policy 1.
 const MARK: u32 = 0x65;
+
+/// How long a packet may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 const ESP4: &str = "ip4 198.18.0.2 > 203.0.113.1 / udp 40000 > 4500 / esp 136";
 const ESP6: &str = "ip6 2001:db8:ffff::2 > 2001:db8:1::1 / udp 40000 > 4500 / esp 136";
@@ -62,18 +65,19 @@ impl Link {
             let command = format!("link set {device} address 02:00:00:00:00:0{mac}");
             namespace.ip(&command).unwrap();
         }
+        // The phone's own kernel is to send nothing: every frame counts.
+        phone.sysctl("net.ipv6.conf.all.disable_ipv6", "1").unwrap();
         phone.ip("link set p0 up").unwrap();
         router.forward().unwrap();
-        router
-            .address("r0", &["203.0.113.1/24", "2001:db8:1::1/64"])
-            .unwrap();
+        router.ip("link set r0 up").unwrap();
+        for address in ["203.0.113.1/24", "2001:db8:1::1/64 nodad"] {
+            router.ip(&format!("addr add {address} dev r0")).unwrap();
+        }
         let index = router.index("r0").unwrap();
         let v4 = send::udp(&router, "203.0.113.1:4500").unwrap();
         let v6 = send::udp(&router, "[2001:db8:1::1]:4500").unwrap();
         for socket in [&v4, &v6] {
-            socket
-                .set_read_timeout(Some(Duration::from_secs(5)))
-                .unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
             set(socket, libc::SOL_SOCKET, SO_RCVMARK, 1);
         }
         set(&v4, libc::IPPROTO_IP, libc::IP_RECVTOS, 1);
@@ -89,12 +93,12 @@ impl Link {
         }
     }
 
-    fn attach(&self, kernel: &mut Kernel, program: &str, at: At) -> OwnedFd {
+    fn attach(&self, kernel: &mut Kernel, program: &str, at: At) -> Attached {
         let program = kernel.descriptor(program).unwrap();
         self.attach_fd(&program, at)
     }
 
-    fn attach_fd(&self, program: &(impl std::os::fd::AsFd + Sync), at: At) -> OwnedFd {
+    fn attach_fd(&self, program: &(impl std::os::fd::AsFd + Sync), at: At) -> Attached {
         let attached = self.router.enter(|| attach(program, self.index, at));
         attached.unwrap()
     }
@@ -337,6 +341,7 @@ fn headers_in_pages() {
         .unwrap();
     link.frames.send(&frame("eth", ESP4)).unwrap();
     assert!(receive(&link.v4).is_err());
+    link.v4.set_read_timeout(Some(PATIENCE)).unwrap();
     drop(guard);
     assert_eq!(link.deliver("eth"), [TREATED, TREATED]);
 }
