@@ -1,13 +1,10 @@
 //! What a test run cannot show: metadata from XDP to TC, skbs whose headers lie in pages, skbs that others hold too,
-//! tags that were taken out. Real packets over a veth, read back by a real socket.
+//! tags that were taken out, checksums that follow. Real packets over a veth, read back by a real socket.
 
-use std::{
-    io,
-    mem::{size_of, zeroed},
-    net::UdpSocket,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    time::Duration,
-};
+mod link;
+mod probes;
+
+use std::{os::fd::AsFd, time::Duration};
 
 use aya::{TestRun as _, TestRunOptions};
 use wificall_common::{
@@ -17,14 +14,17 @@ use wificall_common::{
 };
 use wificall_tests::{
     capture::Capture,
-    netns::{Netns, veth},
     packet::Packet,
     programs::{
         Kernel,
-        raw::{At, Attached, Insn, Kind, RawProgram, attach},
+        raw::{At, Kind, RawProgram, attach},
     },
-    send::{self, RawFrames},
     vectors::{Setup, contents},
+};
+
+use crate::{
+    link::{Link, PATIENCE, Received, receive, send_paged},
+    probes::{drop_linear, drop_wrong_sum, forge, store_without_sum},
 };
 
 const NONCE: [u32; 2] = [0x0dd_ba11, 0x5eed];
@@ -33,84 +33,11 @@ const EF: u8 = 0xb8;
 /// Mark of policy 1.
 const MARK: u32 = 0x65;
 
-/// How long a packet may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 const ESP4: &str = "ip4 198.18.0.2 > 203.0.113.1 / udp 40000 > 4500 / esp 136";
 const ESP6: &str = "ip6 2001:db8:ffff::2 > 2001:db8:1::1 / udp 40000 > 4500 / esp 136";
 
-/// A phone's link to a router that has two endpoint addresses of its own, so that packets to them can be received.
-struct Link {
-    router: Netns,
-    index: u32,
-    v4: UdpSocket,
-    v6: UdpSocket,
-    frames: RawFrames,
-    phone: Netns,
-}
-
-/// What the socket says of a packet.
-#[derive(Debug, PartialEq, Eq)]
-struct Received {
-    payload: usize,
-    mark: u32,
-    traffic_class: u8,
-}
-
-impl Link {
-    fn new() -> Self {
-        let (phone, router) = (Netns::new("phone").unwrap(), Netns::new("router").unwrap());
-        veth((&phone, "p0"), (&router, "r0")).unwrap();
-        for (namespace, device, mac) in [(&phone, "p0", 1), (&router, "r0", 2)] {
-            let command = format!("link set {device} address 02:00:00:00:00:0{mac}");
-            namespace.ip(&command).unwrap();
-        }
-        // The phone's own kernel is to send nothing: every frame counts.
-        phone.sysctl("net.ipv6.conf.all.disable_ipv6", "1").unwrap();
-        phone.ip("link set p0 up").unwrap();
-        router.forward().unwrap();
-        router.ip("link set r0 up").unwrap();
-        for address in ["203.0.113.1/24", "2001:db8:1::1/64 nodad"] {
-            router.ip(&format!("addr add {address} dev r0")).unwrap();
-        }
-        let index = router.index("r0").unwrap();
-        let v4 = send::udp(&router, "203.0.113.1:4500").unwrap();
-        let v6 = send::udp(&router, "[2001:db8:1::1]:4500").unwrap();
-        for socket in [&v4, &v6] {
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            set(socket, libc::SOL_SOCKET, SO_RCVMARK, 1);
-        }
-        set(&v4, libc::IPPROTO_IP, libc::IP_RECVTOS, 1);
-        set(&v6, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1);
-        let frames = RawFrames::new(&phone, "p0").unwrap();
-        Self {
-            router,
-            index,
-            v4,
-            v6,
-            frames,
-            phone,
-        }
-    }
-
-    fn attach(&self, kernel: &mut Kernel, program: &str, at: At) -> Attached {
-        let program = kernel.descriptor(program).unwrap();
-        self.attach_fd(&program, at)
-    }
-
-    fn attach_fd(&self, program: &(impl std::os::fd::AsFd + Sync), at: At) -> Attached {
-        let attached = self.router.enter(|| attach(program, self.index, at));
-        attached.unwrap()
-    }
-
-    /// Sends both packets, under a link header, and says how they were received.
-    fn deliver(&self, link: &str) -> [Received; 2] {
-        [ESP4, ESP6].map(|packet| {
-            self.frames.send(&frame(link, packet)).unwrap();
-            receive(if packet == ESP4 { &self.v4 } else { &self.v6 }).unwrap()
-        })
-    }
-}
+/// Length of `ESP6`'s IP packet.
+const ESP6_LEN: i32 = 40 + 8 + 136;
 
 fn frame(link: &str, packet: &str) -> Vec<u8> {
     let packet: Packet = format!("{link} / {packet}").parse().unwrap();
@@ -346,148 +273,48 @@ fn headers_in_pages() {
     assert_eq!(link.deliver("eth"), [TREATED, TREATED]);
 }
 
-/// `return bpf_xdp_adjust_meta(ctx, -20) == 0 && room ? write words, XDP_PASS : XDP_ABORTED`.
-fn forge(words: [u32; 5]) -> Vec<Insn> {
-    let len = 4 * words.len() as i32;
-    let mut code = vec![
-        Insn::new(0xbf, 6, 1, 0, 0),    // r6 = ctx
-        Insn::new(0xb7, 2, 0, 0, -len), // r2 = -20
-        Insn::new(0x85, 0, 0, 0, 54),   // r0 = bpf_xdp_adjust_meta(ctx, r2)
-        Insn::new(0x55, 0, 0, 11, 0),   // if r0 != 0 goto out
-        Insn::new(0x61, 2, 6, 8, 0),    // r2 = ctx->data_meta
-        Insn::new(0x61, 3, 6, 0, 0),    // r3 = ctx->data
-        Insn::new(0xbf, 4, 2, 0, 0),    // r4 = r2 + 20
-        Insn::new(0x07, 4, 0, 0, len),
-        Insn::new(0x2d, 4, 3, 6, 0), // if r4 > r3 goto out
-    ];
-    for (index, word) in words.into_iter().enumerate() {
-        code.push(Insn::new(0x62, 2, 0, 4 * index as i16, word.cast_signed()));
-    }
-    code.push(Insn::new(0x05, 0, 0, 2, 0)); // goto pass
-    code.extend(Insn::empty(0)); // out
-    code.extend(Insn::empty(2)); // pass
-    code
-}
-
-/// `return data + 34 > data_end ? TC_ACT_UNSPEC : TC_ACT_SHOT`: an IPv4 header in the linear part is too much.
-fn drop_linear() -> Vec<Insn> {
-    let mut code = vec![
-        Insn::new(0x61, 2, 1, 76, 0), // r2 = skb->data
-        Insn::new(0x61, 3, 1, 80, 0), // r3 = skb->data_end
-        Insn::new(0x07, 2, 0, 0, 34),
-        Insn::new(0x2d, 2, 3, 2, 0), // if r2 > r3 goto pass
-    ];
-    code.extend(Insn::empty(2));
-    code.extend(Insn::empty(-1));
-    code
-}
-
-/// SO_RCVMARK (asm-generic/socket.h), Linux 5.19.
-const SO_RCVMARK: libc::c_int = 75;
-/// PACKET_VNET_HDR (linux/if_packet.h).
-const PACKET_VNET_HDR: libc::c_int = 15;
-
-fn set(
-    socket: &impl std::os::fd::AsRawFd,
-    level: libc::c_int,
-    name: libc::c_int,
-    value: libc::c_int,
-) {
-    // SAFETY: the pointer and length describe `value`, which is only read.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
+/// CHECKSUM_COMPLETE: the skb carries the sum over its bytes, which an IPv6 traffic class is part of. A tunnel whose
+/// outer checksum the kernel had to verify gives its inner packets such a sum. A program behind ours compares it with
+/// the bytes and drops what has none, or another.
+#[test]
+fn checksum_complete_follows() {
+    let link = Link::new();
+    link.router
+        .ip("link add v0 address 02:00:00:00:00:02 type vxlan id 7 local 10.1.0.2 dstport 4789")
+        .unwrap();
+    link.router.ip("addr flush dev r0 scope global").unwrap();
+    link.router.ip("addr add 10.1.0.2/24 dev r0").unwrap();
+    link.router
+        .ip("addr add 2001:db8:1::1/64 nodad dev v0")
+        .unwrap();
+    link.router.ip("link set v0 up").unwrap();
+    let v0 = link.router.index("v0").unwrap();
+    let outer = "eth / ip4 10.1.0.1 > 10.1.0.2 / udp 50000 > 4789 / hex 0800000000000700 / eth";
+    let frame = frame(outer, ESP6);
+    let at_v0 = |program: &(dyn AsFd + Sync)| {
+        let fd = program.as_fd();
+        link.router.enter(|| attach(fd, v0, At::TcIngress)).unwrap()
     };
-    assert_eq!(result, 0, "setsockopt: {}", io::Error::last_os_error());
-}
-
-/// Sends a frame longer than a page as an skb whose first `linear` bytes alone are linear: `packet_alloc_skb()`
-/// (net/packet/af_packet.c) puts the rest into pages if a virtio header says where the headers end.
-fn send_paged(namespace: &Netns, device: &str, frame: &[u8], linear: usize) {
-    assert!(frame.len() > 4096);
-    let index = namespace.index(device).unwrap();
-    namespace.enter(|| {
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
-        assert!(fd >= 0, "socket: {}", io::Error::last_os_error());
-        // SAFETY: just made, and nothing else knows of it.
-        let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
-        set(&socket, libc::SOL_PACKET, PACKET_VNET_HDR, 1);
-        // `struct virtio_net_hdr`: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset.
-        let mut message = vec![0; 10];
-        message[2..4].copy_from_slice(&(linear as u16).to_le_bytes());
-        message.extend(frame);
-        // SAFETY: all zeros are valid.
-        let mut to: libc::sockaddr_ll = unsafe { zeroed() };
-        to.sll_family = libc::AF_PACKET as u16;
-        to.sll_ifindex = index.cast_signed();
-        // SAFETY: the pointers and lengths describe `message` and `to`, which are only read.
-        let sent = unsafe {
-            libc::sendto(
-                socket.as_raw_fd(),
-                message.as_ptr().cast(),
-                message.len(),
-                0,
-                (&raw const to).cast(),
-                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-            )
-        };
-        assert_eq!(
-            usize::try_from(sent).ok(),
-            Some(message.len()),
-            "sendto: {}",
-            io::Error::last_os_error()
-        );
-    });
-}
-
-/// The next packet of a socket, with its mark and traffic class.
-fn receive(socket: &UdpSocket) -> io::Result<Received> {
-    let mut payload = vec![0u8; 9000];
-    // Aligned as control messages must be.
-    let mut control = [0u64; 32];
-    let mut vector = libc::iovec {
-        iov_base: payload.as_mut_ptr().cast(),
-        iov_len: payload.len(),
-    };
-    // SAFETY: all zeros are valid.
-    let mut message: libc::msghdr = unsafe { zeroed() };
-    message.msg_iov = &raw mut vector;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control);
-    // SAFETY: the message refers to buffers that outlive the call.
-    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
-    if len < 0 {
-        return Err(io::Error::last_os_error());
+    let probe = RawProgram::load(Kind::Tc, &drop_wrong_sum(ESP6_LEN)).unwrap();
+    let mut kernel = kernel(0);
+    let ours = kernel.descriptor("in_up").unwrap();
+    {
+        let _tc = at_v0(&ours);
+        let _probe = at_v0(&probe);
+        link.frames.send(&frame).unwrap();
+        assert_eq!(receive(&link.v6).unwrap(), TREATED);
     }
-    let mut received = Received {
-        payload: len as usize,
-        mark: 0,
-        traffic_class: 0,
-    };
-    // SAFETY: the kernel filled the control buffer; the macros walk it within its length.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
-        while let Some(entry) = header.as_ref() {
-            let data = libc::CMSG_DATA(header);
-            match (entry.cmsg_level, entry.cmsg_type) {
-                (libc::SOL_SOCKET, libc::SO_MARK) => {
-                    received.mark = data.cast::<u32>().read_unaligned();
-                }
-                (libc::IPPROTO_IP, libc::IP_TOS) => received.traffic_class = data.read(),
-                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                    received.traffic_class = data.cast::<u32>().read_unaligned() as u8;
-                }
-                _ => {}
-            }
-            header = libc::CMSG_NXTHDR(&raw const message, header);
-        }
-    }
-    Ok(received)
+    // Were the sum not to follow, the socket would not take the packet.
+    let careless = RawProgram::load(Kind::Tc, &store_without_sum()).unwrap();
+    let _tc = at_v0(&careless);
+    link.v6
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    link.frames.send(&frame).unwrap();
+    assert!(receive(&link.v6).is_err());
+    let counts = link.router.run("cat", "/proc/net/snmp6").unwrap();
+    let errors = counts
+        .lines()
+        .find_map(|line| line.strip_prefix("Udp6InCsumErrors"));
+    assert_eq!(errors.map(str::trim), Some("1"));
 }
