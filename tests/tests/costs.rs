@@ -3,8 +3,8 @@
 //! `programs/driver.rs` says how it is measured. Each figure is the median over rounds in which the empty program and
 //! the one in question take turns; beside it the quartiles.
 //!
-//! DESIGN's budgets are printed beside the figures. The test fails far beyond a budget only: a virtual machine whose
-//! neighbours are busy is not a ruler.
+//! DESIGN's budgets are printed beside the figures. The test fails if three rounds in four are far beyond a budget: a
+//! virtual machine whose neighbours are busy is not a ruler, and they can only add.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -283,7 +283,7 @@ fn costs() {
             };
             let cost = small.cost(few, traffic);
             print_row(few, traffic, small.endpoints, cost, budget);
-            if cost.over[1] > MARGIN * budget {
+            if cost.over[0] > MARGIN * budget {
                 failures.push(format!("{} in {}", traffic.name(), few.name));
             }
             if !traffic.matches() {
@@ -292,7 +292,7 @@ fn costs() {
             let budget = cost.over[1] * GROWTH;
             let cost = large.cost(many, traffic);
             print_row(many, traffic, large.endpoints, cost, budget);
-            if cost.over[1] > MARGIN * budget {
+            if cost.over[0] > MARGIN * budget {
                 failures.push(format!("{} in {}, growth", traffic.name(), few.name));
             }
         }
