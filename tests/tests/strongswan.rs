@@ -16,7 +16,7 @@ use wificall_tests::lab::{
     DNS, EPDG4, EPDG6, LIMIT, Lab, OTHER4, OTHER6, PHONE4, PHONE6, ROUTER_DNS,
 };
 use wificall_tests::metrics::Metrics;
-use wificall_tests::process::wait_until;
+use wificall_tests::process::{wait_for, wait_until};
 use wificall_tests::send::{self, RawIp};
 use wificall_tests::swan::{self, Connection, Swan};
 use wificall_tests::tshark::{self, Packet, Tshark};
@@ -62,9 +62,9 @@ admit = ["198.18.0.0/15", "2001:db8::/32"]
 "#
         ),
     )?;
-    agent.wait_metrics("the ePDG's addresses", |metrics| {
-        let known = metrics.sum("wificall_endpoints", &[]);
-        ensure!(known == 2, "{known} endpoints, not 2");
+    wait_for("the ePDG's addresses", LIMIT, || {
+        let known = agent.status()?["discovery"]["addresses"].clone();
+        ensure!(known == 2, "{known} addresses, not 2");
         Ok(())
     })?;
 
