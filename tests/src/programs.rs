@@ -1,5 +1,6 @@
 //! The programs in the kernel, run by `BPF_PROG_TEST_RUN`.
 
+pub mod driver;
 pub mod raw;
 pub mod verifier;
 
@@ -36,7 +37,7 @@ const OBJECT: &[u8] = include_bytes!(concat!(
 /// Names another object, when the tests run.
 const OVERRIDE: &str = "WIFICALL_BPF_OBJECT";
 /// Entries of the maps indexed by group, policy and slot: few, as all of them are read after each run.
-pub const ROWS: u32 = 16;
+pub const ROWS: u32 = 10;
 /// What every TC program returns: others go on.
 pub const TC_ACT_UNSPEC: u32 = u32::MAX;
 /// What every XDP program returns.

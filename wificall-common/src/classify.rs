@@ -167,7 +167,11 @@ fn lookup<F: Frame + ?Sized, T: Tables>(
                 Direction::Up => ipv6::destination(frame, offset),
                 Direction::Down => ipv6::source(frame, offset),
             };
-            endpoint::lookup6(tables, address.ok_or(Exit::Truncated)?)
+            // By reference: the BPF backend moves sixteen bytes one by one.
+            match &address {
+                Some(address) => endpoint::lookup6(tables, address),
+                None => return Err(Exit::Truncated),
+            }
         }
     };
     found.ok_or(Exit::NotEndpoint)

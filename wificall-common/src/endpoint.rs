@@ -63,16 +63,16 @@ pub fn lookup4<T: Table>(table: &T, address: [u8; 4]) -> Option<Endpoint> {
 
 /// Looks an IPv6 address up; one inside the NAT64 prefix is looked up as the IPv4 address that it stands for.
 #[inline(always)]
-pub fn lookup6<T: Table>(table: &T, address: [u8; 16]) -> Option<Endpoint> {
+pub fn lookup6<T: Table>(table: &T, address: &[u8; 16]) -> Option<Endpoint> {
     if let Some(pref64) = table.pref64()
-        && let Some(inner) = pref64.extract(&address)
+        && let Some(inner) = pref64.extract(address)
     {
         return lookup4(table, inner);
     }
-    let [a, b, c, d, e, f, g, h, ..] = address;
+    let [a, b, c, d, e, f, g, h, ..] = *address;
     if let Some(block) = table.block6(&[a, b, c, d, e, f, g, h]) {
         if block.flags & FLAG_HOSTS != 0
-            && let Some(host) = table.host(&address)
+            && let Some(host) = table.host(address)
         {
             return found(host);
         }
@@ -84,7 +84,7 @@ pub fn lookup6<T: Table>(table: &T, address: [u8; 16]) -> Option<Endpoint> {
             });
         }
     }
-    table.prefix(&address).and_then(found)
+    table.prefix(address).and_then(found)
 }
 
 #[inline(always)]

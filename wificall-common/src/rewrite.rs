@@ -102,8 +102,10 @@ mod tests {
     /// Every old octet and every DSCP: the incremental sum equals the one computed anew, in value or as the other zero.
     #[test]
     fn ipv4_checksum_is_right_for_every_octet() {
-        for tos in 0..=255u8 {
-            for dscp in 0..64u8 {
+        // Under Miri, a sample: it is a hundred times slower.
+        let step = if cfg!(miri) { 13 } else { 1 };
+        for tos in (0..=255u8).step_by(step) {
+            for dscp in (0..64u8).step_by(step) {
                 let mut head = [0x45, tos, 0x00, 0x54, 0xbe, 0xef, 0, 0, 64, 17, 0, 0];
                 let sum = full_checksum(&head);
                 [head[10], head[11]] = sum.to_be_bytes();

@@ -8,6 +8,7 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod discover;
+mod explain;
 pub mod kernel;
 pub mod net;
 pub mod observe;

@@ -48,8 +48,8 @@ const COMPONENTS: [Component<'_>; 5] = [
 /// A nightly of rustup, for Miri alone.
 const NIGHTLY: &str = "nightly";
 
-/// The emulated processor is some twenty times slower than this one.
-const GUEST_TIMEOUT: Duration = Duration::from_secs(600);
+/// The vectors take three minutes on two idle cores: loading programs is slow under emulation.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(1200);
 
 #[derive(clap::Args)]
 pub struct Args {

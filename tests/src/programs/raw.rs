@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 use anyhow::{Context as _, Result};
@@ -29,6 +29,12 @@ impl Insn {
         }
     }
 
+    /// The same with another offset: how far a jump goes.
+    #[must_use]
+    pub const fn jumping(self, offset: i16) -> Self {
+        Self { offset, ..self }
+    }
+
     /// `r0 = value; exit`: a program that does nothing else.
     #[must_use]
     pub const fn empty(value: i32) -> [Self; 2] {
@@ -52,15 +58,8 @@ pub struct RawProgram {
     fd: OwnedFd,
 }
 
-/// What a test run returned.
-#[derive(Clone, Copy, Debug)]
-pub struct TestRun {
-    /// The program's return value.
-    pub verdict: u32,
-    /// Mean time of one repetition, in nanoseconds.
-    pub nanoseconds: u32,
-}
-
+const MAP_CREATE: libc::c_long = 0;
+const MAP_UPDATE: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
 const LINK_CREATE: libc::c_long = 28;
@@ -80,6 +79,30 @@ struct ProgLoad {
     log_level: u32,
     log_size: u32,
     log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    attach_type: u32,
+}
+
+/// Likewise for `BPF_MAP_CREATE`.
+#[repr(C)]
+struct MapCreate {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+/// Likewise for `BPF_MAP_UPDATE_ELEM`.
+#[repr(C)]
+struct MapUpdate {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 /// Likewise for `BPF_PROG_TEST_RUN`.
@@ -117,6 +140,8 @@ impl RawProgram {
             count: u32::try_from(insns.len())?,
             insns: insns.as_ptr() as u64,
             license: c"GPL".as_ptr() as u64,
+            // What aya loads with: programs in one table must agree.
+            attach_type: if kind == Kind::Xdp { ATTACH_XDP } else { 0 },
             ..ProgLoad::default()
         };
         let fd = bpf(PROG_LOAD, &mut { attr }).context("load a program")?;
@@ -142,34 +167,87 @@ impl RawProgram {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// Runs it `repeat` times on a frame.
+    /// Runs it `repeat` times on one and the same packet, and returns its last verdict.
     ///
     /// # Errors
     ///
     /// Fails if the kernel refuses the run.
-    pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<TestRun> {
-        test_run(self.fd.as_raw_fd(), frame, repeat)
+    pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<u32> {
+        let mut attr = ProgTestRun {
+            program: self.fd.as_raw_fd().try_into()?,
+            data_size_in: u32::try_from(frame.len())?,
+            data_in: frame.as_ptr() as u64,
+            repeat,
+            ..ProgTestRun::default()
+        };
+        bpf(PROG_TEST_RUN, &mut attr).context("test run")?;
+        Ok(attr.verdict)
     }
 }
 
-/// Runs the program `fd` `repeat` times on a frame, taking nothing back but the time.
-///
-/// # Errors
-///
-/// Fails if the kernel refuses the run.
-pub fn test_run(fd: i32, frame: &[u8], repeat: u32) -> Result<TestRun> {
-    let mut attr = ProgTestRun {
-        program: fd.try_into()?,
-        data_size_in: u32::try_from(frame.len())?,
-        data_in: frame.as_ptr() as u64,
-        repeat,
-        ..ProgTestRun::default()
-    };
-    bpf(PROG_TEST_RUN, &mut attr).context("test run")?;
-    Ok(TestRun {
-        verdict: attr.verdict,
-        nanoseconds: attr.duration,
-    })
+impl AsFd for RawProgram {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A map that was made without aya, indexed by a `u32`.
+#[derive(Debug)]
+pub struct RawArray {
+    fd: OwnedFd,
+}
+
+/// Kinds of such maps (`enum bpf_map_type`).
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub enum ArrayKind {
+    /// `BPF_MAP_TYPE_ARRAY`.
+    Values = 2,
+    /// `BPF_MAP_TYPE_PROG_ARRAY`.
+    Programs = 3,
+}
+
+impl RawArray {
+    /// Makes one of `entries` values of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses it.
+    pub fn new(kind: ArrayKind, size: usize, entries: usize) -> Result<Self> {
+        let mut attr = MapCreate {
+            kind: kind as u32,
+            key_size: 4,
+            value_size: size.try_into()?,
+            max_entries: entries.try_into()?,
+        };
+        let fd = bpf(MAP_CREATE, &mut attr).context("make a map")?;
+        // SAFETY: as above.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd })
+    }
+
+    /// Sets a value, which must have the size of the map's values.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no such index.
+    pub fn set(&self, index: u32, value: &[u8]) -> Result<()> {
+        let mut attr = MapUpdate {
+            map: self.fd.as_raw_fd().try_into()?,
+            padding: 0,
+            key: (&raw const index) as u64,
+            value: value.as_ptr() as u64,
+            flags: 0,
+        };
+        bpf(MAP_UPDATE, &mut attr).context("set a map's value")?;
+        Ok(())
+    }
+
+    /// Its descriptor, as an instruction's immediate.
+    #[must_use]
+    pub fn number(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
 }
 
 /// The last line of the verifier's log of a program that it accepts.
@@ -188,6 +266,7 @@ pub(super) fn statistics<T>(kind: Kind, insns: &[T]) -> Result<String> {
         log_level: LOG_STATS,
         log_size: u32::try_from(log.len())?,
         log: log.as_mut_ptr() as u64,
+        ..ProgLoad::default()
     };
     let fd = bpf(PROG_LOAD, &mut attr).context("load for the verifier's statistics")?;
     // SAFETY: as above.

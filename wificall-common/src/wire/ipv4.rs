@@ -10,6 +10,8 @@ use crate::{
 pub const HEADER_LEN: usize = 20;
 /// Length of the part of the header that a DSCP change rewrites: through the checksum (bytes 10 and 11).
 pub const HEAD_LEN: usize = 12;
+/// First byte of a header without options: version 4, five words.
+const PLAIN: u8 = 0x45;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
 
@@ -25,6 +27,9 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
     if protocol != PROTOCOL_UDP && protocol != PROTOCOL_ESP {
         return Err(Exit::OtherProtocol);
     }
+    if bytes[0] != PLAIN {
+        leave_plain::<F>()?;
+    }
     let header_len = usize::from(bytes[0] & 0x0f) * 4;
     let total_len = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
     if bytes[0] >> 4 != 4 || header_len < HEADER_LEN || total_len < header_len {
@@ -35,7 +40,7 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
     }
     let flags_offset = u16::from_be_bytes([bytes[6], bytes[7]]);
     let id = u32::from(u16::from_be_bytes([bytes[4], bytes[5]]));
-    if header_len != HEADER_LEN || flags_offset & (OFFSET_MASK | MORE_FRAGMENTS) != 0 {
+    if flags_offset & (OFFSET_MASK | MORE_FRAGMENTS) != 0 {
         leave_plain::<F>()?;
     }
     let fragment = if flags_offset & OFFSET_MASK != 0 {

@@ -73,7 +73,7 @@ async fn detach(agent: &Agent) -> anyhow::Result<Removed> {
     };
     for index in own_qdiscs {
         if let Some(name) = names.get(&index)
-            && remove_qdisc(index)
+            && net::remove_empty_clsact(index)
                 .await
                 .with_context(|| format!("remove the clsact qdisc of `{name}`"))?
         {
@@ -104,15 +104,6 @@ fn hooks(before: &Inspection, names: &BTreeMap<u32, String>) -> Vec<RemovedHook>
             method: method.name(),
         })
         .collect()
-}
-
-/// Removes a clsact qdisc that we had added, unless somebody else's filters hang there now. Whether it was removed.
-async fn remove_qdisc(index: u32) -> io::Result<bool> {
-    let state = net::clsact_state(index).await?;
-    if !state.qdisc || !state.filters.is_empty() {
-        return Ok(false);
-    }
-    net::delete_clsact(index).await.map(|()| true)
 }
 
 fn remove_file(path: &Path) -> anyhow::Result<()> {

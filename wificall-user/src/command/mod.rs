@@ -19,7 +19,7 @@ use crate::cli::{Cli, Command, Instance};
 use crate::config::{self, Agent, Config};
 use crate::control;
 
-pub use failure::{Failure, explain};
+pub use failure::Failure;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,13 @@
 //! `wificall status`
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
 
 use super::{Failure, Outcome, instance, print, print_json};
 use crate::cli::Instance;
+use crate::config::{Agent, Config};
 use crate::control::socket::{Answer, AskError, Question, ask};
 use crate::kernel::{Pins, inspect};
 use crate::net;
@@ -18,17 +20,7 @@ pub(super) async fn run(arguments: &Instance) -> Result<Outcome, Failure> {
         Ok(answer) => {
             return Err(anyhow::anyhow!("the agent answered something else: {answer:?}").into());
         }
-        Err(AskError::NoAgent(_)) => {
-            let left = inspect(&Pins::new(agent.pin_dir())).map_err(anyhow::Error::from)?;
-            let links = net::links().await.context("list the interfaces")?;
-            offline::report(
-                &agent,
-                config.as_ref().map(|config| &config.interfaces),
-                left.as_ref(),
-                &links,
-                SystemTime::now(),
-            )
-        }
+        Err(AskError::NoAgent(_)) => offline(&agent, config.as_ref()).await?,
         Err(error) => return Err(anyhow::Error::from(error).into()),
     };
     show(&report, arguments.json)?;
@@ -36,6 +28,25 @@ pub(super) async fn run(arguments: &Instance) -> Result<Outcome, Failure> {
         Some(_) => Outcome::Done,
         None => Outcome::Failed,
     })
+}
+
+/// What is left in the kernel.
+async fn offline(agent: &Agent, config: Option<&Config>) -> anyhow::Result<Report> {
+    let left = inspect(&Pins::new(agent.pin_dir()))?;
+    let links = net::links().await.context("list the interfaces")?;
+    let mut clsact = BTreeMap::new();
+    for (_, index) in left.iter().flat_map(|left| left.filters.keys()) {
+        let state = net::clsact_state(*index).await.context("read qdiscs")?;
+        clsact.insert(*index, state);
+    }
+    Ok(offline::report(
+        agent,
+        config.map(|config| &config.interfaces),
+        left.as_ref(),
+        &links,
+        &clsact,
+        SystemTime::now(),
+    ))
 }
 
 fn show(report: &Report, json: bool) -> anyhow::Result<()> {

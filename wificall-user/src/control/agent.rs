@@ -10,11 +10,11 @@ use std::{
 
 use anyhow::Result;
 use ipnet::IpNet;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 use wificall_common::abi::Hook;
 
 use super::{
-    hooks::{self, Selection},
+    hooks::Selection,
     label::Label,
     plan::{Actual, LeftOut, Plan, plan},
     world::{World, network},
@@ -22,8 +22,8 @@ use super::{
 use crate::{
     config::Config,
     discover::{Bounds, Reason, Settings, Stats, Targets, Update, store},
+    explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
-    net,
 };
 
 /// Writing the state for every answer would wear flash out; losing this much of it costs a few refreshes.
@@ -61,7 +61,7 @@ pub(super) struct Agent {
     pub recovered: BTreeSet<Key>,
     unsaved: bool,
     saved: SystemTime,
-    tcx: bool,
+    pub tcx: bool,
 }
 
 impl Agent {
@@ -115,7 +115,7 @@ impl Agent {
             tcx: kernel::has_tcx(),
         };
         agent.recover()?;
-        agent.reconcile(now, true)?;
+        agent.reconcile(now, true).await?;
         agent.plane.finish_migration()?;
         Ok(agent)
     }
@@ -137,7 +137,7 @@ impl Agent {
 
     /// Makes the kernel agree with the configuration, the memory and the network. With `reattach`, every program is
     /// replaced even where one of ours runs.
-    pub(super) fn reconcile(&mut self, now: SystemTime, reattach: bool) -> Result<()> {
+    pub(super) async fn reconcile(&mut self, now: SystemTime, reattach: bool) -> Result<()> {
         let desired = self.world.desired();
         let actual = self.actual()?;
         let mut plan = plan(&desired, &actual, self.plane.limits());
@@ -160,7 +160,7 @@ impl Agent {
         if changed || reattach {
             self.plane.start_log();
         }
-        self.hook(changed || reattach)?;
+        self.hook(changed || reattach).await?;
         for key in &plan.remove {
             self.plane.remove_entry(*key)?;
             self.activity.remove(key);
@@ -201,140 +201,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Attaches what is missing, replaces everything if `all`, removes what should not be.
-    fn hook(&mut self, all: bool) -> Result<()> {
-        self.selection =
-            hooks::selection(&self.world.config.interfaces, &self.world.links, self.tcx);
-        self.failed.clear();
-        let wanted: BTreeSet<_> = self
-            .selection
-            .interfaces
-            .iter()
-            .flat_map(|selected| &selected.attachments)
-            .map(|attachment| (attachment.hook, attachment.ifindex))
-            .collect();
-        // XDP comes after the TC program that trusts it and goes before it: so no packet is counted by both.
-        self.unhook(&wanted, |hook| hook == Hook::Xdp)?;
-        for selected in self.selection.interfaces.clone() {
-            for attachment in selected.attachments {
-                let key = (attachment.hook, attachment.ifindex);
-                if !all
-                    && self
-                        .attached
-                        .get(&key)
-                        .is_some_and(|present| present.attachment == attachment)
-                {
-                    continue;
-                }
-                match self.plane.attach(&attachment) {
-                    Ok(kernel::Attached { program_id, .. }) => {
-                        if !self.attached.contains_key(&key) {
-                            info!(
-                                interface = attachment.interface,
-                                hook = attachment.hook.name(),
-                                method = attachment.method.name(),
-                                "attached"
-                            );
-                        }
-                        self.attached.insert(
-                            key,
-                            Attached {
-                                attachment,
-                                program_id,
-                            },
-                        );
-                    }
-                    Err(problem) => {
-                        let message = chain(&problem);
-                        error!("{message}");
-                        self.attached.remove(&key);
-                        self.failed.insert(attachment.ifindex, message);
-                    }
-                }
-            }
-        }
-        self.unhook(&wanted, |_| true)
-    }
-
-    /// Removes our programs from all hooks but these, of the kinds that `kind` names.
-    fn unhook(
-        &mut self,
-        wanted: &BTreeSet<(Hook, u32)>,
-        kind: impl Fn(Hook) -> bool,
-    ) -> Result<()> {
-        let present = self.plane.hooks()?;
-        let names: BTreeMap<u32, String> = self
-            .world
-            .links
-            .iter()
-            .map(|link| (link.index, link.name.clone()))
-            .collect();
-        let keys: BTreeSet<(Hook, u32)> = present
-            .links
-            .iter()
-            .copied()
-            .chain(present.filters.keys().copied())
-            .collect();
-        for key in keys.difference(wanted) {
-            let (hook, ifindex) = *key;
-            if !kind(hook) {
-                continue;
-            }
-            let name = names.get(&ifindex).map(String::as_str);
-            self.plane.detach(hook, ifindex, name)?;
-            self.attached.remove(key);
-            info!(
-                interface = name.unwrap_or("(gone)"),
-                hook = hook.name(),
-                "detached"
-            );
-        }
-        Ok(())
-    }
-
-    /// Puts back what someone removed. A link is updated to the program that it has, which makes it anew if its interface
-    /// was; a filter is looked for.
-    pub(super) async fn repair(&mut self) -> Result<()> {
-        let present = self.plane.hooks()?;
-        for (key, attached) in self.attached.clone() {
-            let (hook, ifindex) = key;
-            let lost = match present.filters.get(&key) {
-                Some(filter) => {
-                    let state = net::clsact_state(ifindex).await?;
-                    !state.filters.iter().any(|found| {
-                        found.ingress == (hook == Hook::TcIngress)
-                            && found.priority == filter.priority
-                            && found.handle == filter.handle
-                    })
-                }
-                None if !present.links.contains(&key) => true,
-                None => match self.plane.attach(&attached.attachment) {
-                    Ok(kernel::Attached { made: false, .. }) => false,
-                    Ok(kernel::Attached { made: true, .. }) => {
-                        self.count_repair(&attached.attachment);
-                        false
-                    }
-                    // Said when it is attached again below.
-                    Err(_) => true,
-                },
-            };
-            if lost {
-                self.count_repair(&attached.attachment);
-                self.attached.remove(&key);
-            }
-        }
-        Ok(())
-    }
-
-    fn count_repair(&mut self, attachment: &Attachment) {
-        self.repairs += 1;
-        warn!(
-            interface = attachment.interface,
-            hook = attachment.hook.name(),
-            "someone removed our program; putting it back"
-        );
-    }
-
     /// Reads links and addresses again and follows.
     pub(super) async fn follow_network(&mut self) -> Result<()> {
         self.world.look_around().await?;
@@ -345,7 +211,7 @@ impl Agent {
                 .iter()
                 .any(|link| link.index == *ifindex && link.name == attached.attachment.interface)
         });
-        self.reconcile(SystemTime::now(), false)
+        self.reconcile(SystemTime::now(), false).await
     }
 
     /// Looks after a filter when its interface's qdiscs change.
@@ -354,11 +220,11 @@ impl Agent {
             return Ok(());
         }
         self.repair().await?;
-        self.hook(false)
+        self.hook(false).await
     }
 
     /// Takes in what DNS said.
-    pub(super) fn learn(&mut self, updates: &[Update]) -> Result<()> {
+    pub(super) async fn learn(&mut self, updates: &[Update]) -> Result<()> {
         let filter = self.world.filter();
         let mut grown = false;
         for update in updates {
@@ -381,7 +247,7 @@ impl Agent {
             self.unsaved = true;
         }
         if grown {
-            self.reconcile(SystemTime::now(), false)?;
+            self.reconcile(SystemTime::now(), false).await?;
         }
         Ok(())
     }
@@ -396,7 +262,7 @@ impl Agent {
             self.unsaved = true;
         }
         self.repair().await?;
-        self.reconcile(now, false)
+        self.reconcile(now, false).await
     }
 
     /// Tells the memory which entries had traffic since the last time.
@@ -438,26 +304,12 @@ impl Agent {
                 self.state_problem = None;
             }
             Err(problem) => {
-                let message = chain(&problem);
+                let message = explain(&problem);
                 warn!("{message}");
                 self.state_problem = Some(message);
             }
         }
     }
-}
-
-/// An error with its causes on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut message = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let text = source.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        next = source.source();
-    }
-    message
 }
 
 /// The network that an entry stands for, as the memory knows addresses.

@@ -134,7 +134,7 @@ fn compiled(desired: &Desired) -> (Maps, BTreeMap<u32, Label>) {
 fn look(maps: &Maps, address: IpAddr) -> Option<Endpoint> {
     match address {
         IpAddr::V4(address) => lookup4(maps, address.octets()),
-        IpAddr::V6(address) => lookup6(maps, address.octets()),
+        IpAddr::V6(address) => lookup6(maps, &address.octets()),
     }
 }
 

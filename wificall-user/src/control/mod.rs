@@ -3,6 +3,7 @@
 //! `desired` and `plan` decide and are pure; `agent` holds the state and acts; `run` waits for what happens next.
 
 mod agent;
+mod attach;
 mod desired;
 mod hooks;
 mod label;

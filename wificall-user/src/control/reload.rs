@@ -53,11 +53,11 @@ impl Agent {
         self.world.look_around().await.map_err(kernel)?;
         let before = self.world.config.clone();
         self.world.configure(config);
-        if let Err(error) = self.put_in_force(&before) {
+        if let Err(error) = self.put_in_force(&before).await {
             // What was in force is put back; what the kernel refused to take it never had.
             let message = format!("{error:#}");
             self.world.configure(before.clone());
-            if let Err(error) = self.put_in_force(&before) {
+            if let Err(error) = self.put_in_force(&before).await {
                 warn!("the configuration before could not be put back whole: {error:#}");
             }
             return Err(kernel(anyhow::anyhow!(message)));
@@ -72,7 +72,7 @@ impl Agent {
     }
 
     /// The kernel's side of a reload. Other sizes need other maps: those are filled, then the links move over.
-    fn put_in_force(&mut self, before: &Config) -> Result<()> {
+    async fn put_in_force(&mut self, before: &Config) -> Result<()> {
         if *self.plane.limits() != self.world.config.limits {
             let settings = self.plane.settings();
             self.plane = Plane::open(
@@ -81,11 +81,11 @@ impl Agent {
                 self.world.config.limits,
             )?;
             self.activity.clear();
-            self.reconcile(SystemTime::now(), true)?;
+            self.reconcile(SystemTime::now(), true).await?;
             return Ok(self.plane.finish_migration()?);
         }
         // Another way of attaching leaves the old one in place until the new one runs.
         let reattach = self.world.config.interfaces != before.interfaces;
-        self.reconcile(SystemTime::now(), reattach)
+        self.reconcile(SystemTime::now(), reattach).await
     }
 }

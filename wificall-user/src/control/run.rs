@@ -128,7 +128,7 @@ async fn serve(
                 Err(problem) => return Err(problem).context("watch the network"),
             },
             _ = updates.recv_many(&mut batch, BATCH) => {
-                let result = agent.learn(&batch);
+                let result = agent.learn(&batch).await;
                 batch.clear();
                 result
             }

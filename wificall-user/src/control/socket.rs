@@ -64,7 +64,7 @@ pub enum Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Nobody listens.
-    #[error("no agent listens at {}", .0.display())]
+    #[error("no agent listens at {}\n  hint: start it with `wificall run`", .0.display())]
     NoAgent(PathBuf),
     /// Somebody may listen, but not to us, or answers nonsense.
     #[error("ask the agent at {}{}", path.display(), hint(source))]

@@ -1,6 +1,6 @@
 //! The network as the kernel tells it over netlink: links, addresses, clsact, and their changes.
 //!
-//! Everything here reads, but for [`delete_clsact`]; nothing here decides. All calls act on the network namespace of the calling thread.
+//! Everything here reads, but for [`remove_empty_clsact`]; nothing here decides. All calls act on the network namespace of the calling thread.
 //!
 //! The messages are read attribute by attribute rather than with a typed decoder of the whole protocol:
 //! we need six attributes of a link, and a decoder that knows them all drops the whole link
@@ -19,5 +19,5 @@ mod namespace;
 pub use address::addresses;
 pub use link::{Kind, Link, links};
 pub use role::{Conflict, select, stacked, unmatched};
-pub use tc::{ClsactState, Filter, clsact_state, delete_clsact};
+pub use tc::{ClsactState, Filter, clsact_state, remove_empty_clsact};
 pub use watch::{Change, Watch, watch};

@@ -90,11 +90,24 @@ pub async fn clsact_state(ifindex: u32) -> io::Result<ClsactState> {
 /// # Errors
 ///
 /// The kernel's answer as an OS error: `ENOENT` if there is none, `ENODEV` if there is no such link.
-pub async fn delete_clsact(ifindex: u32) -> io::Result<()> {
+async fn delete_clsact(ifindex: u32) -> io::Result<()> {
     let mut request = tcmsg(ifindex, TC_H_CLSACT);
     // The kernel compares the kind with what is there.
     request.extend(attribute(TCA_KIND, b"clsact\0"));
     get(NETLINK_ROUTE, RTM_DELQDISC, &request).await.map(drop)
+}
+
+/// Removes a link's clsact qdisc unless there are filters on it, whoever's; whether it was removed.
+///
+/// # Errors
+///
+/// As [`clsact_state`] and [`delete_clsact`].
+pub async fn remove_empty_clsact(ifindex: u32) -> io::Result<bool> {
+    let state = clsact_state(ifindex).await?;
+    if !state.qdisc || !state.filters.is_empty() {
+        return Ok(false);
+    }
+    delete_clsact(ifindex).await.map(|()| true)
 }
 
 fn tcmsg(ifindex: u32, parent: u32) -> Vec<u8> {

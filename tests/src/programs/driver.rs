@@ -1,0 +1,178 @@
+//! Times a program on packets that differ, each as fresh as the first.
+//!
+//! `BPF_PROG_TEST_RUN` repeats a program on one packet: its address is always the same, and what it writes once it finds
+//! written ever after. So a small program goes first: it puts the next header of a list into the packet and tail-calls
+//! the program to be timed. What that itself costs is subtracted by timing an empty program behind it in the same way.
+//!
+//! The headers are written in words, and a program that reads more at once would wait for the stores, which no packet
+//! that comes from a driver makes it do. A call that takes longer than the stores (the clock) stands in between.
+//!
+//! Time is this thread's, in the kernel and outside, so that other work on the machine counts as little as it can.
+
+use std::{
+    os::fd::{AsFd, AsRawFd as _},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+
+use super::raw::{ArrayKind, Insn, Kind, RawArray, RawProgram};
+
+/// Length of the Ethernet header that stays.
+const LINK: usize = 14;
+/// Returned if the tail call fails.
+const FAILED: i32 = 99;
+
+// Instruction codes: class | size or source | mode or operation (linux/bpf_common.h, linux/bpf.h).
+const LDX_W: u8 = 0x61;
+const LDX_DW: u8 = 0x79;
+const STX_W: u8 = 0x63;
+const STX_DW: u8 = 0x7b;
+const ST_W: u8 = 0x62;
+const LD_IMM64: u8 = 0x18;
+const ADD64_K: u8 = 0x07;
+const MOV64_K: u8 = 0xb7;
+const MOV64_X: u8 = 0xbf;
+const JEQ_K: u8 = 0x15;
+const JGT_X: u8 = 0x2d;
+const JLT_K: u8 = 0xa5;
+const CALL: u8 = 0x85;
+const EXIT: u8 = 0x95;
+/// Source register of `LD_IMM64` for a map's descriptor.
+const PSEUDO_MAP_FD: u8 = 1;
+// Helpers (`enum bpf_func_id`).
+const MAP_LOOKUP: i32 = 1;
+const KTIME: i32 = 5;
+const TAIL_CALL: i32 = 12;
+
+/// A program that puts one header after another into its packet and calls the next program.
+pub struct Driver {
+    program: RawProgram,
+    next: RawArray,
+    frame: Vec<u8>,
+    // Held: the program refers to them by descriptor only while it is loaded, but closing them is not needed either.
+    _lists: [RawArray; 2],
+}
+
+impl Driver {
+    /// One for frames that differ in the `header` bytes behind Ethernet, a multiple of four, and in nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses a map or the program.
+    pub fn new(kind: Kind, frames: &[Vec<u8>], header: usize) -> Result<Self> {
+        let next = RawArray::new(ArrayKind::Programs, 4, 1)?;
+        let position = RawArray::new(ArrayKind::Values, 8, 1)?;
+        let headers = RawArray::new(ArrayKind::Values, header, frames.len())?;
+        for (index, frame) in frames.iter().enumerate() {
+            headers.set(index.try_into()?, &frame[LINK..LINK + header])?;
+        }
+        let insns = instructions(
+            kind,
+            header,
+            frames.len().try_into()?,
+            [position.number(), headers.number(), next.number()],
+        )?;
+        Ok(Self {
+            program: RawProgram::load(kind, &insns)?,
+            next,
+            frame: frames[0].clone(),
+            _lists: [position, headers],
+        })
+    }
+
+    /// Mean time of one packet through `program`, this driver's own included.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses the run or the program was never reached.
+    pub fn time(&self, program: impl AsFd, packets: u32) -> Result<f64> {
+        let descriptor = program.as_fd().as_raw_fd();
+        self.next.set(0, &descriptor.to_ne_bytes())?;
+        let before = thread_time();
+        let verdict = self.program.test_run(&self.frame, packets)?;
+        let elapsed = thread_time() - before;
+        ensure!(
+            verdict != FAILED.cast_unsigned(),
+            "the program to be timed was not called"
+        );
+        Ok(elapsed.as_secs_f64() * 1e9 / f64::from(packets))
+    }
+}
+
+fn instructions(kind: Kind, header: usize, count: i32, maps: [i32; 3]) -> Result<Vec<Insn>> {
+    let [position, headers, next] = maps;
+    // Offsets of `data` and `data_end` in `struct xdp_md` and `struct __sk_buff`.
+    let (data, data_end) = match kind {
+        Kind::Xdp => (0, 4),
+        Kind::Tc => (76, 80),
+    };
+    let load_map = |register, map| {
+        [
+            Insn::new(LD_IMM64, register, PSEUDO_MAP_FD, 0, map),
+            Insn::new(0, 0, 0, 0, 0),
+        ]
+    };
+    let lookup = |map| {
+        let [low, high] = load_map(1, map);
+        [
+            low,
+            high,
+            Insn::new(MOV64_X, 2, 10, 0, 0),
+            Insn::new(ADD64_K, 2, 0, 0, -4),
+            Insn::new(CALL, 0, 0, 0, MAP_LOOKUP),
+        ]
+    };
+    let mut code = vec![
+        Insn::new(MOV64_X, 6, 1, 0, 0),
+        Insn::new(LDX_W, 7, 6, data, 0),
+        Insn::new(LDX_W, 8, 6, data_end, 0),
+        Insn::new(MOV64_X, 1, 7, 0, 0),
+        Insn::new(ADD64_K, 1, 0, 0, (LINK + header).try_into()?),
+    ];
+    // Jumps to the end, whose distance is not known yet.
+    let mut leave = vec![code.len()];
+    code.push(Insn::new(JGT_X, 1, 8, 0, 0));
+    code.push(Insn::new(ST_W, 10, 0, -4, 0));
+    code.extend(lookup(position));
+    leave.push(code.len());
+    code.push(Insn::new(JEQ_K, 0, 0, 0, 0));
+    code.extend([
+        Insn::new(LDX_DW, 1, 0, 0, 0),
+        Insn::new(MOV64_X, 2, 1, 0, 0),
+        Insn::new(ADD64_K, 2, 0, 0, 1),
+        Insn::new(JLT_K, 2, 0, 1, count),
+        Insn::new(MOV64_K, 2, 0, 0, 0),
+        Insn::new(STX_DW, 0, 2, 0, 0),
+        Insn::new(STX_W, 10, 1, -4, 0),
+    ]);
+    code.extend(lookup(headers));
+    leave.push(code.len());
+    code.push(Insn::new(JEQ_K, 0, 0, 0, 0));
+    for offset in (0..header).step_by(4) {
+        code.push(Insn::new(LDX_W, 1, 0, offset.try_into()?, 0));
+        code.push(Insn::new(STX_W, 7, 1, (LINK + offset).try_into()?, 0));
+    }
+    code.push(Insn::new(CALL, 0, 0, 0, KTIME));
+    code.push(Insn::new(MOV64_X, 1, 6, 0, 0));
+    code.extend(load_map(2, next));
+    code.push(Insn::new(MOV64_K, 3, 0, 0, 0));
+    code.push(Insn::new(CALL, 0, 0, 0, TAIL_CALL));
+    let end = code.len();
+    code.push(Insn::new(MOV64_K, 0, 0, 0, FAILED));
+    code.push(Insn::new(EXIT, 0, 0, 0, 0));
+    for at in leave {
+        code[at] = code[at].jumping((end - at - 1).try_into()?);
+    }
+    Ok(code)
+}
+
+fn thread_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` outlives the call, which cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
+}
