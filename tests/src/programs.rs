@@ -2,20 +2,22 @@
 
 pub mod driver;
 pub mod raw;
+mod run;
 pub mod verifier;
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     env, fs,
+    os::fd::{AsFd as _, OwnedFd},
     path::Path,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
-    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
-    programs::{Program as AyaProgram, ProgramError, SchedClassifier, Xdp},
+    programs::{Program as AyaProgram, ProgramError},
     util::nr_cpus,
 };
 use wificall_common::{
@@ -27,7 +29,9 @@ use wificall_common::{
     exit::Exit,
 };
 
-use crate::vectors::{Contents, MARK, Outcome, PRIORITY, Program, Setup};
+pub use self::run::Run;
+use self::run::{run_tc, run_xdp};
+use crate::vectors::{Contents, Outcome, Program, Setup};
 
 /// The committed object, embedded: a guest that runs the vectors has no repository.
 const OBJECT: &[u8] = include_bytes!(concat!(
@@ -106,19 +110,6 @@ pub struct Kernel {
     exits: PerCpuArray<MapData, u64>,
     fragments: HashMap<MapData, Abi<FragmentKey>, Abi<FragmentValue>>,
     activity: Array<MapData, u32>,
-}
-
-/// What one run of a program returned.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// The program's return value.
-    pub verdict: u32,
-    /// The frame; in XDP with the metadata before it.
-    pub frame: Vec<u8>,
-    /// `skb->mark` and `skb->priority`; of XDP, those of a packet that it cannot change.
-    pub mark: u32,
-    /// See `mark`.
-    pub priority: u32,
 }
 
 impl Kernel {
@@ -219,6 +210,20 @@ impl Kernel {
         Ok(program)
     }
 
+    /// Loads a program unless it is loaded already, and gives another descriptor of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`program`](Self::program).
+    pub fn descriptor(&mut self, name: &str) -> Result<OwnedFd> {
+        let fd = match self.program(name)? {
+            AyaProgram::Xdp(program) => program.fd()?.as_fd(),
+            AyaProgram::SchedClassifier(program) => program.fd()?.as_fd(),
+            _ => bail!("neither TC nor XDP"),
+        };
+        Ok(fd.try_clone_to_owned()?)
+    }
+
     /// Runs a program on a frame once; `None` if the kernel's test runs refuse so short a frame.
     ///
     /// # Errors
@@ -243,41 +248,45 @@ impl Kernel {
         }
     }
 
-    /// What the maps say since they were last cleared, together with what a run returned.
+    /// What the maps say since they were last cleared, together with what a run at `hook` returned. What another hook
+    /// had counted stays, and is found when that one runs.
     ///
     /// # Errors
     ///
     /// Fails if a map cannot be read.
-    pub fn outcome(&self, run: &Run) -> Result<Outcome> {
+    pub fn outcome(&self, run: &Run, hook: Hook) -> Result<Outcome> {
         Ok(Outcome {
             frame: run.frame.clone(),
             mark: run.mark,
             priority: run.priority,
-            exits: self.exits()?,
+            exits: self.exits(hook)?,
             counters: self.counters()?,
             active: self.active()?,
         })
     }
 
-    /// Exits that are not zero, summed over the CPUs.
+    /// Exits of a hook that are not zero, summed over the CPUs.
     ///
     /// # Errors
     ///
     /// Fails if the map cannot be read.
-    pub fn exits(&self) -> Result<BTreeMap<(Hook, Exit), u64>> {
+    pub fn exits(&self, hook: Hook) -> Result<BTreeMap<(Hook, Exit), u64>> {
         let mut found = BTreeMap::new();
-        for hook in Hook::ALL {
-            for exit in Exit::ALL {
-                let count: u64 = self.exits.get(&exit_slot(hook, exit), 0)?.iter().sum();
-                if count != 0 {
-                    found.insert((hook, exit), count);
-                }
+        for exit in Exit::ALL {
+            let count: u64 = self.exits.get(&exit_slot(hook, exit), 0)?.iter().sum();
+            if count != 0 {
+                found.insert((hook, exit), count);
             }
         }
         Ok(found)
     }
 
-    fn counters(&self) -> Result<BTreeMap<(u32, Direction, Class), Counter>> {
+    /// Counters that are not zero, summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the map cannot be read.
+    pub fn counters(&self) -> Result<BTreeMap<(u32, Direction, Class), Counter>> {
         let mut found = BTreeMap::new();
         for group in 0..ROWS {
             let cpus = self.counters.get(&group, 0)?;
@@ -369,63 +378,4 @@ pub fn pass(program: &Program) -> u32 {
     } else {
         TC_ACT_UNSPEC
     }
-}
-
-fn run_xdp(program: &Xdp, frame: &[u8]) -> Result<Run, ProgramError> {
-    let mut out = vec![0; frame.len() + 256];
-    let result = program.test_run(TestRunOptions {
-        data_in: Some(frame),
-        data_out: Some(&mut out),
-        ..TestRunOptions::default()
-    })?;
-    out.truncate(result.data_size_out as usize);
-    Ok(Run {
-        verdict: result.return_value,
-        frame: out,
-        mark: MARK,
-        priority: PRIORITY,
-    })
-}
-
-fn run_tc(program: &SchedClassifier, frame: &[u8], gso_segs: u32) -> Result<Run, ProgramError> {
-    let mut out = vec![0; frame.len() + 256];
-    let context = skb_context(gso_segs);
-    let mut context_out = [0; SKB_LEN];
-    let result = program.test_run(TestRunOptions {
-        data_in: Some(frame),
-        data_out: Some(&mut out),
-        ctx_in: Some(&context),
-        ctx_out: Some(&mut context_out),
-        ..TestRunOptions::default()
-    })?;
-    out.truncate(result.data_size_out as usize);
-    Ok(Run {
-        verdict: result.return_value,
-        frame: out,
-        mark: word(&context_out, SKB_MARK),
-        priority: word(&context_out, SKB_PRIORITY),
-    })
-}
-
-// Offsets in `struct __sk_buff` (linux/bpf.h).
-const SKB_LEN: usize = 192;
-const SKB_MARK: usize = 8;
-const SKB_PRIORITY: usize = 32;
-const SKB_GSO_SEGS: usize = 164;
-
-fn skb_context(gso_segs: u32) -> [u8; SKB_LEN] {
-    let mut context = [0; SKB_LEN];
-    for (offset, value) in [
-        (SKB_MARK, MARK),
-        (SKB_PRIORITY, PRIORITY),
-        (SKB_GSO_SEGS, gso_segs),
-    ] {
-        context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
-    }
-    context
-}
-
-fn word(context: &[u8; SKB_LEN], offset: usize) -> u32 {
-    let bytes = context[offset..].first_chunk().expect("inside the context");
-    u32::from_ne_bytes(*bytes)
 }

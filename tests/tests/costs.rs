@@ -8,10 +8,9 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
 };
 
-use aya::programs::Program as AyaProgram;
 use wificall_common::{
     abi::{Block4, Block6, FLAG_WHOLE, Features, Hook, Policy},
     exit::Exit,
@@ -178,7 +177,7 @@ impl Bench {
             kind,
             hook,
             down,
-            program: descriptor(&mut kernel, name),
+            program: kernel.descriptor(name).unwrap(),
         })
         .into();
         Self {
@@ -189,7 +188,7 @@ impl Bench {
     }
 
     fn exits(&self, subject: &Subject, exit: Exit) -> u64 {
-        let exits = self.kernel.exits().unwrap();
+        let exits = self.kernel.exits(subject.hook).unwrap();
         exits.get(&(subject.hook, exit)).copied().unwrap_or(0)
     }
 
@@ -236,15 +235,6 @@ impl Bench {
             rounds: quiet.len(),
         }
     }
-}
-
-fn descriptor(kernel: &mut Kernel, name: &str) -> OwnedFd {
-    let fd = match kernel.program(name).unwrap() {
-        AyaProgram::Xdp(program) => program.fd().unwrap().as_fd(),
-        AyaProgram::SchedClassifier(program) => program.fd().unwrap().as_fd(),
-        _ => unreachable!("the object has no others"),
-    };
-    fd.try_clone_to_owned().unwrap()
 }
 
 #[derive(Clone, Copy)]

@@ -63,6 +63,7 @@ const MAP_UPDATE: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
 const LINK_CREATE: libc::c_long = 28;
+const LINK_DETACH: libc::c_long = 34;
 /// `BPF_XDP` of `enum bpf_attach_type`.
 const ATTACH_XDP: u32 = 37;
 /// `BPF_LOG_STATS`: nothing but the last line of the verifier's log (Linux 5.2).
@@ -150,23 +151,6 @@ impl RawProgram {
         Ok(Self { fd })
     }
 
-    /// Attaches an XDP program to an interface of this thread's namespace, until the descriptor returned is closed.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the kernel refuses it.
-    pub fn attach_xdp(&self, ifindex: u32) -> Result<OwnedFd> {
-        let mut attr = LinkCreate {
-            program: self.fd.as_raw_fd().try_into()?,
-            target: ifindex,
-            attach_type: ATTACH_XDP,
-            flags: 0,
-        };
-        let fd = bpf(LINK_CREATE, &mut attr).context("attach an XDP program")?;
-        // SAFETY: as above.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    }
-
     /// Runs it `repeat` times on one and the same packet, and returns its last verdict.
     ///
     /// # Errors
@@ -183,6 +167,51 @@ impl RawProgram {
         bpf(PROG_TEST_RUN, &mut attr).context("test run")?;
         Ok(attr.verdict)
     }
+}
+
+/// Where a program is attached (`enum bpf_attach_type`).
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub enum At {
+    /// `BPF_XDP`: natively where the driver can.
+    Xdp = ATTACH_XDP,
+    /// `BPF_TCX_INGRESS` (Linux 6.6), behind what is there.
+    TcIngress = 46,
+    /// `BPF_TCX_EGRESS`, likewise.
+    TcEgress = 47,
+}
+
+/// A program's place at an interface, which it leaves when this is dropped.
+#[derive(Debug)]
+pub struct Attached {
+    link: OwnedFd,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // Closing the descriptor would do, but for processes that are being started meanwhile: each holds a copy until
+        // it executes.
+        let mut link = self.link.as_raw_fd();
+        let _ = bpf(LINK_DETACH, &mut link);
+    }
+}
+
+/// Attaches a program to an interface of this thread's namespace.
+///
+/// # Errors
+///
+/// Fails if the kernel refuses it.
+pub fn attach(program: impl AsFd, ifindex: u32, at: At) -> Result<Attached> {
+    let mut attr = LinkCreate {
+        program: program.as_fd().as_raw_fd().try_into()?,
+        target: ifindex,
+        attach_type: at as u32,
+        flags: 0,
+    };
+    let fd = bpf(LINK_CREATE, &mut attr).with_context(|| format!("attach a program: {at:?}"))?;
+    // SAFETY: as above.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(Attached { link })
 }
 
 impl AsFd for RawProgram {

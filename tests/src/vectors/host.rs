@@ -51,6 +51,12 @@ impl<'a> Host<'a> {
         outcome
     }
 
+    /// First fragments it remembers.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.fragments.len()
+    }
+
     fn act(
         &mut self,
         program: &Program,
