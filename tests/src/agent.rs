@@ -2,26 +2,22 @@
 //! directory and a state directory of its own, so that it can meet neither another
 //! test's agent nor one that serves this machine.
 
-use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 
+use crate::home::Home;
 use crate::lab::LIMIT;
 use crate::metrics::Metrics;
-use crate::netns::{Netns, is_stale};
+use crate::netns::Netns;
 use crate::process::{Process, output_within, wait_for};
 
-const BASE: &str = "/run/wificall-test";
 /// Each agent listens in its own namespace, so the port can be the same.
 const LISTEN: &str = "127.0.0.1:9817";
 /// The agent's instance.
@@ -73,79 +69,6 @@ fn existing(path: PathBuf, hint: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A directory with a bpffs in it, both gone when dropped.
-struct Home {
-    path: PathBuf,
-}
-
-impl Home {
-    fn new() -> Result<Self> {
-        static STALE: Once = Once::new();
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        STALE.call_once(remove_stale);
-
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = Path::new(BASE).join(format!("p-{}-{number}", std::process::id()));
-        for directory in ["bpf", "run", "state"] {
-            fs::create_dir_all(path.join(directory))
-                .with_context(|| format!("create {}\nhint: run as root", path.display()))?;
-        }
-        let home = Self { path };
-        home.mount()?;
-        Ok(home)
-    }
-
-    fn bpffs(&self) -> PathBuf {
-        self.path.join("bpf")
-    }
-
-    fn mount(&self) -> Result<()> {
-        let target = CString::new(self.bpffs().as_os_str().as_bytes())?;
-        // SAFETY: every pointer is to a NUL-terminated string that outlives the call.
-        let mounted = unsafe {
-            libc::mount(
-                c"bpf".as_ptr(),
-                target.as_ptr(),
-                c"bpf".as_ptr(),
-                0,
-                std::ptr::null(),
-            )
-        };
-        if mounted != 0 {
-            return Err(io::Error::last_os_error())
-                .with_context(|| format!("mount a bpffs at {}", self.bpffs().display()));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        remove_home(&self.path);
-    }
-}
-
-/// Unmounts and removes, as far as that goes.
-fn remove_home(path: &Path) {
-    if let Ok(target) = CString::new(path.join("bpf").as_os_str().as_bytes()) {
-        // SAFETY: a NUL-terminated string that outlives the call.
-        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
-    }
-    let _ = fs::remove_dir_all(path);
-}
-
-fn remove_stale() {
-    for entry in fs::read_dir(BASE).into_iter().flatten().flatten() {
-        if entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| is_stale(name, "p-"))
-        {
-            remove_home(&entry.path());
-        }
-    }
-}
-
 /// An agent with its configuration, running or not.
 pub struct Agent<'a> {
     namespace: &'a Netns,
@@ -189,7 +112,7 @@ impl<'a> Agent<'a> {
     ///
     /// If the file cannot be written.
     pub fn configure(&self, configuration: &str) -> Result<()> {
-        let home = self.home.path.display();
+        let home = self.home.path().display();
         let text = format!(
             "[agent]\ninstance = \"{INSTANCE}\"\nbpffs = \"{home}/bpf\"\n\
              run_dir = \"{home}/run\"\nstate_dir = \"{home}/state\"\nlisten = \"{LISTEN}\"\n\
@@ -201,7 +124,7 @@ impl<'a> Agent<'a> {
     /// The configuration file.
     #[must_use]
     pub fn config_path(&self) -> PathBuf {
-        self.home.path.join("config.toml")
+        self.home.path().join("config.toml")
     }
 
     /// Where this agent pins: below its bpffs.
@@ -234,7 +157,7 @@ impl<'a> Agent<'a> {
     /// If it cannot be started.
     pub fn spawn(&mut self) -> Result<()> {
         let command = self.command(&["run", "-v"]);
-        self.process = Some(Process::spawn(command, "agent", &self.home.path)?);
+        self.process = Some(Process::spawn(command, "agent", self.home.path())?);
         Ok(())
     }
 
@@ -250,7 +173,7 @@ impl<'a> Agent<'a> {
     /// Everything it has logged, over all its runs.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.home.path.join("agent.log")).unwrap_or_default()
+        fs::read_to_string(self.home.path().join("agent.log")).unwrap_or_default()
     }
 
     /// Ends it at once, as a crash would.

@@ -3,61 +3,71 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
+use crate::lab::LIMIT;
 use crate::netns::Netns;
 use crate::process::Process;
 
 /// The ePDG name of the test operator 001-01 (TS 23.003 §19.4.2.9).
 pub const EPDG: &str = "epdg.epc.mnc001.mcc001.pub.3gppnetwork.org";
 
+const A: u8 = 1;
+/// A name that nobody but this module asks for.
+const GENERATION: &str = "generation.lab.3gppnetwork.org";
+
 /// One name and its addresses.
 pub type Record<'a> = (&'a str, &'a [&'a str]);
 
 /// unbound, authoritative for `3gppnetwork.org` as far as the test is concerned:
 /// a name without a record does not exist, and nothing is asked upstream.
-pub struct Dns {
+pub struct Dns<'a> {
+    namespace: &'a Netns,
     process: Process,
     directory: TempDir,
     addresses: Vec<IpAddr>,
     ttl: u32,
-    namespace: PathBuf,
+    /// The last octet of [`GENERATION`]'s address, which tells when a change is in force.
+    generation: u8,
 }
 
-impl Dns {
+impl<'a> Dns<'a> {
     /// Starts it on `addresses` of `namespace`; answers live for `ttl` seconds.
     ///
     /// # Errors
     ///
     /// If unbound is missing or does not answer.
     pub fn start(
-        namespace: &Netns,
+        namespace: &'a Netns,
         addresses: &[&str],
         ttl: u32,
         records: &[Record<'_>],
     ) -> Result<Self> {
         let directory = TempDir::with_prefix("wificall-dns-")?;
         let config = directory.path().join("unbound.conf");
-        let addresses = addresses
+        let addresses: Vec<IpAddr> = addresses
             .iter()
-            .map(|a| a.parse())
-            .collect::<Result<Vec<_>, _>>()?;
-        fs::write(&config, configuration(&directory, &addresses, ttl, records))?;
+            .map(|address| address.parse())
+            .collect::<Result<_, _>>()?;
+        fs::write(
+            &config,
+            configuration(&directory, &addresses, ttl, 1, records),
+        )?;
         let mut command = namespace.command("unbound");
         command.arg("-d").arg("-p").arg("-c").arg(&config);
         let process = Process::spawn(command, "unbound", directory.path())?;
         let mut dns = Self {
+            namespace,
             process,
             directory,
             addresses,
             ttl,
-            namespace: namespace.path(),
+            generation: 1,
         };
-        dns.wait_ready(namespace)?;
+        dns.wait_ready()?;
         Ok(dns)
     }
 
@@ -66,18 +76,13 @@ impl Dns {
     /// # Errors
     ///
     /// If it does not answer any more.
-    pub fn set(&mut self, namespace: &Netns, records: &[Record<'_>]) -> Result<()> {
-        ensure!(
-            namespace.path() == self.namespace,
-            "the server runs in another namespace"
-        );
-        let config = self.directory.path().join("unbound.conf");
-        fs::write(
-            &config,
-            configuration(&self.directory, &self.addresses, self.ttl, records),
-        )?;
+    pub fn set(&mut self, records: &[Record<'_>]) -> Result<()> {
+        self.generation += 1;
+        let (addresses, generation) = (&self.addresses, self.generation);
+        let text = configuration(&self.directory, addresses, self.ttl, generation, records);
+        fs::write(self.directory.path().join("unbound.conf"), text)?;
         self.process.signal(libc::SIGHUP)?;
-        self.wait_ready(namespace)
+        self.wait_ready()
     }
 
     /// Stops answering, for good.
@@ -89,7 +94,7 @@ impl Dns {
         self.process.kill().map(drop)
     }
 
-    fn wait_ready(&mut self, namespace: &Netns) -> Result<()> {
+    fn wait_ready(&mut self) -> Result<()> {
         let address = *self
             .addresses
             .first()
@@ -99,28 +104,46 @@ impl Dns {
         } else {
             "[::]:0"
         };
-        let socket = crate::send::udp(namespace, any)?;
+        let socket = crate::send::udp(self.namespace, any)?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let server = SocketAddr::new(address, 53);
-        self.process
-            .wait_ready(Duration::from_secs(10), || asks(&socket, server))
+        let (server, generation) = (SocketAddr::new(address, 53), self.generation);
+        self.process.wait_ready(LIMIT, || {
+            let answer = ask(&socket, server, GENERATION, A)?;
+            ensure!(
+                answer.last() == Some(&generation),
+                "the change is not in force yet"
+            );
+            Ok(())
+        })
     }
 }
 
-/// Asks for the root's NS records; any answer will do.
-fn asks(socket: &UdpSocket, server: SocketAddr) -> Result<()> {
-    const QUERY: [u8; 17] = [7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
-    socket.send_to(&QUERY, server)?;
-    let mut answer = [0; 512];
+/// Asks for the records of `kind` (RFC 1035 §3.2.2); the whole answer, at whose end is
+/// the data of its last record.
+fn ask(socket: &UdpSocket, server: SocketAddr, name: &str, kind: u8) -> Result<Vec<u8>> {
+    // One question, recursion desired, class IN (RFC 1035 §4.1).
+    let mut query = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(u8::try_from(label.len())?);
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 0, kind, 0, 1]);
+    socket.send_to(&query, server)?;
+    let mut answer = vec![0; 512];
     let (length, _) = socket.recv_from(&mut answer)?;
-    ensure!(length >= 12 && answer[..2] == QUERY[..2], "not an answer");
-    Ok(())
+    answer.truncate(length);
+    ensure!(
+        length >= query.len() && answer[..2] == query[..2],
+        "not an answer"
+    );
+    Ok(answer)
 }
 
 fn configuration(
     directory: &TempDir,
     listen: &[IpAddr],
     ttl: u32,
+    generation: u8,
     records: &[Record<'_>],
 ) -> String {
     let directory = directory.path().display();
@@ -137,6 +160,7 @@ fn configuration(
   module-config: "iterator"
   local-zone: "." refuse
   local-zone: "3gppnetwork.org." static
+  local-data: "{GENERATION}. 0 A 0.0.0.{generation}"
 "#
     );
     for address in listen {
@@ -157,41 +181,25 @@ fn configuration(
 mod tests {
     use super::*;
 
-    const A: u8 = 1;
     const AAAA: u8 = 28;
     const NXDOMAIN: u8 = 3;
-
-    /// The answer to a question for the ePDG's name; its record's data is at the end.
-    fn ask(namespace: &Netns, kind: u8) -> Result<Vec<u8>> {
-        let mut query = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        for label in EPDG.split('.') {
-            query.push(u8::try_from(label.len())?);
-            query.extend(label.as_bytes());
-        }
-        query.extend([0, 0, kind, 0, 1]);
-        let socket = crate::send::udp(namespace, "127.0.0.1:0")?;
-        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-        socket.send_to(&query, ("127.0.0.1", 53))?;
-        let mut answer = vec![0; 512];
-        let length = socket.recv(&mut answer)?;
-        answer.truncate(length);
-        Ok(answer)
-    }
 
     #[test]
     fn answers_and_changes() -> Result<()> {
         let namespace = Netns::new("dns")?;
         let mut dns = Dns::start(&namespace, &["127.0.0.1"], 60, &[(EPDG, &["198.18.0.10"])])?;
-        let last = |kind, length| {
-            ask(&namespace, kind).map(|answer| answer[answer.len() - length..].to_vec())
-        };
+        let socket = crate::send::udp(&namespace, "127.0.0.1:0")?;
+        socket.set_read_timeout(Some(LIMIT))?;
+        let asked = |kind| ask(&socket, "127.0.0.1:53".parse()?, EPDG, kind);
+        let last =
+            |kind, length| asked(kind).map(|answer| answer[answer.len() - length..].to_vec());
         assert_eq!(last(A, 4)?, [198, 18, 0, 10]);
-        dns.set(&namespace, &[(EPDG, &["198.18.0.11", "2001:db8::1"])])?;
+        dns.set(&[(EPDG, &["198.18.0.11", "2001:db8::1"])])?;
         assert_eq!(last(A, 4)?, [198, 18, 0, 11]);
         let address: std::net::Ipv6Addr = "2001:db8::1".parse()?;
         assert_eq!(last(AAAA, 16)?, address.octets());
-        dns.set(&namespace, &[])?;
-        assert_eq!(ask(&namespace, A)?[3] & 0x0f, NXDOMAIN);
+        dns.set(&[])?;
+        assert_eq!(asked(A)?[3] & 0x0f, NXDOMAIN);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod capture;
 pub mod dns;
+mod home;
 pub mod lab;
 pub mod metrics;
 pub mod netns;

@@ -158,6 +158,24 @@ impl RawIp {
         }
         Ok(())
     }
+
+    /// Throws away what has arrived. Once a raw socket is full, the kernel tells IPv6 senders that
+    /// nobody here speaks the protocol.
+    ///
+    /// # Errors
+    ///
+    /// If the socket has failed.
+    pub fn drain(&self) -> io::Result<()> {
+        let socket = UdpSocket::from(self.socket.try_clone()?);
+        socket.set_nonblocking(true)?;
+        loop {
+            match socket.recv(&mut [0]) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
 /// Sends raw frames out of an interface.

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use wificall_tests::agent::{Agent, agent_binary, next_abi_binary};
@@ -186,10 +186,11 @@ fn a_wrong_configuration_touches_nothing() -> Result<()> {
     Ok(())
 }
 
-/// From exec to ready, and with what is known classified (DESIGN, Budgets: 100 ms in
-/// a release build; a debug build is slower, so this only reports).
+/// From exec to ready. DESIGN's budget of 100 ms to attached is for a release build on a
+/// quiet machine; this catches a start that waits for something.
 #[test]
 fn a_start_takes_little_time() -> Result<()> {
+    const ENOUGH: Duration = Duration::from_secs(2);
     let lab = Lab::new()?;
     let mut agent = Agent::run(&lab.router, &format!("{}{MARKED}", interfaces("auto")))?;
     let mut times = Vec::new();
@@ -200,11 +201,9 @@ fn a_start_takes_little_time() -> Result<()> {
         times.push(start.elapsed());
     }
     times.sort_unstable();
-    println!(
-        "exec to ready: {:?} (median of {})",
-        times[times.len() / 2],
-        times.len()
-    );
+    let median = times[times.len() / 2];
+    println!("exec to ready: {median:?} (median of {})", times.len());
+    ensure!(median < ENOUGH, "{times:?}");
     agent.finish()
 }
 

@@ -2,6 +2,7 @@
 
 mod apt;
 mod bpf;
+mod demo;
 mod ebpf;
 mod kernel;
 mod prologue;
@@ -19,6 +20,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
+    /// Show the agent at work in a lab of network namespaces, as root
+    Demo(demo::Args),
     /// Build the BPF object that the agent embeds, or check the committed one
     Ebpf(ebpf::Args),
     /// Check that no TC program of the object writes the packet directly
@@ -31,6 +34,10 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
+        Task::Demo(args) => match demo::demo(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Task::Ebpf(args) => ebpf::ebpf(&args),
         Task::Prologue(args) => prologue::prologue(&args),
         Task::Qemu(args) => qemu::qemu(&args),
