@@ -166,7 +166,9 @@ impl Netns {
     /// If `ip` refuses one.
     pub fn address(&self, device: &str, addresses: &[&str]) -> Result<()> {
         for address in addresses {
-            self.ip(&format!("addr add {address} dev {device}"))?;
+            // Usable at once: otherwise tentative until the kernel gets round to it.
+            let at_once = if address.contains(':') { "nodad" } else { "" };
+            self.ip(&format!("addr add {address} dev {device} {at_once}"))?;
         }
         self.ip(&format!("link set {device} up")).map(drop)
     }
