@@ -43,6 +43,16 @@ impl Note {
     }
 }
 
+/// Logs notes as warnings.
+pub(super) fn warn(notes: &[Note]) {
+    for note in notes {
+        match &note.hint {
+            Some(hint) => tracing::warn!(hint, "{}", note.message),
+            None => tracing::warn!("{}", note.message),
+        }
+    }
+}
+
 /// All that there is to say about this machine.
 pub(super) async fn notes(config: &Config) -> Vec<Note> {
     let mut notes = Vec::new();

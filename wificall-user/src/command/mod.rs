@@ -69,10 +69,14 @@ pub fn run(cli: Cli) -> ExitCode {
 
 async fn dispatch(command: Command) -> Result<Outcome, Failure> {
     match command {
-        Command::Run(arguments) => match control::run(arguments.config).await {
-            Ok(()) => Ok(Outcome::Done),
-            Err(failure) => Err(failure.into()),
-        },
+        Command::Run(arguments) => {
+            // What stands in the way is said before it does; a wrong file is for `control` to refuse.
+            if let Ok(parsed) = config::load(&arguments.config) {
+                machine::warn(&machine::notes(&parsed.config).await);
+            }
+            control::run(arguments.config).await?;
+            Ok(Outcome::Done)
+        }
         Command::Check(arguments) => check::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Resolve(arguments) => resolve::run(arguments).await,

@@ -1,7 +1,7 @@
 //! The loop: it alone holds the data plane and the memory, and does one thing at a time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use wificall_common::abi::Hook;
 
 use super::{
+    desired::{self, Desired},
     hooks::Selection,
     label::Label,
     plan::{Actual, LeftOut, Plan, plan},
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    discover::{Bounds, Reason, Settings, Stats, Targets, Update, store},
+    discover::{Bounds, Outcome, Reason, Settings, Stats, Targets, Update, store},
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
 };
@@ -57,8 +58,8 @@ pub(super) struct Agent {
     pub reload_problem: Option<String>,
     pub repairs: u64,
     pub activity: BTreeMap<Key, u32>,
-    /// Entries found in the kernel at a start without state.
-    pub recovered: BTreeSet<Key>,
+    /// What was found in the kernel at a start without state.
+    pub recovered: Desired,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
@@ -109,14 +110,13 @@ impl Agent {
             reload_problem: None,
             repairs: 0,
             activity: BTreeMap::new(),
-            recovered: BTreeSet::new(),
+            recovered: Desired::new(),
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
         };
         agent.recover()?;
         agent.reconcile(now, true).await?;
-        agent.plane.finish_migration()?;
         Ok(agent)
     }
 
@@ -124,7 +124,12 @@ impl Agent {
     /// for as long as an address is kept without an answer.
     fn recover(&mut self) -> Result<()> {
         if self.world.memory.is_empty() && !self.world.targets.names.is_empty() {
-            self.recovered = self.plane.entries()?.into_keys().collect();
+            let actual = self.actual()?;
+            self.recovered = actual
+                .entries
+                .iter()
+                .filter_map(|(key, entry)| Some((*key, actual.meaning(entry)?)))
+                .collect();
             if !self.recovered.is_empty() {
                 warn!(
                     entries = self.recovered.len(),
@@ -138,9 +143,6 @@ impl Agent {
     /// Makes the kernel agree with the configuration, the memory and the network. With `reattach`, every program is
     /// replaced even where one of ours runs.
     pub(super) async fn reconcile(&mut self, now: SystemTime, reattach: bool) -> Result<()> {
-        let desired = self.world.desired();
-        let actual = self.actual()?;
-        let mut plan = plan(&desired, &actual, self.plane.limits());
         let keep = self.world.config.discovery.keep;
         if now
             .duration_since(self.started)
@@ -148,7 +150,9 @@ impl Agent {
         {
             self.recovered.clear();
         }
-        plan.remove.retain(|key| !self.recovered.contains(key));
+        let desired = desired::with_recovered(self.world.desired(), &self.recovered);
+        let actual = self.actual()?;
+        let plan = plan(&desired, &actual, self.plane.limits());
         self.left_out = plan.left_out;
         let settings = self.world.settings(&desired);
         self.set(&plan)?;
@@ -173,6 +177,10 @@ impl Agent {
             );
         }
         self.save(now);
+        // What could not be attached still counts in the data plane before; its counters are carried when nothing does.
+        if self.failed.is_empty() {
+            self.plane.finish_migration()?;
+        }
         Ok(())
     }
 
@@ -211,6 +219,8 @@ impl Agent {
                 .iter()
                 .any(|link| link.index == *ifindex && link.name == attached.attachment.interface)
         });
+        // One that went and came back under its name and index has lost what ran there.
+        self.repair().await?;
         self.reconcile(SystemTime::now(), false).await
     }
 
@@ -226,7 +236,7 @@ impl Agent {
     /// Takes in what DNS said.
     pub(super) async fn learn(&mut self, updates: &[Update]) -> Result<()> {
         let filter = self.world.filter();
-        let mut grown = false;
+        let mut answered = false;
         for update in updates {
             let applied = self.world.memory.apply(update, &filter);
             for (address, reason) in &applied.refused {
@@ -242,11 +252,12 @@ impl Agent {
             }
             if !applied.added.is_empty() {
                 info!(name = &*update.name, added = ?applied.added, "new endpoints");
-                grown = true;
             }
+            // Also without a new address: a known one may have got another name, and with it another owner.
+            answered |= matches!(update.outcome, Outcome::Addresses { .. });
             self.unsaved = true;
         }
-        if grown {
+        if answered {
             self.reconcile(SystemTime::now(), false).await?;
         }
         Ok(())

@@ -28,6 +28,9 @@ const BLOCK6: u8 = 64;
 /// Static IPv4 prefixes from this length on become blocks, at most 256 each; shorter ones go to the trie.
 const EXPANDED4: u8 = 16;
 
+/// 64:ff9b::/96.
+const NAT64_WELL_KNOWN: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
+
 /// What is known: addresses and prefixes with their owners.
 pub type Known = BTreeMap<IpNet, BTreeSet<Owner>>;
 
@@ -80,10 +83,28 @@ pub fn known(
     known
 }
 
-/// The block around an address.
+/// Adds what was found in the kernel at a start without state: it is the last known good until DNS has said better.
+#[must_use]
+pub fn with_recovered(desired: Desired, recovered: &Desired) -> Desired {
+    let mut desired = desired;
+    for (key, found) in recovered {
+        let entry = desired.entry(*key).or_insert_with(|| found.clone());
+        for (members, found) in entry.members.iter_mut().zip(found.members) {
+            *members |= found;
+        }
+    }
+    desired
+}
+
+/// The block around an address. One that stands for an IPv4 host behind the well-known NAT64 prefix (RFC 6052 §2.1) is
+/// alone: its /64 is the whole IPv4 Internet.
 #[must_use]
 pub fn block_of(address: IpAddr) -> IpNet {
-    let len = if address.is_ipv4() { BLOCK4 } else { BLOCK6 };
+    let len = match address {
+        IpAddr::V4(_) => BLOCK4,
+        IpAddr::V6(address) if address.octets()[..12] == NAT64_WELL_KNOWN => 128,
+        IpAddr::V6(_) => BLOCK6,
+    };
     // Both lengths are valid for their family.
     IpNet::new(address, len).map_or_else(|_| IpNet::from(address), |net| net.trunc())
 }

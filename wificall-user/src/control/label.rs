@@ -100,6 +100,12 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_knows_what_is_left_over_by_the_same_name() {
+        let label = Label::overflow().to_abi();
+        assert!(label.bytes.starts_with(crate::kernel::OTHER));
+    }
+
+    #[test]
     fn the_longest_label_fits_and_comes_back() {
         let owners = (10..40).map(|mnc| owner(&format!("310-0{mnc}"), "US"));
         let label = Label::of(&owners.collect());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wificall_common::abi::Policy as Row;
 
 use super::{
-    desired::{Desired, Meaning},
+    desired::{self, Desired, Meaning},
     label::Label,
 };
 use crate::{
@@ -22,6 +22,25 @@ pub struct Actual {
     pub policies: Vec<Row>,
     /// The labels given out, by group.
     pub labels: BTreeMap<u32, Label>,
+}
+
+impl Actual {
+    /// What an entry stands for; `None` if it points to a group that was never given out.
+    #[must_use]
+    pub fn meaning(&self, entry: &Entry) -> Option<desired::Entry> {
+        let meaning = match entry.group {
+            0 => None,
+            group => Some(Meaning {
+                label: self.labels.get(&group)?.clone(),
+                row: *self.policies.get(entry.policy as usize)?,
+            }),
+        };
+        Some(desired::Entry {
+            meaning,
+            flags: entry.flags,
+            members: entry.members,
+        })
+    }
 }
 
 /// What is to be done, in this order: labels and policies, then entries to set, then entries to remove.
@@ -127,7 +146,12 @@ impl Groups {
             .map(|(index, label)| (label.clone(), *index))
             .collect();
         Self {
-            next: actual.labels.keys().max().map_or(1, |last| last + 1),
+            next: known
+                .iter()
+                .filter(|(label, _)| **label != Label::overflow())
+                .map(|(_, index)| index + 1)
+                .max()
+                .unwrap_or(1),
             known,
             limit: limits.groups,
         }
@@ -140,17 +164,18 @@ impl Groups {
         // The last group is kept for what finds none.
         if self.next + 1 >= self.limit {
             plan.left_out.groups += 1;
-            let last = self.limit.saturating_sub(1);
-            if self.next == last {
-                self.give(Label::overflow(), last, plan);
+            if let Some(index) = self.known.get(&Label::overflow()) {
+                return *index;
             }
-            return last;
+            return self.give(Label::overflow(), self.limit.saturating_sub(1), plan);
         }
         self.give(label.clone(), self.next, plan)
     }
 
     fn give(&mut self, label: Label, index: u32, plan: &mut Plan) -> u32 {
-        self.next = index + 1;
+        if label != Label::overflow() {
+            self.next = index + 1;
+        }
         self.known.insert(label.clone(), index);
         plan.labels.push((index, label));
         index

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::control::desired;
 
 fn limits() -> Limits {
     Limits {

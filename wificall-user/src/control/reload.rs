@@ -52,6 +52,7 @@ impl Agent {
         };
         self.world.look_around().await.map_err(kernel)?;
         let before = self.world.config.clone();
+        let targets_before = self.world.targets.clone();
         self.world.configure(config);
         if let Err(error) = self.put_in_force(&before).await {
             // What was in force is put back; what the kernel refused to take it never had.
@@ -62,7 +63,10 @@ impl Agent {
             }
             return Err(kernel(anyhow::anyhow!(message)));
         }
-        self.recovered.clear();
+        if self.world.targets != targets_before {
+            // Other names are wanted: what was found of unknown names is not to outlive that.
+            self.recovered.clear();
+        }
         refresher.command(Command::Configure(discovery(&self.world.config)));
         refresher.command(Command::Replace(self.world.targets.names.clone()));
         if self.world.config.discovery.resolvers != before.discovery.resolvers {
@@ -81,8 +85,7 @@ impl Agent {
                 self.world.config.limits,
             )?;
             self.activity.clear();
-            self.reconcile(SystemTime::now(), true).await?;
-            return Ok(self.plane.finish_migration()?);
+            return self.reconcile(SystemTime::now(), true).await;
         }
         // Another way of attaching leaves the old one in place until the new one runs.
         let reattach = self.world.config.interfaces != before.interfaces;

@@ -40,12 +40,12 @@ pub async fn run(path: PathBuf) -> Result<(), Failure> {
     let config = parsed.config;
     let lock = Lock::take(&config.agent.lock_path())?;
     let (requests, requested) = Requests::channel();
-    // Whoever listens is told before anything is attached whether that works.
-    let control = socket::bind(&config.agent.control_socket())?;
+    // Whether it can listen is known before anything is attached.
     let http = match config.agent.listen {
         Some(address) => Some(observe::http::bind(address).await?),
         None => None,
     };
+    let control = socket::bind(&config.agent.control_socket())?;
     let socket_path = config.agent.control_socket();
     let agent = serve(path, config, requested);
     let side = async {

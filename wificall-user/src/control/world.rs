@@ -56,11 +56,21 @@ impl World {
             .iter()
             .filter(|(address, _)| filter.check(*address).is_ok())
             .cloned();
+        // An answer of DNS64 stands for an IPv4 host, and that is how the classifier looks it up.
+        let pref64 = pref64(&self.config);
+        let plain = |address: IpAddr| match (address, pref64) {
+            (IpAddr::V6(v6), Some(pref64)) => {
+                pref64.extract(&v6.octets()).map_or(address, IpAddr::from)
+            }
+            _ => address,
+        };
         let hosts: Vec<(IpAddr, BTreeSet<Owner>)> = self
             .memory
             .known(&filter)
             .map(|known| (known.address, known.owners))
             .chain(literal)
+            .map(|(address, owners)| (plain(address), owners))
+            .filter(|(address, _)| filter.check(*address).is_ok())
             .collect();
         let prefixes = self.config.prefixes.iter().map(|prefix| {
             let country = prefix

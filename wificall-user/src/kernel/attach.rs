@@ -3,7 +3,7 @@
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, Xdp,
+        Link as _, LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, Xdp,
         XdpMode as AyaXdpMode,
         links::{FdLink, PinnedLink},
         tc::{
@@ -11,7 +11,7 @@ use aya::{
         },
         xdp::XdpLink,
     },
-    sys::{NetlinkError, SyscallError},
+    sys::SyscallError,
 };
 use wificall_common::abi::{Hook, HookKey, HookRecord};
 
@@ -85,9 +85,11 @@ pub(super) fn attach(
             if program.fd().is_err() {
                 program.load().doing(loading)?;
             }
-            // A filter left from a time when this instance used clsact.
+            let made = attach_tcx(program, pins, wanted)?;
+            // A filter left from a time when this instance used clsact. It goes last: a packet handled twice is better
+            // than one not at all.
             detach_filter(maps, wanted.hook, wanted.ifindex, interface)?;
-            (attach_tcx(program, pins, wanted)?, program.info())
+            (made, program.info())
         }
         (Program::SchedClassifier(program), Method::Clsact) => {
             if program.fd().is_err() {
@@ -164,7 +166,10 @@ fn attach_tcx(
 }
 
 fn attach_xdp(program: &mut Xdp, pins: &Pins, wanted: &Attachment) -> Result<bool, KernelError> {
-    let path = pins.link(wanted.hook, wanted.ifindex);
+    let generic = wanted.method == Method::XdpGeneric;
+    let path = pins.xdp(wanted.ifindex, generic);
+    // A link keeps the mode that it was made with: one of the other mode makes room.
+    unpin_path(&pins.xdp(wanted.ifindex, !generic))?;
     if let Some(link) = pinned(&path)? {
         let link = XdpLink::try_from(FdLink::from(link)).doing(|| doing(wanted))?;
         match program.attach_to_link(link) {
@@ -172,11 +177,11 @@ fn attach_xdp(program: &mut Xdp, pins: &Pins, wanted: &Attachment) -> Result<boo
                 drop(program.take_link(id).doing(|| doing(wanted))?);
                 return Ok(false);
             }
-            Err(error) if interface_gone(&error) => unpin(pins, wanted.hook, wanted.ifindex)?,
+            Err(error) if interface_gone(&error) => unpin_path(&path)?,
             Err(error) => return Err(error).doing(|| doing(wanted)),
         }
     }
-    let mode = if wanted.method == Method::XdpGeneric {
+    let mode = if generic {
         AyaXdpMode::Skb
     } else {
         AyaXdpMode::Driver
@@ -203,7 +208,10 @@ fn attach_xdp(program: &mut Xdp, pins: &Pins, wanted: &Attachment) -> Result<boo
         .doing(|| format!("pin the link {}", path.display()))
 }
 
-/// Replaces our filter in place, or adds it, with its qdisc if that is missing.
+/// Replaces our filter in place, or adds it, with its qdisc if that is missing; whether it was added.
+///
+/// What is about to be made is recorded first, under a handle of our own choice: an agent that dies in between leaves no
+/// filter that nobody knows of.
 fn attach_filter(
     program: &mut SchedClassifier,
     maps: &mut Maps,
@@ -213,32 +221,49 @@ fn attach_filter(
         ifindex: wanted.ifindex,
         hook: wanted.hook as u32,
     };
-    let records = maps.hooks()?;
-    if let Some((_, record)) = records.iter().find(|(known, _)| *known == key) {
-        let link = filter(record, wanted.hook, &wanted.interface)?;
+    let record = maps.hooks()?.into_iter().find(|(known, _)| *known == key);
+    if let Some((_, record)) = record {
+        let link = filter(&record, wanted.hook, &wanted.interface)?;
         match program.attach_to_link(link) {
             Ok(id) => {
                 keep(program.take_link(id).doing(|| doing(wanted))?);
                 return Ok(false);
             }
-            // Someone removed the filter, or the qdisc with it.
-            Err(_) => maps.remove_hook(key)?,
+            Err(error) if filter_gone(&error) => maps.remove_hook(key)?,
+            Err(error) => return Err(error).doing(|| doing(wanted)),
         }
     }
+    // Ours if the filter of the other direction brought it along.
+    let inherited = maps
+        .hooks()?
+        .iter()
+        .any(|(known, record)| known.ifindex == wanted.ifindex && record.own_qdisc != 0);
+    let mut record = HookRecord {
+        handle: own_handle()?,
+        priority: FILTER_PRIORITIES.start,
+        own_qdisc: 1,
+        reserved: 0,
+    };
+    maps.set_hook(key, record)?;
     let own_qdisc = match qdisc_add_clsact(&wanted.interface) {
         Ok(()) => true,
-        // Ours if the filter of the other direction brought it along.
-        Err(TcError::AlreadyAttached) => owns_qdisc(&records, wanted.ifindex),
-        Err(TcError::NetlinkError(error)) if exists(&error) => owns_qdisc(&records, wanted.ifindex),
+        Err(TcError::AlreadyAttached) => inherited,
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
+            inherited
+        }
         Err(error) => {
+            maps.remove_hook(key)?;
             return Err(error).doing(|| format!("add a clsact qdisc to `{}`", wanted.interface));
         }
     };
+    record.own_qdisc = u8::from(own_qdisc);
     let mut failure = None;
     for priority in FILTER_PRIORITIES {
+        record.priority = priority;
+        maps.set_hook(key, record)?;
         let options = NlOptions {
             priority,
-            handle: TcHandle::AUTO_ASSIGN,
+            handle: TcHandle::from(record.handle),
             classid: None,
         };
         match program.attach_with_options(
@@ -247,21 +272,14 @@ fn attach_filter(
             TcAttachOptions::Netlink(options),
         ) {
             Ok(id) => {
-                let link = program.take_link(id).doing(|| doing(wanted))?;
-                let record = HookRecord {
-                    handle: u32::from(link.handle().doing(|| doing(wanted))?),
-                    priority: link.priority().doing(|| doing(wanted))?,
-                    own_qdisc: u8::from(own_qdisc),
-                    reserved: 0,
-                };
-                maps.set_hook(key, record)?;
-                keep(link);
+                keep(program.take_link(id).doing(|| doing(wanted))?);
                 return Ok(true);
             }
             // The priority may be taken by a filter of another kind.
             Err(error) => failure = Some(error),
         }
     }
+    maps.remove_hook(key)?;
     match failure {
         Some(error) => Err(KernelError::new(format!("{}: {error}", doing(wanted))).hint(
             "if the interface has an `ingress` qdisc, it stands where clsact has to: `tc qdisc show` tells; \
@@ -269,6 +287,23 @@ fn attach_filter(
         )),
         None => Ok(false),
     }
+}
+
+/// A filter handle that nobody else will have chosen.
+fn own_handle() -> Result<u32, KernelError> {
+    // cls_bpf takes handles of 31 bits, and 0 for one of its own choice (net/sched/cls_bpf.c).
+    Ok((super::random()? as u32 & 0x7fff_ffff) | 1)
+}
+
+/// Whether an update failed because the filter, its qdisc or its interface is gone.
+fn filter_gone(error: &ProgramError) -> bool {
+    let code = match error {
+        ProgramError::TcError(TcError::NetlinkError(error)) | ProgramError::NetlinkError(error) => {
+            error.raw_os_error()
+        }
+        _ => None,
+    };
+    matches!(code, Some(libc::ENOENT | libc::EINVAL | libc::ENODEV))
 }
 
 /// Keeps a filter in the kernel: dropping aya's handle would remove it.
@@ -291,12 +326,6 @@ fn filter(
     .doing(|| format!("find the filter on `{interface}`"))
 }
 
-fn owns_qdisc(records: &[(HookKey, HookRecord)], ifindex: u32) -> bool {
-    records
-        .iter()
-        .any(|(key, record)| key.ifindex == ifindex && record.own_qdisc != 0)
-}
-
 /// Removes our filter from a hook, if it has one.
 pub(super) fn detach_filter(
     maps: &mut Maps,
@@ -309,23 +338,39 @@ pub(super) fn detach_filter(
         hook: hook as u32,
     };
     if let Some((_, record)) = maps.hooks()?.iter().find(|(known, _)| *known == key) {
-        remove_filter(record, hook, interface);
+        remove_filter(record, hook, interface)?;
         maps.remove_hook(key)?;
     }
     Ok(())
 }
 
 /// Removes a filter. One that is gone with its interface or qdisc is gone as well as removed.
-pub(super) fn remove_filter(record: &HookRecord, hook: Hook, interface: &str) {
-    if let Ok(link) = filter(record, hook, interface) {
-        drop(link);
+pub(super) fn remove_filter(
+    record: &HookRecord,
+    hook: Hook,
+    interface: &str,
+) -> Result<(), KernelError> {
+    let Ok(link) = filter(record, hook, interface) else {
+        return Ok(());
+    };
+    match link.detach() {
+        Err(error) if !filter_gone(&error) => {
+            Err(error).doing(|| format!("remove the filter from {} of `{interface}`", hook.name()))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
 /// Removes the pin of a hook's link, and with it the link.
 pub(super) fn unpin(pins: &Pins, hook: Hook, ifindex: u32) -> Result<(), KernelError> {
-    let path = pins.link(hook, ifindex);
-    match std::fs::remove_file(&path) {
+    if hook == Hook::Xdp {
+        unpin_path(&pins.xdp(ifindex, true))?;
+    }
+    unpin_path(&pins.link(hook, ifindex))
+}
+
+fn unpin_path(path: &std::path::Path) -> Result<(), KernelError> {
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).doing(|| format!("unpin {}", path.display()))
         }
@@ -358,8 +403,4 @@ fn code(error: &ProgramError) -> Option<i32> {
 
 fn interface_gone(error: &ProgramError) -> bool {
     code(error) == Some(libc::ENOLINK)
-}
-
-fn exists(error: &NetlinkError) -> bool {
-    error.raw_os_error() == Some(libc::EEXIST)
 }

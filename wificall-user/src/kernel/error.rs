@@ -107,7 +107,7 @@ fn hint(source: &Source) -> Option<&'static str> {
         other => errno(other),
     };
     match code? {
-        libc::EPERM | libc::EACCES => Some(
+        libc::EPERM => Some(
             "wificall needs the capabilities BPF, NET_ADMIN and PERFMON (or root); on kernels before \
              5.8 SYS_ADMIN",
         ),

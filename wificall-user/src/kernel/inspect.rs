@@ -1,5 +1,6 @@
 //! What an instance has left in the kernel, read without loading a program or changing anything.
 
+use std::path::Path;
 use std::{collections::BTreeMap, fs, io};
 
 use aya::{
@@ -89,42 +90,27 @@ pub fn inspect(pins: &Pins) -> Result<Option<Inspection>, KernelError> {
     }
     generations.reverse();
     let mut inspection = Inspection::default();
-    for (hook, ifindex) in pins.links()? {
-        inspection
-            .links
-            .insert((hook, ifindex), program_id(pins, hook, ifindex)?);
+    for (hook, ifindex, path) in pins.links()? {
+        inspection.links.insert((hook, ifindex), program_id(&path)?);
     }
     let mut groups: BTreeMap<[u8; LABEL_LEN], Counters> = BTreeMap::new();
-    let mut slots = Vec::new();
     for generation in &generations {
         read_filters(generation, &mut inspection)?;
     }
-    // Newest first, down to the one whose counters hold those of all before it. An agent that died while it made maps
-    // left some without `META`.
     for generation in &generations {
-        let Some(meta) = migrate::meta(&generation.path)? else {
-            continue;
-        };
-        if inspection.abi.is_none() {
+        if inspection.abi.is_none() && migrate::meta(&generation.path)?.is_some() {
             inspection.abi = Some(generation.abi);
             if generation.abi == ABI_VERSION {
                 inspection.endpoints = endpoints(generation)?;
             }
         }
-        let totals = migrate::totals(&generation.path)?;
-        for (label, counters) in totals.groups {
-            let mut bytes = [0; LABEL_LEN];
-            bytes[..label.len()].copy_from_slice(&label);
-            maps::add(groups.entry(bytes).or_default(), &counters);
-        }
-        slots.resize(totals.exits.len().max(slots.len()), 0);
-        for (sum, count) in slots.iter_mut().zip(totals.exits) {
-            *sum += count;
-        }
-        if meta.carried != 0 {
-            break;
-        }
     }
+    let totals = migrate::sum(&generations)?;
+    for (label, counters) in totals.groups {
+        let bytes = migrate::padded(&label);
+        maps::add(groups.entry(bytes).or_default(), &counters);
+    }
+    let slots = totals.exits;
     inspection.groups = groups
         .into_iter()
         .map(|(bytes, counters)| (GroupLabel { bytes }, counters))
@@ -139,21 +125,16 @@ pub fn inspect(pins: &Pins) -> Result<Option<Inspection>, KernelError> {
     Ok(Some(inspection))
 }
 
-fn program_id(pins: &Pins, hook: Hook, ifindex: u32) -> Result<u32, KernelError> {
-    let path = pins.link(hook, ifindex);
+fn program_id(path: &Path) -> Result<u32, KernelError> {
     let reading = || format!("read the link {}", path.display());
-    let link = FdLink::from(PinnedLink::from_pin(&path).doing(reading)?);
+    let link = FdLink::from(PinnedLink::from_pin(path).doing(reading)?);
     Ok(link.info().doing(reading)?.program_id())
 }
 
 fn read_filters(generation: &Generation, inspection: &mut Inspection) -> Result<(), KernelError> {
     for (key, record) in maps::filters_in(&generation.path)? {
         if let Some(hook) = Hook::ALL.into_iter().find(|hook| *hook as u32 == key.hook) {
-            let filter = Filter {
-                priority: record.priority,
-                handle: record.handle,
-                own_qdisc: record.own_qdisc != 0,
-            };
+            let filter = Filter::from(record);
             inspection
                 .filters
                 .entry((hook, key.ifindex))

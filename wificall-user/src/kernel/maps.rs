@@ -190,16 +190,22 @@ impl Maps {
     /// The label of every group ever given out, by group.
     pub(super) fn labels(&self) -> Result<BTreeMap<u32, GroupLabel>, KernelError> {
         let mut labels = BTreeMap::new();
-        for index in 1..self.groups.len() {
+        let last = self.groups.len().saturating_sub(1);
+        // Labels are given out from the front and never taken back, but for the last one, which collects the rest.
+        let mut index = 1;
+        while index <= last {
             let Raw(label) = self
                 .groups
                 .get(&index, 0)
                 .doing(|| format!("read label {index}"))?;
-            // Labels are given out from the front and never taken back.
-            if label.bytes[0] == 0 {
+            if label.bytes[0] != 0 {
+                labels.insert(index, label);
+                index += 1;
+            } else if index < last {
+                index = last;
+            } else {
                 break;
             }
-            labels.insert(index, label);
         }
         Ok(labels)
     }

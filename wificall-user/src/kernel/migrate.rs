@@ -12,7 +12,10 @@ use std::{
 use aya::{maps::MapData, util::nr_cpus};
 use wificall_common::abi::{Counter, Counters, LABEL_LEN, META_MAGIC, Meta};
 
-use super::error::{Context as _, KernelError};
+use super::{
+    error::{Context as _, KernelError},
+    pins::Generation,
+};
 
 /// `BPF_MAP_LOOKUP_ELEM` (uapi/linux/bpf.h).
 const LOOKUP: libc::c_int = 1;
@@ -62,10 +65,14 @@ pub(super) fn totals(directory: &Path) -> Result<Totals, KernelError> {
     let counters = RawMap::open(&directory.join("COUNTERS"))?;
     let carried = RawMap::open(&directory.join("CARRIED"))?;
     let mut totals = Totals::default();
-    for index in 1..groups.entries {
+    let last = groups.entries.saturating_sub(1);
+    // As in `Maps::labels`.
+    let mut index = 1;
+    while index <= last {
         let mut label = groups.value(index)?;
         if label.first().is_none_or(|byte| *byte == 0) {
-            break;
+            index = if index < last { last } else { break };
+            continue;
         }
         label.truncate(LABEL_LEN);
         let mut sum = Counters::default();
@@ -76,6 +83,7 @@ pub(super) fn totals(directory: &Path) -> Result<Totals, KernelError> {
             add(&mut sum, &carried.value(index)?);
         }
         totals.groups.push((label, sum));
+        index += 1;
     }
     let exits = RawMap::open(&directory.join("EXITS"))?;
     let carried = RawMap::open(&directory.join("CARRIED_EXITS"))?;
@@ -91,6 +99,39 @@ pub(super) fn totals(directory: &Path) -> Result<Totals, KernelError> {
         totals.exits.push(sum);
     }
     Ok(totals)
+}
+
+/// The totals of several data planes, newest first, down to the one whose counters hold those of all before it. Those
+/// that an agent began to make and did not finish count nothing.
+///
+/// # Errors
+///
+/// If a map cannot be read.
+pub(super) fn sum(generations: &[Generation]) -> Result<Totals, KernelError> {
+    let mut all = Totals::default();
+    for generation in generations {
+        let Some(meta) = meta(&generation.path)? else {
+            continue;
+        };
+        let totals = totals(&generation.path)?;
+        all.groups.extend(totals.groups);
+        all.exits.resize(totals.exits.len().max(all.exits.len()), 0);
+        for (sum, count) in all.exits.iter_mut().zip(totals.exits) {
+            *sum += count;
+        }
+        if meta.carried != 0 {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+/// A label in the room that this ABI has for it.
+pub(super) fn padded(label: &[u8]) -> [u8; LABEL_LEN] {
+    let mut bytes = [0; LABEL_LEN];
+    let len = label.len().min(LABEL_LEN);
+    bytes[..len].copy_from_slice(&label[..len]);
+    bytes
 }
 
 /// Adds counters of any number of classes: two directions, each a row of packets and bytes.

@@ -8,16 +8,15 @@ mod maps;
 mod migrate;
 mod object;
 mod pins;
+mod succession;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::Ebpf;
 use wificall_common::{
-    abi::{ABI_VERSION, Counters, GroupLabel, Hook, META_MAGIC, Meta, Policy, exit_slot},
+    abi::{
+        ABI_VERSION, Counters, GroupLabel, Hook, HookRecord, META_MAGIC, Meta, Policy, exit_slot,
+    },
     exit::Exit,
 };
 
@@ -31,10 +30,6 @@ pub use self::{
 };
 use self::{maps::Maps, pins::Generation};
 use crate::config::Limits;
-
-/// How long a program that was replaced may still be running on another CPU. Programs run for less than a microsecond
-/// with preemption or migration off; this leaves room for a slow box.
-const GRACE: Duration = Duration::from_millis(20);
 
 /// The data plane of an instance, loaded and ready to attach.
 pub struct Plane {
@@ -86,6 +81,16 @@ pub struct Filter {
     pub own_qdisc: bool,
 }
 
+impl From<HookRecord> for Filter {
+    fn from(record: HookRecord) -> Self {
+        Self {
+            priority: record.priority,
+            handle: record.handle,
+            own_qdisc: record.own_qdisc != 0,
+        }
+    }
+}
+
 impl Plane {
     /// Opens the instance's maps, or makes new ones if there are none or they are of another ABI or size, and prepares
     /// programs with these settings. Nothing that is attached changes yet.
@@ -117,7 +122,12 @@ impl Plane {
         let number = older.first().map_or(0, |newest| newest.number + 1);
         let fresh = current.is_none();
         let generation = current.unwrap_or_else(|| pins.generation(ABI_VERSION, number));
-        let (ebpf, nonce, maps) = load(&generation, &settings, &limits, fresh, older.is_empty())?;
+        if fresh {
+            // Left by an agent that died while it made them.
+            generation.remove()?;
+            generation.create()?;
+        }
+        let (ebpf, nonce, maps) = load(&generation, &older, &settings, &limits)?;
         let mut plane = Self {
             pins,
             limits,
@@ -129,18 +139,9 @@ impl Plane {
             maps,
             log: None,
         };
-        if fresh {
-            plane.adopt_labels()?;
-            plane.adopt_filters()?;
-        }
+        // Also if an agent before this one began: it may have died in the middle.
+        plane.adopt()?;
         Ok(plane)
-    }
-
-    /// Whether another data plane of this instance is still to be carried over, by [`Self::finish_migration`] once
-    /// everything is attached.
-    #[must_use]
-    pub fn is_migrating(&self) -> bool {
-        !self.older.is_empty()
     }
 
     /// The settings that the programs were prepared with.
@@ -155,19 +156,13 @@ impl Plane {
         &self.limits
     }
 
-    /// Where the maps are pinned.
-    #[must_use]
-    pub fn directory(&self) -> PathBuf {
-        self.generation.path.clone()
-    }
-
     /// Prepares programs with other settings. What is attached keeps running the old ones until it is attached anew.
     ///
     /// # Errors
     ///
     /// If the kernel refuses; the programs prepared before stay.
     pub fn reconfigure(&mut self, settings: Settings) -> Result<(), KernelError> {
-        let (ebpf, nonce, maps) = load(&self.generation, &settings, &self.limits, false, false)?;
+        let (ebpf, nonce, maps) = load(&self.generation, &self.older, &settings, &self.limits)?;
         self.ebpf = ebpf;
         self.nonce = nonce;
         self.maps = maps;
@@ -211,92 +206,6 @@ impl Plane {
     /// If it cannot be read.
     pub fn hooks(&self) -> Result<Hooks, KernelError> {
         hooks(&self.pins, &self.maps)
-    }
-
-    /// Carries the counters of the data planes before this one over and removes them. To be called once nothing runs
-    /// their programs any more.
-    ///
-    /// # Errors
-    ///
-    /// If a map cannot be read or written; it can be called again.
-    pub fn finish_migration(&mut self) -> Result<(), KernelError> {
-        if self.older.is_empty() {
-            return Ok(());
-        }
-        std::thread::sleep(GRACE);
-        let mut meta = self.maps.meta()?;
-        if meta.carried == 0 {
-            let mut groups: BTreeMap<Vec<u8>, Counters> = BTreeMap::new();
-            let mut exits = Vec::new();
-            for older in &self.older {
-                let Some(its_meta) = migrate::meta(&older.path)? else {
-                    continue;
-                };
-                let totals = migrate::totals(&older.path)?;
-                for (label, counters) in totals.groups {
-                    maps::add(groups.entry(label).or_default(), &counters);
-                }
-                exits.resize(totals.exits.len().max(exits.len()), 0);
-                for (sum, count) in exits.iter_mut().zip(totals.exits) {
-                    *sum += count;
-                }
-                // Its totals hold those of all before it.
-                if its_meta.carried != 0 {
-                    break;
-                }
-            }
-            for (index, label) in self.maps.labels()? {
-                if let Some(counters) = groups.remove(label.bytes.as_slice()) {
-                    self.maps.set_carried(index, counters)?;
-                }
-            }
-            for (slot, count) in exits.into_iter().enumerate() {
-                if slot < wificall_common::abi::EXIT_SLOTS as usize {
-                    self.maps.set_carried_exit(slot as u32, count)?;
-                }
-            }
-            meta.carried = 1;
-            self.maps.set_meta(meta)?;
-        }
-        for older in &self.older {
-            older.remove()?;
-        }
-        self.older.clear();
-        Ok(())
-    }
-
-    /// Gives every label of the data planes before this one a group, so that their counters have where to go.
-    fn adopt_labels(&mut self) -> Result<(), KernelError> {
-        let mut index = 1;
-        let mut known = BTreeSet::new();
-        for older in &self.older {
-            if migrate::meta(&older.path)?.is_none() {
-                continue;
-            }
-            for (label, _) in migrate::totals(&older.path)?.groups {
-                let mut bytes = [0; wificall_common::abi::LABEL_LEN];
-                let len = label.len().min(bytes.len());
-                bytes[..len].copy_from_slice(&label[..len]);
-                if index < self.limits.groups && known.insert(bytes) {
-                    self.maps.set_label(index, GroupLabel { bytes })?;
-                    index += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes over the records of filters that are in the kernel, so that they are replaced and not doubled.
-    fn adopt_filters(&mut self) -> Result<(), KernelError> {
-        // Newest first; where one was started and not finished, it had taken over those of the one before.
-        for older in &self.older {
-            for (key, record) in maps::filters_in(&older.path)? {
-                if !self.maps.hooks()?.iter().any(|(known, _)| *known == key) {
-                    self.maps.set_hook(key, record)?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The endpoint table.
@@ -416,8 +325,9 @@ pub fn detach_all(
     if let Some(newer) = generations.iter().find(|found| found.abi > ABI_VERSION) {
         return Err(KernelError::newer_abi(newer.abi, ABI_VERSION, &newer.path));
     }
-    for (hook, ifindex) in pins.links()? {
-        attach::unpin(pins, hook, ifindex)?;
+    let mut failure = None;
+    for (hook, ifindex, _) in pins.links()? {
+        failure = failure.or(attach::unpin(pins, hook, ifindex).err());
     }
     for generation in &generations {
         for (key, record) in maps::filters_in(&generation.path)? {
@@ -427,29 +337,31 @@ pub fn detach_all(
             if let Some(hook) = Hook::ALL.into_iter().find(|hook| *hook as u32 == key.hook)
                 && let Some(name) = interface(key.ifindex)
             {
-                attach::remove_filter(&record, hook, &name);
+                failure = failure.or(attach::remove_filter(&record, hook, &name).err());
             }
         }
     }
-    pins.remove()?;
-    Ok(own_qdiscs)
+    // The records stay for another try if something is still there.
+    match failure {
+        Some(failure) => Err(failure),
+        None => pins.remove().map(|()| own_qdiscs),
+    }
 }
 
 fn hooks(pins: &Pins, maps: &Maps) -> Result<Hooks, KernelError> {
     let mut hooks = Hooks {
-        links: pins.links()?.into_iter().collect(),
+        links: pins
+            .links()?
+            .into_iter()
+            .map(|(hook, ifindex, _)| (hook, ifindex))
+            .collect(),
         ..Hooks::default()
     };
     for (key, record) in maps.hooks()? {
         if let Some(hook) = Hook::ALL.into_iter().find(|hook| *hook as u32 == key.hook) {
-            hooks.filters.insert(
-                (hook, key.ifindex),
-                Filter {
-                    priority: record.priority,
-                    handle: record.handle,
-                    own_qdisc: record.own_qdisc != 0,
-                },
-            );
+            hooks
+                .filters
+                .insert((hook, key.ifindex), Filter::from(record));
         }
     }
     Ok(hooks)
@@ -458,19 +370,21 @@ fn hooks(pins: &Pins, maps: &Maps) -> Result<Hooks, KernelError> {
 /// Loads the object over the maps of a generation and notes its nonce there.
 fn load(
     generation: &Generation,
+    older: &[Generation],
     settings: &Settings,
     limits: &Limits,
-    fresh: bool,
-    first: bool,
 ) -> Result<(Ebpf, [u32; 2], Maps), KernelError> {
-    if fresh {
-        // Left by an agent that died while it made them.
-        generation.remove()?;
-        generation.create()?;
-    }
     let before = migrate::meta(&generation.path)?;
-    let previous = before.map_or(0, |meta| meta.nonce);
-    let nonce = nonce()?;
+    let nonce = random()?;
+    // What runs now stamps the nonce of this generation's last load, or of the generation before. If nothing runs, no
+    // second nonce is trusted.
+    let mut running = before;
+    for generation in older {
+        if running.is_none() {
+            running = migrate::meta(&generation.path)?;
+        }
+    }
+    let previous = running.map_or(nonce, |meta| meta.nonce);
     let ebpf = object::load(
         &generation.path,
         settings,
@@ -482,13 +396,13 @@ fn load(
         magic: META_MAGIC,
         nonce,
         abi: ABI_VERSION,
-        carried: before.map_or(u32::from(first), |meta| meta.carried),
+        carried: before.map_or(u32::from(older.is_empty()), |meta| meta.carried),
     })?;
     Ok((ebpf, halves(nonce), maps))
 }
 
-/// A random number for one load; it tells our XDP verdicts from other people's metadata.
-fn nonce() -> Result<u64, KernelError> {
+/// A random number.
+fn random() -> Result<u64, KernelError> {
     let mut bytes = [0; 8];
     // SAFETY: a buffer of that length.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };

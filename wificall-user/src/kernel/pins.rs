@@ -2,7 +2,7 @@
 //!
 //! - `abi<ABI>-<generation>/<MAP>`: the maps. A new generation is made when the ABI or a size changes; the links are
 //!   then moved over and the old one is removed.
-//! - `links/<hook>-<ifindex>`: the TCX and XDP links. They stay where they are when programs and maps change.
+//! - `links/<hook>-<ifindex>`, `links/xdp_generic-<ifindex>`: the TCX and XDP links. They stay where they are when programs and maps change.
 
 use std::{
     fs, io,
@@ -14,6 +14,7 @@ use wificall_common::abi::Hook;
 use super::error::{Context as _, KernelError};
 
 const LINKS: &str = "links";
+const GENERIC: &str = "xdp_generic";
 /// `f_type` of bpffs (uapi/linux/magic.h).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -110,19 +111,31 @@ impl Pins {
             .join(format!("{}-{ifindex}", hook.name()))
     }
 
-    /// The hooks that have a pinned link.
+    /// Where an XDP link is pinned; a generic one by a name of its own, for a link does not tell its mode.
+    pub(super) fn xdp(&self, ifindex: u32, generic: bool) -> PathBuf {
+        if generic {
+            self.root.join(LINKS).join(format!("{GENERIC}-{ifindex}"))
+        } else {
+            self.link(Hook::Xdp, ifindex)
+        }
+    }
+
+    /// The hooks that have a pinned link, and where it is.
     ///
     /// # Errors
     ///
     /// If the directory exists and cannot be read.
-    pub(super) fn links(&self) -> Result<Vec<(Hook, u32)>, KernelError> {
+    pub(super) fn links(&self) -> Result<Vec<(Hook, u32, PathBuf)>, KernelError> {
         let mut found = Vec::new();
-        for (name, _) in entries(&self.root.join(LINKS))? {
+        for (name, path) in entries(&self.root.join(LINKS))? {
             if let Some((hook, ifindex)) = name.rsplit_once('-')
-                && let Some(hook) = Hook::ALL.into_iter().find(|known| known.name() == hook)
+                && let Some(hook) = Hook::ALL
+                    .into_iter()
+                    .find(|known| known.name() == hook)
+                    .or((hook == GENERIC).then_some(Hook::Xdp))
                 && let Ok(ifindex) = ifindex.parse()
             {
-                found.push((hook, ifindex));
+                found.push((hook, ifindex, path));
             }
         }
         Ok(found)
