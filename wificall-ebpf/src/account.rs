@@ -36,7 +36,7 @@ pub fn record<F: Frame>(frame: &F, found: &Match, direction: Direction, segments
             reserved: [0; 3],
         };
         // A full table forgets its oldest; nothing to do about any other failure but to let the fragments pass.
-        let _ = FRAGMENTS.insert(&key, value, 0);
+        let _ = FRAGMENTS.insert(key, value, 0);
     }
     if let Some(counters) = COUNTERS.get_ptr_mut(found.endpoint.group) {
         let bytes = found.packet.total_len as u64 + (segments - 1) * found.segment_headers as u64;
