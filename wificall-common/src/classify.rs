@@ -167,11 +167,7 @@ fn lookup<F: Frame + ?Sized, T: Tables>(
                 Direction::Up => ipv6::destination(frame, offset),
                 Direction::Down => ipv6::source(frame, offset),
             };
-            // By reference: the BPF backend moves sixteen bytes one by one.
-            match &address {
-                Some(address) => endpoint::lookup6(tables, address),
-                None => return Err(Exit::Truncated),
-            }
+            endpoint::lookup6(tables, address.ok_or(Exit::Truncated)?)
         }
     };
     found.ok_or(Exit::NotEndpoint)
@@ -191,8 +187,8 @@ pub fn fragment_key<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<Fra
         ),
     };
     Some(FragmentKey {
-        source,
-        destination,
+        source: source.to_be_bytes(),
+        destination: destination.to_be_bytes(),
         id: packet.fragment_id,
         protocol: packet.protocol,
         reserved: [0; 3],

@@ -16,16 +16,17 @@ pub struct Endpoint {
     pub slot: u32,
 }
 
-/// The maps of the endpoint table.
+/// The maps of the endpoint table. Addresses and keys are numbers, in the maps most significant byte first: of an array, the
+/// compiler would put single bytes on the BPF stack, and then load several at once from where the verifier does not allow.
 pub trait Table {
-    /// The block of a /24, by its first three bytes and a zero.
-    fn block4(&self, key: &[u8; 4]) -> Option<&Block4>;
-    /// The block of a /64, by its first eight bytes.
-    fn block6(&self, key: &[u8; 8]) -> Option<&Block6>;
+    /// The block of a /24, by its network address.
+    fn block4(&self, key: u32) -> Option<&Block4>;
+    /// The block of a /64, by the upper half of its network address.
+    fn block6(&self, key: u64) -> Option<&Block6>;
     /// A single host; IPv4 as `::ffff:a.b.c.d`.
-    fn host(&self, address: &[u8; 16]) -> Option<&EndpointRef>;
+    fn host(&self, address: u128) -> Option<&EndpointRef>;
     /// The longest prefix, or `None` without a lookup if there are no irregular prefixes; IPv4 as for hosts.
-    fn prefix(&self, address: &[u8; 16]) -> Option<&EndpointRef>;
+    fn prefix(&self, address: u128) -> Option<&EndpointRef>;
     /// The NAT64 prefix, if one is configured.
     fn pref64(&self) -> Option<Pref64>;
 }
@@ -33,21 +34,19 @@ pub trait Table {
 /// `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
 #[inline(always)]
 #[must_use]
-pub const fn mapped(address: [u8; 4]) -> [u8; 16] {
-    // As one number: an array of zeros becomes a call of memset, byte by byte, in the BPF programs.
-    (0xffff_0000_0000 | u32::from_be_bytes(address) as u128).to_be_bytes()
+pub const fn mapped(address: u32) -> u128 {
+    0xffff_0000_0000 | address as u128
 }
 
 /// Looks an IPv4 address up.
 #[inline(always)]
-pub fn lookup4<T: Table>(table: &T, address: [u8; 4]) -> Option<Endpoint> {
-    let [a, b, c, last] = address;
-    if let Some(block) = table.block4(&[a, b, c, 0]) {
-        // `& 7` changes nothing and spares a bounds check.
-        let word = block.members[usize::from(last >> 5) & 7];
-        if word & (1 << (last & 31)) != 0 {
+pub fn lookup4<T: Table>(table: &T, address: u32) -> Option<Endpoint> {
+    if let Some(block) = table.block4(address & !0xff) {
+        // `& 7` spares a bounds check.
+        let word = block.members[(address >> 5) as usize & 7];
+        if word & (1 << (address & 31)) != 0 {
             if block.flags & FLAG_HOSTS != 0
-                && let Some(host) = table.host(&mapped(address))
+                && let Some(host) = table.host(mapped(address))
             {
                 return found(host);
             }
@@ -58,19 +57,18 @@ pub fn lookup4<T: Table>(table: &T, address: [u8; 4]) -> Option<Endpoint> {
             });
         }
     }
-    table.prefix(&mapped(address)).and_then(found)
+    table.prefix(mapped(address)).and_then(found)
 }
 
 /// Looks an IPv6 address up; one inside the NAT64 prefix is looked up as the IPv4 address that it stands for.
 #[inline(always)]
-pub fn lookup6<T: Table>(table: &T, address: &[u8; 16]) -> Option<Endpoint> {
+pub fn lookup6<T: Table>(table: &T, address: u128) -> Option<Endpoint> {
     if let Some(pref64) = table.pref64()
-        && let Some(inner) = pref64.extract(address)
+        && let Some(inner) = pref64.extract(&address.to_be_bytes())
     {
-        return lookup4(table, inner);
+        return lookup4(table, u32::from_be_bytes(inner));
     }
-    let [a, b, c, d, e, f, g, h, ..] = *address;
-    if let Some(block) = table.block6(&[a, b, c, d, e, f, g, h]) {
+    if let Some(block) = table.block6((address >> 64) as u64) {
         if block.flags & FLAG_HOSTS != 0
             && let Some(host) = table.host(address)
         {

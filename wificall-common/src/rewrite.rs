@@ -45,14 +45,19 @@ pub const fn traffic_class(current: u8, rule: u8) -> Option<u8> {
 #[must_use]
 pub fn ipv4(head: [u8; ipv4::HEAD_LEN], rule: u8) -> Option<[u8; ipv4::HEAD_LEN]> {
     let tos = traffic_class(head[1], rule)?;
-    let mut new = head;
-    new[1] = tos;
     let sum = checksum(
         u16::from_be_bytes([head[10], head[11]]),
         u16::from_be_bytes([head[0], head[1]]),
         u16::from_be_bytes([head[0], tos]),
     );
-    [new[10], new[11]] = sum.to_be_bytes();
+    let [a, _, c, d, e, f, g, h, i, j, _, _] = head;
+    let [k, l] = sum.to_be_bytes();
+    // As words: the BPF programs have this on the stack, where all access has to be aligned.
+    let words = [[a, tos, c, d], [e, f, g, h], [i, j, k, l]].map(u32::from_ne_bytes);
+    let mut new = head;
+    for (bytes, word) in new.chunks_exact_mut(4).zip(words) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
     Some(new)
 }
 

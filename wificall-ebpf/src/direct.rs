@@ -11,13 +11,6 @@ pub struct Direct<const PLAIN: bool> {
     size: usize,
 }
 
-/// Length of an IPv6 address, the longest thing that is used as a whole.
-const ADDRESS6: usize = 16;
-
-/// An even number of bytes at an even address, which the compiler may load in pairs.
-#[repr(C, align(2))]
-struct Even<const N: usize>([u8; N]);
-
 impl<const PLAIN: bool> Direct<PLAIN> {
     /// `data` and `end` are the context's packet pointers; `size` is that of the whole frame.
     #[inline(always)]
@@ -55,22 +48,6 @@ impl<const PLAIN: bool> Frame for Direct<PLAIN> {
         }
         if past > self.end {
             return None;
-        }
-        if PLAIN && N.is_multiple_of(2) {
-            let pairs = start as *const Even<N>;
-            // Plain offsets are even, and so are the addresses of frames: the stack aligns the IP header (`NET_IP_ALIGN`),
-            // 14 bytes into the frame or at its start.
-            if N != ADDRESS6 {
-                // SAFETY: in bounds, as just checked; aligned, as just said.
-                return Some(unsafe { (*pairs).0 });
-            }
-            let mut bytes = [0; N];
-            for (index, pair) in bytes.chunks_exact_mut(2).enumerate() {
-                // SAFETY: as above. Volatile, or the compiler makes it all one call that moves single bytes.
-                let value = unsafe { pairs.cast::<u16>().add(index).read_volatile() };
-                pair.copy_from_slice(&value.to_ne_bytes());
-            }
-            return Some(bytes);
         }
         // SAFETY: in bounds, as just checked; bytes need no alignment.
         Some(unsafe { *(start as *const [u8; N]) })

@@ -17,13 +17,27 @@ use wificall_common::{
 
 use crate::settings;
 
+/// Something on the stack, where the verifier demands the natural alignment of every access. Elsewhere unaligned access is
+/// fine, and the compiler, told so (`flags()`, xtask/src/ebpf.rs), moves up to eight bytes at once wherever it can.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub struct Aligned<T>(pub T);
+
+/// The key of a prefix: padded, so that its address is aligned.
+#[repr(C, align(8))]
+struct PrefixKey {
+    padding: u32,
+    key: Key<[u8; 16]>,
+}
+
 // Endpoints and policies: written by the agent, read here.
 #[map]
-static BLOCKS4: HashMap<[u8; 4], Block4> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+static BLOCKS4: HashMap<u32, Block4> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
-static BLOCKS6: HashMap<[u8; 8], Block6> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+static BLOCKS6: HashMap<u64, Block6> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
-static HOSTS: HashMap<[u8; 16], EndpointRef> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+static HOSTS: HashMap<Aligned<[u8; 16]>, EndpointRef> =
+    HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 #[map]
 static PREFIXES: LpmTrie<[u8; 16], EndpointRef> =
     LpmTrie::with_max_entries(4_096, BPF_F_NO_PREALLOC);
@@ -75,29 +89,33 @@ pub struct KernelTables;
 
 impl Table for KernelTables {
     #[inline(always)]
-    fn block4(&self, key: &[u8; 4]) -> Option<&Block4> {
+    fn block4(&self, key: u32) -> Option<&Block4> {
         // SAFETY: the agent replaces whole values; the kernel frees an old one only after this run.
-        unsafe { BLOCKS4.get(key) }
+        unsafe { BLOCKS4.get(key.to_be()) }
     }
 
     #[inline(always)]
-    fn block6(&self, key: &[u8; 8]) -> Option<&Block6> {
+    fn block6(&self, key: u64) -> Option<&Block6> {
         // SAFETY: as above.
-        unsafe { BLOCKS6.get(key) }
+        unsafe { BLOCKS6.get(key.to_be()) }
     }
 
     #[inline(always)]
-    fn host(&self, address: &[u8; 16]) -> Option<&EndpointRef> {
+    fn host(&self, address: u128) -> Option<&EndpointRef> {
         // SAFETY: as above.
-        unsafe { HOSTS.get(address) }
+        unsafe { HOSTS.get(Aligned(address.to_be_bytes())) }
     }
 
     #[inline(always)]
-    fn prefix(&self, address: &[u8; 16]) -> Option<&EndpointRef> {
+    fn prefix(&self, address: u128) -> Option<&EndpointRef> {
         if !settings::on(wificall_common::abi::Features::PREFIXES) {
             return None;
         }
-        PREFIXES.get(Key::new(128, *address))
+        let padded = PrefixKey {
+            padding: 0,
+            key: Key::new(128, address.to_be_bytes()),
+        };
+        PREFIXES.get(&padded.key)
     }
 
     #[inline(always)]

@@ -24,7 +24,7 @@ use wificall_common::{
 use crate::{
     account,
     direct::Direct,
-    maps::{self, KernelTables, POLICIES},
+    maps::{self, Aligned, KernelTables, POLICIES},
     settings,
 };
 
@@ -122,6 +122,7 @@ program!(in_up, IN_UP);
 program!(in_up_bare, IN_UP.bare());
 program!(in_up_xdp, IN_UP.behind_xdp());
 program!(in_down, IN_DOWN);
+program!(in_down_xdp, IN_DOWN.behind_xdp());
 program!(in_down_bare, IN_DOWN.bare());
 program!(out_up, OUT_UP);
 program!(out_up_bare, OUT_UP.bare());
@@ -225,7 +226,7 @@ fn set_dscp<F: Frame>(
             .and_then(|head| rewrite::ipv4(head, rule))
         {
             // The sum over the header stays the same: nothing to tell the skb.
-            Some(head) => store(skb, packet.offset, &head, 0),
+            Some(head) => store(skb, packet.offset, head, 0),
             None => 0,
         },
         Version::V6 => match frame
@@ -233,7 +234,7 @@ fn set_dscp<F: Frame>(
             .and_then(|head| rewrite::ipv6(head, rule))
         {
             // No checksum of its own: a CHECKSUM_COMPLETE of the packet must follow the change.
-            Some(head) => store(skb, packet.offset, &head, u64::from(BPF_F_RECOMPUTE_CSUM)),
+            Some(head) => store(skb, packet.offset, head, u64::from(BPF_F_RECOMPUTE_CSUM)),
             None => 0,
         },
     };
@@ -241,13 +242,14 @@ fn set_dscp<F: Frame>(
 }
 
 #[inline(always)]
-fn store<const N: usize>(skb: *mut __sk_buff, offset: usize, bytes: &[u8; N], flags: u64) -> i64 {
+fn store<const N: usize>(skb: *mut __sk_buff, offset: usize, bytes: [u8; N], flags: u64) -> i64 {
+    let bytes = Aligned(bytes);
     // SAFETY: `bytes` is `N` bytes long; the kernel checks the offset and makes the packet writable.
     unsafe {
         bpf_skb_store_bytes(
             skb.cast(),
             offset as u32,
-            bytes.as_ptr().cast(),
+            bytes.0.as_ptr().cast(),
             N as u32,
             flags,
         )
@@ -303,16 +305,34 @@ impl Frame for Whole {
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = [0; N];
+        let mut bytes = Aligned([0; N]);
         // SAFETY: `bytes` is `N` bytes long; the kernel checks the offset.
         let result = unsafe {
             bpf_skb_load_bytes(
                 self.skb.cast(),
                 offset as u32,
-                bytes.as_mut_ptr().cast(),
+                bytes.0.as_mut_ptr().cast(),
                 N as u32,
             )
         };
-        (result == 0).then_some(bytes)
+        if result != 0 {
+            return None;
+        }
+        // Volatile: the compiler would load any eight bytes at once, and the verifier refuses unaligned ones on the stack.
+        let mut read = [0; N];
+        if N.is_multiple_of(4) {
+            let words = (&raw const bytes).cast::<u32>();
+            for (index, word) in read.chunks_exact_mut(4).enumerate() {
+                // SAFETY: inside `bytes`, which is aligned.
+                let value = unsafe { words.add(index).read_volatile() };
+                word.copy_from_slice(&value.to_ne_bytes());
+            }
+        } else {
+            for (index, byte) in read.iter_mut().enumerate() {
+                // SAFETY: inside `bytes`.
+                *byte = unsafe { (&raw const bytes.0[index]).read_volatile() };
+            }
+        }
+        Some(read)
     }
 }

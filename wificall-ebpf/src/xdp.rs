@@ -76,14 +76,11 @@ fn run(ctx: &XdpContext, direction: Direction, counting: u32) -> Exit {
     }
 }
 
-/// Treats a match by its policy. If the mark is left to TC, the verdict is written first: without room for it, the
-/// packet stays untouched and uncounted, and TC does all of it.
+/// Treats a match by its policy. If TC stands behind, the verdict is written first: without room for it, the packet
+/// stays untouched and uncounted, and TC does all of it.
 #[inline(always)]
 fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> Exit {
-    if settings::on(Features::HANDOVER)
-        && matches!(direction, Direction::Up)
-        && hand_over(ctx, found.endpoint.policy).is_none()
-    {
+    if settings::on(Features::HANDOVER) && hand_over(ctx, found.endpoint.policy).is_none() {
         return Exit::NoMetadata;
     }
     // Made anew: the kernel has forgotten the bounds checked before the metadata moved.

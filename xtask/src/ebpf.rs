@@ -141,7 +141,13 @@ fn target_arguments() -> Vec<OsString> {
 /// that builds.
 fn flags(toolchain: &Toolchain) -> Result<Vec<String>> {
     // aya-ebpf takes the architecture for its `pt_regs` from the host unless told; no program here reads registers.
-    let mut flags = vec!["--cfg=bpf_target_arch=\"x86_64\"".to_owned()];
+    // Packet fields lie anywhere and are arrays of bytes here, which would be moved byte by byte. All kernels that this is
+    // for allow unaligned access to packets and maps (`HAVE_EFFICIENT_UNALIGNED_ACCESS`: x86-64, arm64, ARMv7). bpf-linker
+    // knows the feature where it is built with LLVM 22 or later.
+    let mut flags = vec![
+        "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
+    ];
     let home = env::var_os("CARGO_HOME").map_or_else(
         || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"),
         PathBuf::from,

@@ -135,23 +135,22 @@ fn key_bytes(key: &FragmentKey) -> [u8; 40] {
 }
 
 impl Table for Host<'_> {
-    fn block4(&self, key: &[u8; 4]) -> Option<&Block4> {
-        self.contents.blocks4.get(key)
+    fn block4(&self, key: u32) -> Option<&Block4> {
+        self.contents.blocks4.get(&key.to_be_bytes())
     }
 
-    fn block6(&self, key: &[u8; 8]) -> Option<&Block6> {
-        self.contents.blocks6.get(key)
+    fn block6(&self, key: u64) -> Option<&Block6> {
+        self.contents.blocks6.get(&key.to_be_bytes())
     }
 
-    fn host(&self, address: &[u8; 16]) -> Option<&EndpointRef> {
-        self.contents.hosts.get(address)
+    fn host(&self, address: u128) -> Option<&EndpointRef> {
+        self.contents.hosts.get(&address.to_be_bytes())
     }
 
-    fn prefix(&self, address: &[u8; 16]) -> Option<&EndpointRef> {
+    fn prefix(&self, address: u128) -> Option<&EndpointRef> {
         if !self.on(Features::PREFIXES) {
             return None;
         }
-        let address = u128::from_be_bytes(*address);
         self.contents
             .prefixes
             .iter()

@@ -61,12 +61,14 @@ const fn wireless(program: Program) -> Program {
     }
 }
 
-/// Every program of the object. `in_up_xdp` sees no metadata in a test run, and must then do as `in_up` does.
-pub const PROGRAMS: [Program; 13] = [
+/// Every program of the object. Those behind XDP see no metadata in a test run, and must
+/// then do as those without it do.
+pub const PROGRAMS: [Program; 14] = [
     program("in_up", Hook::TcIngress, Direction::Up),
     program("in_up_xdp", Hook::TcIngress, Direction::Up),
     bare(program("in_up_bare", Hook::TcIngress, Direction::Up)),
     program("in_down", Hook::TcIngress, Direction::Down),
+    program("in_down_xdp", Hook::TcIngress, Direction::Down),
     bare(program("in_down_bare", Hook::TcIngress, Direction::Down)),
     program("out_up", Hook::TcEgress, Direction::Up),
     bare(program("out_up_bare", Hook::TcEgress, Direction::Up)),

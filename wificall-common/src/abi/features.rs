@@ -16,6 +16,6 @@ impl Features {
     pub const COUNT_UPLINK: u32 = 1 << 4;
     /// Look into the LPM trie: irregular prefixes are configured.
     pub const PREFIXES: u32 = 1 << 5;
-    /// XDP leaves the mark to TC and says so in metadata.
+    /// TC stands behind XDP, which tells it in metadata what it did.
     pub const HANDOVER: u32 = 1 << 6;
 }

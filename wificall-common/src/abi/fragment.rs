@@ -3,8 +3,10 @@
 use super::assert_size;
 
 /// What identifies a fragmented datagram (RFC 791 §3.2, RFC 8200 §4.5).
+///
+/// Aligned for the BPF programs, which have it on the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FragmentKey {
     /// Source address, network order; IPv4 as `::ffff:a.b.c.d`.
     pub source: [u8; 16],

@@ -61,14 +61,14 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
     })
 }
 
-/// The source address of the header at `offset`, network order.
+/// The source address of the header at `offset`, as a number.
 #[inline(always)]
-pub fn source<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<[u8; 4]> {
-    frame.read(offset + 12)
+pub fn source<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<u32> {
+    frame.read(offset + 12).map(u32::from_be_bytes)
 }
 
-/// The destination address of the header at `offset`, network order.
+/// The destination address of the header at `offset`, as a number.
 #[inline(always)]
-pub fn destination<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<[u8; 4]> {
-    frame.read(offset + 16)
+pub fn destination<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<u32> {
+    frame.read(offset + 16).map(u32::from_be_bytes)
 }

@@ -62,16 +62,16 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
     Ok(packet)
 }
 
-/// The source address of the header at `offset`, network order.
+/// The source address of the header at `offset`, as a number.
 #[inline(always)]
-pub fn source<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<[u8; 16]> {
-    frame.read(offset + 8)
+pub fn source<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<u128> {
+    frame.read(offset + 8).map(u128::from_be_bytes)
 }
 
-/// The destination address of the header at `offset`, network order.
+/// The destination address of the header at `offset`, as a number.
 #[inline(always)]
-pub fn destination<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<[u8; 16]> {
-    frame.read(offset + 24)
+pub fn destination<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<u128> {
+    frame.read(offset + 24).map(u128::from_be_bytes)
 }
 
 /// Walks the chain of extension headers that begins with `packet.protocol`.

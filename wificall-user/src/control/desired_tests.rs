@@ -30,17 +30,16 @@ struct Maps {
 }
 
 impl Table for Maps {
-    fn block4(&self, key: &[u8; 4]) -> Option<&Block4> {
-        self.blocks4.get(key)
+    fn block4(&self, key: u32) -> Option<&Block4> {
+        self.blocks4.get(&key.to_be_bytes())
     }
-    fn block6(&self, key: &[u8; 8]) -> Option<&Block6> {
-        self.blocks6.get(key)
+    fn block6(&self, key: u64) -> Option<&Block6> {
+        self.blocks6.get(&key.to_be_bytes())
     }
-    fn host(&self, address: &[u8; 16]) -> Option<&EndpointRef> {
-        self.hosts.get(address)
+    fn host(&self, address: u128) -> Option<&EndpointRef> {
+        self.hosts.get(&address.to_be_bytes())
     }
-    fn prefix(&self, address: &[u8; 16]) -> Option<&EndpointRef> {
-        let address = u128::from_be_bytes(*address);
+    fn prefix(&self, address: u128) -> Option<&EndpointRef> {
         self.prefixes
             .iter()
             .filter(|(len, net, _)| {
@@ -133,8 +132,8 @@ fn compiled(desired: &Desired) -> (Maps, BTreeMap<u32, Label>) {
 
 fn look(maps: &Maps, address: IpAddr) -> Option<Endpoint> {
     match address {
-        IpAddr::V4(address) => lookup4(maps, address.octets()),
-        IpAddr::V6(address) => lookup6(maps, &address.octets()),
+        IpAddr::V4(address) => lookup4(maps, address.to_bits()),
+        IpAddr::V6(address) => lookup6(maps, address.to_bits()),
     }
 }
 

@@ -89,6 +89,11 @@ pub fn selection(config: &Interfaces, links: &[Link], tcx: bool) -> Selection {
                     "`{}` cannot be attached by TCX, which needs Linux 6.6: set interfaces.tc to \"auto\"",
                     link.name
                 ))
+            } else if link.kind == Kind::NoLinkHeader && any(&config.xdp, &link.name) {
+                Some(format!(
+                    "`{}` has no link header, and so no XDP: take it out of interfaces.xdp; TC is enough",
+                    link.name
+                ))
             } else {
                 None
             };
@@ -134,7 +139,8 @@ pub fn features(config: &Interfaces) -> u32 {
     counting | handover
 }
 
-/// TC before XDP: the TC program that trusts XDP's verdicts is to be there before the first one comes.
+/// TC before XDP: the TC program that trusts XDP's verdicts is to be there before the first one comes. It stays behind XDP
+/// in any case: it sets the mark, and classifies what XDP could not (no metadata in the driver, or no XDP at all).
 fn attachments(
     config: &Interfaces,
     link: &Link,
@@ -143,11 +149,12 @@ fn attachments(
     tcx: bool,
 ) -> Vec<Attachment> {
     let bare = link.kind == Kind::NoLinkHeader;
-    let xdp = !bare && any(&config.xdp, &link.name);
+    let xdp = any(&config.xdp, &link.name);
     let (ingress, egress) = match (role, bare) {
         (Role::Access, false) if xdp => ("in_up_xdp", "out_down"),
         (Role::Access, false) => ("in_up", "out_down"),
         (Role::Access, true) => ("in_up_bare", "out_down_bare"),
+        (Role::Uplink, false) if xdp => ("in_down_xdp", "out_up"),
         (Role::Uplink, false) => ("in_down", "out_up"),
         (Role::Uplink, true) => ("in_down_bare", "out_up_bare"),
     };
@@ -169,12 +176,10 @@ fn attachments(
         program,
         method,
     };
-    let mut wanted = Vec::new();
-    // At an uplink XDP leaves nothing to do for TC ingress: `down` gets no mark.
-    if !(xdp && role == Role::Uplink) {
-        wanted.push(attach(Hook::TcIngress, ingress, method));
-    }
-    wanted.push(attach(Hook::TcEgress, egress, method));
+    let mut wanted = vec![
+        attach(Hook::TcIngress, ingress, method),
+        attach(Hook::TcEgress, egress, method),
+    ];
     if xdp {
         let program = match role {
             Role::Access => "xdp_up",
@@ -291,7 +296,11 @@ mod tests {
         );
         assert_eq!(
             programs("uplink = [\"wan\"]\nxdp = [\"wan\"]", &house()),
-            ["wan tc_egress out_up", "wan xdp xdp_down"]
+            [
+                "wan tc_ingress in_down_xdp",
+                "wan tc_egress out_up",
+                "wan xdp xdp_down"
+            ]
         );
     }
 

@@ -27,6 +27,7 @@ pub use self::{
     maps::{Entry, Key},
     object::{OBJECT, Settings, activity_slots},
     pins::Pins,
+    succession::OTHER,
 };
 use self::{maps::Maps, pins::Generation};
 use crate::config::Limits;
