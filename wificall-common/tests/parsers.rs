@@ -126,19 +126,19 @@ impl Everything {
 }
 
 impl Table for Everything {
-    fn block4(&self, _: &[u8; 4]) -> Option<&Block4> {
+    fn block4(&self, _: u32) -> Option<&Block4> {
         Some(&self.block4)
     }
 
-    fn block6(&self, _: &[u8; 8]) -> Option<&Block6> {
+    fn block6(&self, _: u64) -> Option<&Block6> {
         Some(&self.block6)
     }
 
-    fn host(&self, _: &[u8; 16]) -> Option<&EndpointRef> {
+    fn host(&self, _: u128) -> Option<&EndpointRef> {
         None
     }
 
-    fn prefix(&self, _: &[u8; 16]) -> Option<&EndpointRef> {
+    fn prefix(&self, _: u128) -> Option<&EndpointRef> {
         None
     }
 
