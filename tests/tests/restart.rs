@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use wificall_tests::agent::{Agent, next_abi_binary};
@@ -67,10 +69,18 @@ fn restart_and_upgrade(method: &str) -> Result<()> {
         check(&agent).with_context(|| format!("restart {number}"))?;
     }
 
+    agent.kill()?;
+    kill_while_starting(&mut agent)?;
+    agent
+        .start()
+        .context("start after deaths in the middle of it")?;
+    check(&agent)?;
+
     let old = generations(&agent.pin_dir())?;
     agent.kill()?;
     agent.use_binary(next);
     traffic.wait_for_more(ORPHANED)?;
+    kill_while_starting(&mut agent)?;
     agent.start().context("upgrade")?;
     check(&agent).context("upgrade")?;
     let new = generations(&agent.pin_dir())?;
@@ -96,6 +106,18 @@ fn restart_and_upgrade(method: &str) -> Result<()> {
     );
     assert_eq!(metrics.packets(&[]), up + down, "in all");
     agent.finish()
+}
+
+/// Starts the agent and kills it again before it is ready, each time a little later: at no step may it leave something
+/// that the next one does not know of. What it left would handle packets twice, or still be there after `detach`.
+fn kill_while_starting(agent: &mut Agent<'_>) -> Result<()> {
+    for step in 0..15 {
+        agent.spawn()?;
+        // The moment is what is tested; there is no condition to wait for.
+        sleep(Duration::from_millis(step * 12));
+        agent.kill()?;
+    }
+    Ok(())
 }
 
 /// The generations of maps that are pinned: directories called `abi<version>.<number>`.

@@ -282,10 +282,7 @@ mod tests {
     #[test]
     fn xdp_stands_before_a_program_that_trusts_it() {
         assert_eq!(
-            programs(
-                "access = [\"lan\", \"ppp0\"]\nxdp = [\"lan\", \"ppp0\"]",
-                &house()
-            ),
+            programs("access = [\"lan\", \"ppp0\"]\nxdp = [\"lan\"]", &house()),
             [
                 "lan tc_ingress in_up_xdp",
                 "lan tc_egress out_down",
