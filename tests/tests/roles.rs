@@ -38,6 +38,11 @@ fn each_packet_is_counted_once_and_marked_only_upwards() -> Result<()> {
         ("routed, access only", "access = [\"lan\"]", true),
         // Behind the routing decision a mark would have no use.
         ("routed, uplink only", "uplink = [\"wan\"]", false),
+        (
+            "uplink only, native XDP",
+            "uplink = [\"wan\"]\nxdp = [\"wan\"]",
+            false,
+        ),
         ("routed, native XDP", &native, true),
         ("routed, generic XDP", &generic, true),
     ] {
@@ -107,7 +112,7 @@ fn bridged(table: &mut Table) -> Result<()> {
         }
     }
     let seen = watch.finish()?;
-    table.add("bridged, tagged", &agent, &seen, &marked, 2 * sent(), 2)?;
+    table.add("then tagged, in all", &agent, &seen, &marked, 2 * sent(), 2)?;
     agent.finish()
 }
 
