@@ -22,7 +22,7 @@ impl Agent {
         let before = self.plane.hooks()?;
         self.selection =
             hooks::selection(&self.world.config.interfaces, &self.world.links, self.tcx);
-        self.failed.clear();
+        let failed_before = std::mem::take(&mut self.failed);
         let wanted: BTreeSet<_> = self
             .selection
             .interfaces
@@ -63,7 +63,10 @@ impl Agent {
                     }
                     Err(problem) => {
                         let message = explain(&problem);
-                        error!("{message}");
+                        // It is tried again with every pass, and said once.
+                        if failed_before.get(&attachment.ifindex) != Some(&message) {
+                            error!("{message}");
+                        }
                         self.attached.remove(&key);
                         self.failed.insert(attachment.ifindex, message);
                     }
