@@ -81,23 +81,21 @@ pub(super) fn attach(
         .ok_or_else(|| KernelError::new(format!("find program {program} in the BPF object")))?;
     let loading = || format!("load program {}", wanted.program);
     let (made, info) = match (program, wanted.method) {
-        (Program::SchedClassifier(program), Method::Tcx) => {
+        (Program::SchedClassifier(program), Method::Tcx | Method::Clsact) => {
             if program.fd().is_err() {
                 program.load().doing(loading)?;
             }
-            let made = attach_tcx(program, pins, wanted)?;
-            // A filter left from a time when this instance used clsact. It goes last: a packet handled twice is better
-            // than one not at all.
-            detach_filter(maps, wanted.hook, wanted.ifindex, interface)?;
-            (made, program.info())
-        }
-        (Program::SchedClassifier(program), Method::Clsact) => {
-            if program.fd().is_err() {
-                program.load().doing(loading)?;
-            }
-            let made = attach_filter(program, maps, wanted)?;
-            // A link left from a time when this instance used TCX.
-            unpin(pins, wanted.hook, wanted.ifindex)?;
+            // What is left from a time when this instance used the other method goes last: a packet handled twice is
+            // better than one not at all.
+            let made = if wanted.method == Method::Tcx {
+                let made = attach_tcx(program, pins, wanted)?;
+                detach_filter(maps, wanted.hook, wanted.ifindex, interface)?;
+                made
+            } else {
+                let made = attach_filter(program, maps, wanted)?;
+                unpin(pins, wanted.hook, wanted.ifindex)?;
+                made
+            };
             (made, program.info())
         }
         (Program::Xdp(program), Method::XdpNative | Method::XdpGeneric) => {

@@ -40,7 +40,6 @@ pub struct Plane {
     generation: Generation,
     /// Data planes before this one, newest first, whose counters are to be carried over.
     older: Vec<Generation>,
-    nonce: [u32; 2],
     ebpf: Ebpf,
     maps: Maps,
     log: Option<log::Reader>,
@@ -128,14 +127,13 @@ impl Plane {
             generation.remove()?;
             generation.create()?;
         }
-        let (ebpf, nonce, maps) = load(&generation, &older, &settings, &limits)?;
+        let (ebpf, maps) = load(&generation, &older, &settings, &limits)?;
         let mut plane = Self {
             pins,
             limits,
             settings,
             generation,
             older,
-            nonce,
             ebpf,
             maps,
             log: None,
@@ -163,9 +161,8 @@ impl Plane {
     ///
     /// If the kernel refuses; the programs prepared before stay.
     pub fn reconfigure(&mut self, settings: Settings) -> Result<(), KernelError> {
-        let (ebpf, nonce, maps) = load(&self.generation, &self.older, &settings, &self.limits)?;
+        let (ebpf, maps) = load(&self.generation, &self.older, &settings, &self.limits)?;
         self.ebpf = ebpf;
-        self.nonce = nonce;
         self.maps = maps;
         self.settings = settings;
         Ok(())
@@ -374,7 +371,7 @@ fn load(
     older: &[Generation],
     settings: &Settings,
     limits: &Limits,
-) -> Result<(Ebpf, [u32; 2], Maps), KernelError> {
+) -> Result<(Ebpf, Maps), KernelError> {
     let before = migrate::meta(&generation.path)?;
     let nonce = random()?;
     // What runs now stamps the nonce of this generation's last load, or of the generation before. If nothing runs, no
@@ -399,7 +396,7 @@ fn load(
         abi: ABI_VERSION,
         carried: before.map_or(u32::from(older.is_empty()), |meta| meta.carried),
     })?;
-    Ok((ebpf, halves(nonce), maps))
+    Ok((ebpf, maps))
 }
 
 /// A random number.
