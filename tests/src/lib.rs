@@ -15,6 +15,7 @@ pub mod netns;
 pub mod packet;
 pub mod process;
 pub mod programs;
+pub mod rig;
 pub mod send;
 pub mod swan;
 pub mod tshark;

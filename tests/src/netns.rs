@@ -131,6 +131,20 @@ impl Netns {
         })
     }
 
+    /// Moves the calling thread into this namespace, for good.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it.
+    pub fn join(&self) -> Result<()> {
+        // SAFETY: a system call on a descriptor that is open; it changes only this thread.
+        if unsafe { libc::setns(self.handle.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+            return Err(io::Error::last_os_error())
+                .with_context(|| format!("enter the namespace {}", self.name));
+        }
+        Ok(())
+    }
+
     /// Sets a sysctl of this namespace; `key` in dots, as in `net.ipv4.ip_forward`.
     ///
     /// # Errors
