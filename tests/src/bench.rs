@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod chart;
+pub mod forwarding;
 pub mod program;
 pub mod record;
 pub mod report;
@@ -41,4 +42,4 @@ pub struct Layer {
 }
 
 /// Every layer, in the order in which they run.
-pub const LAYERS: [Layer; 1] = [program::LAYER];
+pub const LAYERS: [Layer; 2] = [program::LAYER, forwarding::LAYER];
