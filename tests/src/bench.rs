@@ -11,6 +11,7 @@ pub mod record;
 pub mod report;
 mod row;
 mod turns;
+pub mod xdp;
 
 use anyhow::Result;
 
@@ -42,4 +43,4 @@ pub struct Layer {
 }
 
 /// Every layer, in the order in which they run.
-pub const LAYERS: [Layer; 2] = [program::LAYER, forwarding::LAYER];
+pub const LAYERS: [Layer; 3] = [program::LAYER, forwarding::LAYER, xdp::LAYER];

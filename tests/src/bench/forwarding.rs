@@ -52,7 +52,7 @@ const QUICK: Effort = Effort {
 struct Size {
     endpoints: u32,
     rules: &'static [Rules],
-    /// Whether they are timed in quick runs, too.
+    /// Whether quick runs are about them, too.
     quick: bool,
 }
 
@@ -66,6 +66,7 @@ const SIZES: [Size; 3] = [
             Rules::IptablesLegacy,
             Rules::Ipset,
             Rules::NftSet,
+            Rules::NftMap,
             Rules::Tc,
             Rules::Xdp,
         ],
@@ -85,7 +86,7 @@ const SIZES: [Size; 3] = [
             Rules::Tc,
             Rules::Xdp,
         ],
-        quick: true,
+        quick: false,
     },
 ];
 
@@ -173,8 +174,13 @@ const fn told(rules: Rules, endpoints: u32) -> u32 {
 ///
 /// If a tool is missing, the kernel refuses something, a packet is lost or not treated as it should be.
 pub fn measure(scale: Scale) -> Result<Vec<Row>> {
+    let sizes = || {
+        SIZES
+            .iter()
+            .filter(|size| scale == Scale::Full || size.quick)
+    };
     let mut wanted: Vec<(Rules, u32)> = Vec::new();
-    for size in &SIZES {
+    for size in sizes() {
         for rules in size.rules {
             let one = (*rules, told(*rules, size.endpoints));
             if !wanted.contains(&one) {
@@ -202,7 +208,7 @@ pub fn measure(scale: Scale) -> Result<Vec<Row>> {
         })
         .collect::<Result<_>>()?;
     let mut rows = Vec::new();
-    for size in &SIZES {
+    for size in sizes() {
         eprintln!("{} endpoints", thousands(size.endpoints));
         for case in &CASES {
             rows.extend(compare(&rig, &contestants, size, case, scale)?);
@@ -246,7 +252,7 @@ fn compare(
     let mut rows = Vec::new();
     for cpus in 1..=injectors.len() {
         let wanted = match cpus {
-            1 => !quick || case.quick && size.quick,
+            1 => !quick || case.quick,
             _ => !quick && case.twice,
         };
         if wanted {
@@ -290,7 +296,7 @@ fn time(
     let variants = chosen
         .iter()
         .map(|one| {
-            let dscp = one.rules.dscp(traffic);
+            let dscp = Some(one.rules.dscp(traffic));
             let turn: Turn<'_> =
                 Box::new(move || rig.burst(one.road, traffic.direction, injectors, packets, dscp));
             (one.rules.name().to_owned(), turn)

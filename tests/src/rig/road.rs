@@ -1,6 +1,6 @@
 //! One router and its two links.
 
-use std::process::Command;
+use std::{io::Write as _, process::Command};
 
 use anyhow::{Context as _, Result};
 
@@ -84,6 +84,29 @@ impl Road {
             Direction::Up => (self.near.ifindex, &self.far.sink),
             Direction::Down => (self.far.ifindex, &self.near.sink),
         }
+    }
+
+    /// Gives the router a ruleset of nftables.
+    ///
+    /// # Errors
+    ///
+    /// If `nft` is missing or refuses it.
+    pub fn nft(&self, text: &str) -> Result<()> {
+        self.with_file("nft", "-f", text)
+    }
+
+    /// Runs a program in the router with these options and a file of `text`.
+    ///
+    /// # Errors
+    ///
+    /// If it is missing or fails.
+    pub fn with_file(&self, program: &str, options: &str, text: &str) -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(text.as_bytes())?;
+        let path = file.path().display();
+        self.router
+            .run(program, &format!("{options} {path}"))
+            .map(drop)
     }
 
     pub(super) fn probe(&self, direction: Direction) -> Result<Probe> {

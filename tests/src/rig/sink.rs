@@ -64,7 +64,7 @@ impl Sink {
             .map(|(now, before)| now - before)
             .collect();
         let total: u64 = new.iter().sum();
-        ensure!(total == sent, "{sent} packets were sent, {total} arrived");
+        ensure!(total == sent, "{total} packets arrived instead of {sent}");
         let right = new[usize::from(dscp)];
         ensure!(
             right == sent,

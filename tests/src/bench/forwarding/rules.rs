@@ -3,7 +3,7 @@
 //! The task is to give packets from phones to ePDGs a mark before they are routed, and the DSCP EF. Everybody's rules do
 //! the least that does it: nothing for the other direction, no native ESP, no counters, no connection tracking.
 
-use std::{fmt::Write as _, io::Write as _, net::IpAddr, os::fd::AsFd as _};
+use std::{fmt::Write as _, net::IpAddr, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -150,14 +150,11 @@ impl Rules {
             Self::Iptables => iptables(road, "nft", "")?,
             Self::IptablesLegacy => iptables(road, "legacy", "")?,
             Self::Ipset => {
-                let text = ipset(endpoints)?;
-                with_file(&text, |path| {
-                    road.router.run("ipset", &format!("restore -file {path}"))
-                })?;
+                road.with_file("ipset", "restore -file", &ipset(endpoints)?)?;
                 iptables(road, "nft", "-m set --match-set epdg{family} dst")?;
             }
-            Self::NftSet => nft(road, &nft_set(endpoints)?)?,
-            Self::NftMap => nft(road, &nft_map(endpoints)?)?,
+            Self::NftSet => road.nft(&nft_set(endpoints))?,
+            Self::NftMap => road.nft(&nft_map(endpoints))?,
             Self::Tc => in_place.agent = Some(agent(road, endpoints, false)?),
             Self::Xdp => in_place.agent = Some(agent(road, endpoints, true)?),
         }
@@ -191,7 +188,12 @@ fn agent(road: &Road, endpoints: u32, xdp: bool) -> Result<Agent<'_>> {
     if xdp {
         text += "xdp = [\"lan\"]\n";
     }
-    text += "[lab]\n";
+    // Room for all of them, whatever map they go to.
+    write!(
+        text,
+        "[lab]\n[limits]\nprefixes = {}\n",
+        4_096 + 2 * endpoints
+    )?;
     for index in 0..endpoints {
         let operator = mark(index);
         for prefix in [
@@ -252,9 +254,9 @@ fn ipset(endpoints: u32) -> Result<String> {
 
 const CHAIN: &str = "type filter hook prerouting priority mangle; policy accept;";
 
-fn nft_set(endpoints: u32) -> Result<String> {
+fn nft_set(endpoints: u32) -> String {
     let each = |_: u32, prefix: String| prefix;
-    Ok(format!(
+    format!(
         "table inet epdg {{
             set epdg4 {{ type ipv4_addr; flags interval; elements = {{ {} }} }}
             set epdg6 {{ type ipv6_addr; flags interval; elements = {{ {} }} }}
@@ -266,12 +268,12 @@ fn nft_set(endpoints: u32) -> Result<String> {
         }}\n",
         elements4(endpoints, each),
         elements6(endpoints, each),
-    ))
+    )
 }
 
-fn nft_map(endpoints: u32) -> Result<String> {
+fn nft_map(endpoints: u32) -> String {
     let each = |index: u32, prefix: String| format!("{prefix} : {}", mark(index));
-    Ok(format!(
+    format!(
         "table inet epdg {{
             map country4 {{ type ipv4_addr : mark; flags interval; elements = {{ {} }} }}
             map country6 {{ type ipv6_addr : mark; flags interval; elements = {{ {} }} }}
@@ -283,7 +285,7 @@ fn nft_map(endpoints: u32) -> Result<String> {
         }}\n",
         elements4(endpoints, each),
         elements6(endpoints, each),
-    ))
+    )
 }
 
 fn elements4(endpoints: u32, each: impl Fn(u32, String) -> String) -> String {
@@ -304,14 +306,4 @@ fn elements(
         .map(|index| each(index, format!("{}/{length}", block(index))))
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-fn nft(road: &Road, text: &str) -> Result<()> {
-    with_file(text, |path| road.router.run("nft", &format!("-f {path}")))
-}
-
-fn with_file(text: &str, run: impl FnOnce(&str) -> Result<String>) -> Result<()> {
-    let mut file = tempfile::NamedTempFile::new()?;
-    file.write_all(text.as_bytes())?;
-    run(file.path().to_str().context("a path that is no UTF-8")?).map(drop)
 }
