@@ -30,13 +30,20 @@ use std::{sync::Barrier, thread};
 
 use anyhow::{Context as _, Result, ensure};
 
-use self::{clock::Clock, injector::Injector, road::Road, traffic::Direction};
+use self::{
+    clock::Clock,
+    injector::Injector,
+    road::Road,
+    traffic::{Direction, Traffic},
+};
 use crate::netns::Netns;
 
 /// The routers and what is around them.
 pub struct Rig {
     outer: Netns,
     cpus: Vec<usize>,
+    /// Interfaces that injectors are attached to, though nothing passes there.
+    spares: Vec<u32>,
     roads: usize,
 }
 
@@ -51,11 +58,32 @@ impl Rig {
         // From the last one down: the first has most of the machine's interrupts.
         cpus.reverse();
         cpus.truncate(2);
+        let outer = Netns::new("outer")?;
+        let mut spares = Vec::new();
+        for cpu in &cpus {
+            let name = format!("spare{cpu}");
+            outer.ip(&format!("link add {name} type veth peer name {name}p"))?;
+            spares.push(outer.index(&name)?);
+        }
         Ok(Self {
-            outer: Netns::new("outer")?,
+            outer,
             cpus,
+            spares,
             roads: 0,
         })
+    }
+
+    /// What sends one kind of traffic for so many endpoints: an injector for each CPU. There can be those of one kind
+    /// at a time.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses something, for example because there are others.
+    pub fn injectors(&self, traffic: &Traffic, endpoints: u32) -> Result<Vec<Injector>> {
+        self.spares
+            .iter()
+            .map(|spare| Injector::new(traffic, endpoints, &self.outer, *spare))
+            .collect()
     }
 
     /// The CPUs that injectors run on.
@@ -165,7 +193,7 @@ impl Rig {
 
 #[cfg(test)]
 mod tests {
-    use super::traffic::{Family, Kind, Traffic};
+    use super::traffic::{Family, Kind};
     use super::*;
 
     #[test]
@@ -180,11 +208,7 @@ mod tests {
                         kind,
                         family,
                     };
-                    let injectors: Vec<_> = rig
-                        .cpus()
-                        .iter()
-                        .map(|_| Injector::new(&traffic, 300))
-                        .collect::<Result<_>>()?;
+                    let injectors = rig.injectors(&traffic, 300)?;
                     let one = rig.burst(&road, direction, &injectors[..1], 20_000, Some(0))?;
                     let all = rig.burst(&road, direction, &injectors, 20_000, Some(0))?;
                     assert!(one > 0.0 && all > 0.0, "{one} {all}");

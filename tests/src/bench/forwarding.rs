@@ -42,9 +42,9 @@ const FULL: Effort = Effort {
     slack: 1.1,
 };
 const QUICK: Effort = Effort {
-    rounds: 5,
-    quiet: 3,
-    most: 7,
+    rounds: 3,
+    quiet: 2,
+    most: 3,
     slack: 1.1,
 };
 
@@ -229,11 +229,7 @@ fn compare(
     scale: Scale,
 ) -> Result<Vec<Row>> {
     let traffic = case.traffic();
-    let injectors: Vec<_> = rig
-        .cpus()
-        .iter()
-        .map(|_| Injector::new(&traffic, size.endpoints))
-        .collect::<Result<_>>()?;
+    let injectors = rig.injectors(&traffic, size.endpoints)?;
     let mut chosen = Vec::new();
     for rules in size.rules {
         if traffic.direction == Direction::Down && !rules.goes_both_ways() {

@@ -3,9 +3,12 @@
 use anyhow::{Result, ensure};
 
 use super::traffic::{LINK, Traffic};
-use crate::programs::{
-    code::{Code, If, Reg, Width},
-    raw::{ArrayKind, Kind, RawArray, RawProgram},
+use crate::{
+    netns::Netns,
+    programs::{
+        code::{Code, If, Reg, Width},
+        raw::{ArrayKind, At, Attached, Kind, RawArray, RawProgram, attach},
+    },
 };
 
 const XDP_ABORTED: i32 = 0;
@@ -16,15 +19,20 @@ pub struct Injector {
     program: RawProgram,
     frame: Vec<u8>,
     frames: usize,
+    _known: Attached,
 }
 
 impl Injector {
     /// One that goes round `traffic` for so many endpoints.
     ///
+    /// Its program is attached to an interface of `namespace` that is used for nothing else: one that is attached nowhere
+    /// is entered into the dispatcher of XDP programs for each run (`bpf_prog_change_xdp()`, net/bpf/test_run.c), which
+    /// waits for a grace period, before and after.
+    ///
     /// # Errors
     ///
     /// If the kernel refuses its program or maps.
-    pub fn new(traffic: &Traffic, endpoints: u32) -> Result<Self> {
+    pub fn new(traffic: &Traffic, endpoints: u32, namespace: &Netns, spare: u32) -> Result<Self> {
         let frames = traffic.frames(endpoints)?;
         // In words; what is too much of it is the same in all frames.
         let header = (LINK + traffic.family.header()).next_multiple_of(4);
@@ -34,8 +42,11 @@ impl Injector {
             headers.set(index.try_into()?, &frame[..header])?;
         }
         let code = code(header, frames.len(), &position, &headers)?;
+        let program = code.load_as(Kind::Xdp)?;
+        let known = namespace.enter(|| attach(&program, spare, At::Xdp))?;
         Ok(Self {
-            program: code.load_as(Kind::Xdp)?,
+            _known: known,
+            program,
             frame: frames[0].clone(),
             frames: frames.len(),
         })

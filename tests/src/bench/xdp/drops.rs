@@ -23,7 +23,6 @@ use crate::{
     },
     rig::{
         Rig,
-        injector::Injector,
         road::Road,
         traffic::{Direction, Family, Kind, Traffic, block4},
     },
@@ -212,14 +211,14 @@ pub fn measure(scale: Scale) -> Result<Vec<Row>> {
             kind,
             family: Family::V4,
         };
-        let injectors = [Injector::new(&traffic, ENDPOINTS)?];
+        let injectors = rig.injectors(&traffic, ENDPOINTS)?;
         let variants = PLACES
             .iter()
             .zip(&roads)
             .map(|(place, road)| {
                 let dropped = kind == Kind::Vpn && *place != Place::Nowhere;
                 let dscp = if dropped { None } else { Some(0) };
-                let (rig, injectors) = (&rig, &injectors);
+                let (rig, injectors) = (&rig, &injectors[..1]);
                 let turn: Turn<'_> =
                     Box::new(move || rig.burst(road, traffic.direction, injectors, packets, dscp));
                 (place.name().to_owned(), turn)
