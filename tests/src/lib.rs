@@ -11,6 +11,7 @@ pub mod capture;
 pub mod dns;
 mod home;
 pub mod lab;
+pub mod leftovers;
 pub mod metrics;
 pub mod netns;
 pub mod packet;

@@ -31,7 +31,7 @@ use std::{sync::Barrier, thread};
 use anyhow::{Context as _, Result, ensure};
 
 use self::{
-    clock::Clock,
+    clock::{Clock, Softirqd},
     injector::Injector,
     road::Road,
     traffic::{Direction, Traffic},
@@ -44,6 +44,8 @@ pub struct Rig {
     cpus: Vec<usize>,
     /// Interfaces that injectors are attached to, though nothing passes there.
     spares: Vec<u32>,
+    /// Of each CPU.
+    softirqds: Vec<Softirqd>,
     roads: usize,
 }
 
@@ -67,6 +69,10 @@ impl Rig {
         }
         Ok(Self {
             outer,
+            softirqds: cpus
+                .iter()
+                .map(|cpu| Softirqd::of(*cpu))
+                .collect::<Result<_>>()?,
             cpus,
             spares,
             roads: 0,
@@ -142,15 +148,15 @@ impl Rig {
         thread::scope(|scope| {
             let threads: Vec<_> = injectors
                 .iter()
-                .zip(&self.cpus)
-                .map(|(injector, cpu)| {
+                .zip(self.cpus.iter().zip(&self.softirqds))
+                .map(|(injector, (cpu, softirqd))| {
                     let barrier = &barrier;
                     scope.spawn(move || {
                         let ready = self.outer.join().and_then(|()| clock::pin(*cpu));
                         // Before failing: the others wait for all.
                         barrier.wait();
                         ready?;
-                        let clock = Clock::start(*cpu)?;
+                        let clock = Clock::start(softirqd)?;
                         let told = f64::from(injector.run(ifindex, packets)?);
                         let spent = clock.elapsed()?.as_secs_f64() * 1e9 / f64::from(packets);
                         // Far less than it took: softirq work is nobody's time on this kernel.

@@ -45,14 +45,6 @@ pub enum If {
     Less = 0xa0,
 }
 
-/// Helpers (`enum bpf_func_id`).
-#[derive(Clone, Copy, Debug)]
-#[repr(i32)]
-#[expect(missing_docs, reason = "the names are the kernel's")]
-pub enum Helper {
-    MapLookup = 1,
-}
-
 /// A place in the code that jumps lead to.
 #[derive(Clone, Copy, Debug)]
 pub struct Label(usize);
@@ -77,6 +69,8 @@ const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
 /// Source register of `LD_IMM64` for a map's descriptor.
 const PSEUDO_MAP_FD: u8 = 1;
+/// `enum bpf_func_id`.
+const MAP_LOOKUP: i32 = 1;
 
 /// Code that grows from the top down.
 #[derive(Debug, Default)]
@@ -190,7 +184,7 @@ impl Code {
             .push(0, Reg::R0, 0, 0, 0)
             .copy(Reg::R2, Reg::R10)
             .add(Reg::R2, stack)
-            .push(CALL, Reg::R0, 0, 0, Helper::MapLookup as i32)
+            .push(CALL, Reg::R0, 0, 0, MAP_LOOKUP)
     }
 
     /// Returns `value`.

@@ -7,11 +7,7 @@
 //! Kernels with `IRQ_TIME_ACCOUNTING` charge softirq work to no thread: there it has to be the kernel's own measure of
 //! the test run, which has what the host takes in it, and is a whole number of nanoseconds.
 
-use std::{
-    fs, io, mem,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, io, mem, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -54,20 +50,19 @@ pub fn pin(cpu: usize) -> Result<()> {
 }
 
 /// Times work of this thread and of its CPU's `ksoftirqd`.
-pub struct Clock {
-    softirqd: PathBuf,
+pub struct Clock<'a> {
+    softirqd: &'a Softirqd,
     start: Duration,
 }
 
-impl Clock {
-    /// Begins, on a thread that is pinned to `cpu`.
+impl<'a> Clock<'a> {
+    /// Begins, on a thread that is pinned to the CPU of this softirq thread.
     ///
     /// # Errors
     ///
     /// If /proc cannot be read.
-    pub fn start(cpu: usize) -> Result<Self> {
-        let softirqd = softirqd(cpu)?;
-        let start = read(&softirqd)?;
+    pub fn start(softirqd: &'a Softirqd) -> Result<Self> {
+        let start = read(softirqd)?;
         Ok(Self { softirqd, start })
     }
 
@@ -77,14 +72,13 @@ impl Clock {
     ///
     /// If /proc cannot be read.
     pub fn elapsed(&self) -> Result<Duration> {
-        Ok(read(&self.softirqd)? - self.start)
+        Ok(read(self.softirqd)? - self.start)
     }
 }
 
-fn read(softirqd: &Path) -> Result<Duration> {
+fn read(Softirqd(path): &Softirqd) -> Result<Duration> {
     // Time on the CPU in nanoseconds, time in its queue, time slices (Documentation/scheduler/sched-stats.rst).
-    let text =
-        fs::read_to_string(softirqd).with_context(|| format!("read {}", softirqd.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let ran: u64 = text.split(' ').next().unwrap_or_default().parse()?;
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -96,14 +90,23 @@ fn read(softirqd: &Path) -> Result<Duration> {
 }
 
 /// The statistics of a CPU's softirq thread.
-fn softirqd(cpu: usize) -> Result<PathBuf> {
-    let name = format!("ksoftirqd/{cpu}");
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let path = entry.path();
-        // Others come and go meanwhile.
-        if fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name) {
-            return Ok(path.join("schedstat"));
+pub struct Softirqd(PathBuf);
+
+impl Softirqd {
+    /// Finds them.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such thread.
+    pub fn of(cpu: usize) -> Result<Self> {
+        let name = format!("ksoftirqd/{cpu}");
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let path = entry.path();
+            // Others come and go meanwhile.
+            if fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name) {
+                return Ok(Self(path.join("schedstat")));
+            }
         }
+        bail!("no thread is called {name}")
     }
-    bail!("no thread is called {name}")
 }
