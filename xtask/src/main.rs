@@ -2,6 +2,7 @@
 
 mod apt;
 mod bpf;
+mod catalogue;
 mod demo;
 mod ebpf;
 mod kernel;
@@ -20,6 +21,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
+    /// Build the agent's table of operators from data/, or check the committed one
+    Catalogue(catalogue::Args),
     /// Show the agent at work in a lab of network namespaces, as root
     Demo(demo::Args),
     /// Build the BPF object that the agent embeds, or check the committed one
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Task::Catalogue(args) => catalogue::catalogue(&args),
         Task::Ebpf(args) => ebpf::ebpf(&args),
         Task::Prologue(args) => prologue::prologue(&args),
         Task::Qemu(args) => qemu::qemu(&args),
