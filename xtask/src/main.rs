@@ -1,6 +1,7 @@
 //! `cargo xtask`: what building and testing need beyond cargo. One file a task.
 
 mod apt;
+mod bench;
 mod bpf;
 mod catalogue;
 mod demo;
@@ -21,6 +22,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
+    /// Measure what wificall costs beside what people use today, as root
+    Bench(bench::Args),
     /// Build the agent's table of operators from data/, or check the committed one
     Catalogue(catalogue::Args),
     /// Show the agent at work in a lab of network namespaces, as root
@@ -37,6 +40,10 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
+        Task::Bench(args) => match bench::bench(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Task::Demo(args) => match demo::demo(&args) {
             Ok(code) => return code,
             Err(error) => Err(error),

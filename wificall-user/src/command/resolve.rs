@@ -137,6 +137,7 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
         refresh_max: discovery.refresh_max,
         queries_per_second: discovery.queries_per_second,
         concurrency: discovery.concurrency,
+        mark: None,
     };
     let resolver =
         Resolver::new(&settings, Arc::new(Stats::default())).context("make a resolver")?;

@@ -56,6 +56,8 @@ pub struct Settings {
     pub queries_per_second: u32,
     /// Names looked up at the same time. At least 1.
     pub concurrency: usize,
+    /// The fwmark of all queries (`SO_MARK`): carriers answer by where one asks from.
+    pub mark: Option<u32>,
 }
 
 /// Which addresses are asked for: a name has two questions, each with its own schedule.
