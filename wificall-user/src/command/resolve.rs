@@ -14,8 +14,9 @@ use super::{Failure, Outcome, print, print_json};
 use crate::catalogue::catalogue;
 use crate::cli::{self, DEFAULT_CONFIG, Target};
 use crate::config::{self, Config};
+use crate::control;
 use crate::discover::{
-    self, Family, Filter, Owner, Reason, Resolver, Settings, Stats, Targets, targets,
+    self, Family, Filter, Owner, Reason, Resolver, Stats, Targets, targets,
 };
 use crate::net;
 
@@ -121,14 +122,7 @@ fn wanted(arguments: &[Target], config: &Config) -> Targets {
 
 async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> {
     let discovery = &config.discovery;
-    let settings = Settings {
-        upstreams: discovery.resolvers.clone(),
-        timeout: discovery.timeout,
-        refresh_min: discovery.refresh_min,
-        refresh_max: discovery.refresh_max,
-        queries_per_second: discovery.queries_per_second,
-        concurrency: discovery.concurrency,
-    };
+    let settings = control::discovery(config);
     let resolver =
         Resolver::new(&settings, Arc::new(Stats::default())).context("make a resolver")?;
     let own = net::addresses()

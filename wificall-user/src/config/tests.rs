@@ -208,17 +208,17 @@ f:10:16: discovery.nat64_prefix: found "64:ff9b::/95", expected an IPv6 prefix o
 [discovery]
 countries = ["AU"]
 refresh_min = "2h"
-resolvers = ["dns.example", "https://192.0.2.1", "192.0.2.1:0", 53]
+resolvers = ["dns.example", "https://dns.example", "192.0.2.1:0", 53]
 nat64_prefix = "192.0.2.0/24"
 "#,
         r#"
 f:3:15: discovery.refresh_min: found "2h", expected `refresh_min` (2h) not above `refresh_max` (1h)
-f:4:14: discovery.resolvers[0]: found "dns.example", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353 or tcp://192.0.2.53
+f:4:14: discovery.resolvers[0]: found "dns.example", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
   hint: a resolver is given by address, for there is nobody to resolve its name
-f:4:29: discovery.resolvers[1]: found "https://192.0.2.1", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353 or tcp://192.0.2.53
+f:4:29: discovery.resolvers[1]: found "https://dns.example", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
   hint: encrypted DNS is not supported: run a local forwarder and name its address
-f:4:50: discovery.resolvers[2]: found "192.0.2.1:0", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353 or tcp://192.0.2.53
-f:4:65: discovery.resolvers[3]: found 53, expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353 or tcp://192.0.2.53
+f:4:50: discovery.resolvers[2]: found "192.0.2.1:0", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
+f:4:65: discovery.resolvers[3]: found 53, expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
 f:5:16: discovery.nat64_prefix: found "192.0.2.0/24", expected an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96"
 "#,
     ),
@@ -568,8 +568,11 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             operators: vec![],
             countries: vec!["AU".parse().unwrap(), "DE".parse().unwrap()],
             resolvers: vec![Upstream::System],
+            routes: Vec::new(),
+            ca_file: None,
             refresh_min: Duration::from_secs(60),
             refresh_max: Duration::from_secs(3600),
+            absent_max: Duration::from_secs(24 * 3600),
             keep: Duration::from_secs(86400),
             timeout: Duration::from_secs(3),
             widen: Widen::Block,

@@ -346,13 +346,17 @@ fn net_of(key: Key) -> Option<IpNet> {
 }
 
 /// How discovery is to ask.
-pub(super) fn discovery(config: &Config) -> Settings {
+pub(crate) fn discovery(config: &Config) -> Settings {
     let discovery = &config.discovery;
     Settings {
         upstreams: discovery.resolvers.clone(),
+        mark: None,
+        routes: discovery.routes.clone(),
+        ca_file: discovery.ca_file.clone(),
         timeout: discovery.timeout,
         refresh_min: discovery.refresh_min,
         refresh_max: discovery.refresh_max,
+        absent_max: discovery.absent_max,
         queries_per_second: discovery.queries_per_second,
         concurrency: discovery.concurrency,
     }

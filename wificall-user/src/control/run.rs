@@ -95,7 +95,7 @@ async fn serve(
     let settings = discovery(&config);
     let mut agent = Agent::start(path, config).await?;
     let (refresher, mut updates) =
-        Refresher::spawn(settings, &agent.world.targets.names).context("start the resolver")?;
+        Refresher::spawn(settings, agent.world.names()).context("start the resolver")?;
     agent.stats = refresher.stats().clone();
     info!(
         instance = agent.world.config.agent.instance,

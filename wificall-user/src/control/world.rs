@@ -13,7 +13,7 @@ use super::{
 use crate::{
     catalogue::catalogue,
     config::Config,
-    discover::{Filter, Memory, Owner, Targets, targets},
+    discover::{Filter, Memory, Names, Owner, Targets, targets},
     kernel::{Key, Settings},
     net::{self, Link},
 };
@@ -39,6 +39,20 @@ impl World {
         );
         self.memory.set_targets(&self.targets.names);
         self.memory.set_keep(self.config.discovery.keep);
+    }
+
+    /// What to look up, and in which order.
+    pub(super) fn names(&self) -> Names {
+        let answered = self
+            .memory
+            .known(&self.filter())
+            .flat_map(|known| known.names)
+            .collect();
+        Names {
+            targets: self.targets.names.clone(),
+            known: answered,
+            ..Names::default()
+        }
     }
 
     /// Reads links and addresses again.

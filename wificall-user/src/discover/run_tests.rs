@@ -13,13 +13,14 @@ use crate::discover::{Bounds, Family, Filter, Memory, Transport, Upstream};
 
 fn settings(addr: SocketAddr) -> Settings {
     Settings {
-        upstreams: vec![Upstream::Server {
-            addr,
-            transport: Transport::Udp,
-        }],
+        upstreams: vec![Upstream::Udp(addr)],
+        mark: None,
+        routes: Vec::new(),
+        ca_file: None,
         timeout: Duration::from_millis(500),
         refresh_min: Duration::from_secs(60),
         refresh_max: Duration::from_secs(3600),
+        absent_max: Duration::from_secs(24 * 3600),
         queries_per_second: 500,
         concurrency: 4,
     }
@@ -68,7 +69,7 @@ async fn every_name_is_asked_for_both_families() {
     server.addresses("a.example", &["2a02::1"], 60);
     server.addresses("b.example", &["8.0.0.2"], 60);
     let names = targets(&["a.example", "b.example", "c.example"]);
-    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), &names).unwrap();
+    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), names.clone()).unwrap();
     let expected = [
         "a.example ipv4 addresses",
         "a.example ipv6 addresses",
@@ -81,7 +82,9 @@ async fn every_name_is_asked_for_both_families() {
     quiet(&mut updates).await;
     assert_eq!(refresher.stats().names(), 3);
     assert_eq!(refresher.stats().in_flight(), 0);
-    assert_eq!(refresher.stats().queries(Transport::Udp), 6);
+    // A name that does not exist is not asked for AAAA.
+    assert_eq!(refresher.stats().queries(Transport::Udp), 5);
+    assert_eq!((refresher.stats().unasked(), refresher.stats().backlog()), (0, 0));
 
     refresher.command(Command::RefreshNow);
     assert_eq!(collect(&mut updates, 6).await, expected);
@@ -93,9 +96,9 @@ async fn replacing_names_asks_for_the_new_ones_only() {
     server.addresses("a.example", &["8.0.0.1"], 60);
     server.addresses("b.example", &["8.0.0.2"], 60);
     let names = targets(&["a.example"]);
-    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), &names).unwrap();
+    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), names.clone()).unwrap();
     collect(&mut updates, 2).await;
-    refresher.command(Command::Replace(targets(&["a.example", "b.example"])));
+    refresher.command(Command::Replace(targets(&["a.example", "b.example"]).into()));
     let expected = ["b.example ipv4 addresses", "b.example ipv6 no_data"];
     assert_eq!(collect(&mut updates, 2).await, expected);
     quiet(&mut updates).await;
@@ -107,7 +110,7 @@ async fn names_are_refreshed_by_ttl() {
     server.addresses("a.example", &["8.0.0.1"], 0);
     let mut settings = settings(server.addr);
     settings.refresh_min = Duration::from_millis(100);
-    let (_refresher, mut updates) = Refresher::spawn(settings, &targets(&["a.example"])).unwrap();
+    let (_refresher, mut updates) = Refresher::spawn(settings, targets(&["a.example"])).unwrap();
     collect(&mut updates, 2).await;
     let start = Instant::now();
     for _ in 0..3 {
@@ -126,7 +129,7 @@ async fn other_settings_take_effect_at_once() {
     );
     new.addresses("a.example", &["8.0.0.1"], 60);
     let names = targets(&["a.example"]);
-    let (refresher, mut updates) = Refresher::spawn(settings(old.addr), &names).unwrap();
+    let (refresher, mut updates) = Refresher::spawn(settings(old.addr), names).unwrap();
     let expected = ["a.example ipv4 servfail", "a.example ipv6 no_data"];
     assert_eq!(collect(&mut updates, 2).await, expected);
     refresher.command(Command::Configure(settings(new.addr)));
@@ -154,7 +157,7 @@ async fn the_last_known_good_outlives_dns() {
     let filter = Filter::default();
     let mut memory = Memory::new(Duration::ZERO, Bounds::default());
     memory.set_targets(&names);
-    let (refresher, mut updates) = Refresher::spawn(settings, &names).unwrap();
+    let (refresher, mut updates) = Refresher::spawn(settings, names.to_vec()).unwrap();
     let mut round = async |memory: &mut Memory| {
         for _ in 0..2 {
             let update = next(&mut updates).await;
@@ -206,7 +209,7 @@ async fn no_more_than_so_many_at_a_time() {
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (refresher, mut updates) =
-        Refresher::spawn(settings(server.addr), &targets(&names)).unwrap();
+        Refresher::spawn(settings(server.addr), targets(&names)).unwrap();
     let start = Instant::now();
     for _ in 0..12 {
         next(&mut updates).await;
@@ -220,7 +223,7 @@ async fn no_more_than_so_many_at_a_time() {
 async fn it_ends_with_its_handle_or_its_reader() {
     let server = TestServer::start().await;
     let names = targets(&["a.example"]);
-    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), &names).unwrap();
+    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), names.clone()).unwrap();
     collect(&mut updates, 2).await;
     drop(refresher);
     assert!(
@@ -230,7 +233,7 @@ async fn it_ends_with_its_handle_or_its_reader() {
             .is_none()
     );
 
-    let (refresher, updates) = Refresher::spawn(settings(server.addr), &names).unwrap();
+    let (refresher, updates) = Refresher::spawn(settings(server.addr), names.clone()).unwrap();
     drop(updates);
     let ended = async {
         while !refresher.task.is_finished() {

@@ -115,8 +115,8 @@ wificall_dns_names{state="addresses"} 1
 wificall_dns_names{state="none"} 1
 wificall_dns_names{state="failed"} 1
 wificall_dns_names{state="pending"} 0
-wificall_dns_questions_total{family="ipv4",result="addresses"} 40
-wificall_dns_questions_total{family="ipv6",result="timeout"} 2
+wificall_dns_questions_total{kind="ipv4",result="addresses"} 40
+wificall_dns_questions_total{kind="ipv6",result="timeout"} 2
 wificall_dns_queries_total{transport="udp"} 45
 wificall_dns_queries_total{transport="tcp"} 1
 wificall_dns_addresses_refused_total{reason="private"} 5
