@@ -5,6 +5,7 @@ mod detach;
 mod failure;
 mod log;
 mod machine;
+mod progress;
 mod reload;
 mod resolve;
 mod status;

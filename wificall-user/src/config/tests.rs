@@ -152,8 +152,8 @@ f:7:1: interfaces.wireles: found an unknown key, expected one of the keys access
 [discovery]
 "#,
         r#"
-f:1:1: discovery: found nothing to classify, expected `operators` or `countries` in [discovery], or a [[prefix]]
-  hint: name the countries of your guests' carriers: countries = ["AU"]
+f:1:1: discovery: found nothing to classify, expected `countries`, `operators`, `world = true`, `names` or `prefixes` in [discovery], or a [[prefix]]
+  hint: name the countries of your guests' carriers: countries = ["AU"]; or all: world = true
 "#,
     ),
     (
@@ -176,6 +176,49 @@ f:3:23: discovery.operators[1]: found "262-1", expected MCC-MNC with three and t
   hint: did you mean "262-01"?
 f:3:41: discovery.operators[3]: found "x", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
 f:3:46: discovery.operators[4]: found 505, expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
+"#,
+    ),
+    (
+        r#"
+[discovery]
+world = "yes"
+names = ["epdg", "epdg..example.net", "https://epdg.example.net/", "192.0.2.1", 3, "a b.example", "epdg.example.net", "EPDG.example.net."]
+prefixes = ["192.0.2.1", "0.0.0.0/0", "109.237.187.0/24", "109.237.187.0/24"]
+"#,
+        r#"
+f:2:9: discovery.world: found "yes", expected true or false, without quotes
+f:3:10: discovery.names[0]: found "epdg", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+f:3:18: discovery.names[1]: found "epdg..example.net", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+  hint: did you mean "epdg.example.net"?
+f:3:39: discovery.names[2]: found "https://epdg.example.net/", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+  hint: did you mean "epdg.example.net"?
+f:3:68: discovery.names[3]: found "192.0.2.1", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+  hint: an address is no name: write "192.0.2.1/32" in `prefixes`
+f:3:81: discovery.names[4]: found 3, expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+f:3:84: discovery.names[5]: found "a b.example", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+  hint: did you mean "a-b.example"?
+f:3:119: discovery.names[7]: found "EPDG.example.net.", expected "epdg.example.net" once
+f:4:13: discovery.prefixes[0]: found "192.0.2.1", expected a network such as "192.0.2.0/24" or "2001:db8::/64"
+  hint: a single address is "192.0.2.1/32"
+f:4:26: discovery.prefixes[1]: found "0.0.0.0/0", expected a network of unicast addresses, not wider than /8 (IPv6: /16)
+f:4:59: discovery.prefixes[3]: found "109.237.187.0/24", expected each prefix once
+"#,
+    ),
+    (
+        r#"
+[discovery]
+names = [{ operator = "262-01" }, { name = "epdg.example.net", operater = "262-01" }, { name = "a", country = "UK" }, { name = "b.example", country = "UK", operator = "262" }]
+"#,
+        r#"
+f:2:10: discovery.names[0]: found no `name`, expected a name such as name = "epdg.example.net"
+f:2:64: discovery.names[1].operater: found an unknown key, expected one of the keys name, operator, country
+  hint: did you mean `operator`?
+f:2:96: discovery.names[2].name: found "a", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+f:2:111: discovery.names[2].country: found "UK", expected an ISO 3166-1 alpha-2 code in capitals, such as AU
+  hint: did you mean "GB"?
+f:2:151: discovery.names[3].country: found "UK", expected an ISO 3166-1 alpha-2 code in capitals, such as AU
+  hint: did you mean "GB"?
+f:2:168: discovery.names[3].operator: found "262", expected MCC-MNC with three and two or three digits, such as 262-01
 "#,
     ),
     (
@@ -216,10 +259,33 @@ f:3:15: discovery.refresh_min: found "2h", expected `refresh_min` (2h) not above
 f:4:14: discovery.resolvers[0]: found "dns.example", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
   hint: a resolver is given by address, for there is nobody to resolve its name
 f:4:29: discovery.resolvers[1]: found "https://dns.example", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
-  hint: encrypted DNS is not supported: run a local forwarder and name its address
-f:4:50: discovery.resolvers[2]: found "192.0.2.1:0", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
-f:4:65: discovery.resolvers[3]: found 53, expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
+  hint: the address comes first, for there is nobody to resolve the name; the name that the certificate must have goes behind #: tls://192.0.2.53#dns.example.net
+f:4:52: discovery.resolvers[2]: found "192.0.2.1:0", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
+f:4:67: discovery.resolvers[3]: found 53, expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
 f:5:16: discovery.nat64_prefix: found "192.0.2.0/24", expected an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96"
+"#,
+    ),
+    (
+        r#"
+[discovery]
+countries = ["AU"]
+absent_max = "30m"
+[[discovery.upstream]]
+resolvers = ["192.0.2.53", "192.0.2.53"]
+mark = 101
+[[discovery.upstream]]
+countries = ["AU"]
+mark = "0"
+name = "x"
+"#,
+        r#"
+f:4:14: discovery.absent_max: found "30m", expected not below `refresh_max` (1h)
+f:5:1: discovery.upstream[0]: found no `operators` or `countries`, expected one of them, or both
+f:6:28: discovery.upstream[0].resolvers[1]: found "192.0.2.53", expected each resolver once
+f:7:8: discovery.upstream[0].mark: found 101, expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
+f:8:1: discovery.upstream[1]: found no `resolvers`, expected the resolvers to ask, such as resolvers = ["192.0.2.53"]
+f:10:8: discovery.upstream[1].mark: found "0", expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
+f:11:1: discovery.upstream[1].name: found an unknown key, expected one of the keys operators, countries, resolvers, mark
 "#,
     ),
     (
@@ -439,8 +505,8 @@ operators = []
         r#"
 f:1:1: interfaces: found no interface, expected `access`, `uplink` or both in [interfaces]
   hint: name the interfaces towards phones: access = ["wlan*"]
-f:3:1: discovery: found nothing to classify, expected `operators` or `countries` in [discovery], or a [[prefix]]
-  hint: name the countries of your guests' carriers: countries = ["AU"]
+f:3:1: discovery: found nothing to classify, expected `countries`, `operators`, `world = true`, `names` or `prefixes` in [discovery], or a [[prefix]]
+  hint: name the countries of your guests' carriers: countries = ["AU"]; or all: world = true
 "#,
     ),
     (
@@ -565,8 +631,10 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             wireless: vec![],
         },
         discovery: Discovery {
+            world: false,
             operators: vec![],
             countries: vec!["AU".parse().unwrap(), "DE".parse().unwrap()],
+            names: vec![],
             resolvers: vec![Upstream::System],
             routes: Vec::new(),
             ca_file: None,
@@ -592,6 +660,7 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             policies: 256,
             fragments: 1024,
         },
+        catalogue: Arc::new(crate::catalogue::catalogue().clone()),
     };
     assert_eq!(parsed.config, expected);
     let agent = parsed.config.agent;
@@ -628,15 +697,26 @@ wireless = ["wlan*"]
 [discovery]
 operators = ["001-01", "505-*"]
 countries = ["DE"]
+world = true
+names = ["ePDG.example.net.", { name = "vowifi.example.net", operator = "262-01", country = "AT" }]
+prefixes = ["109.237.188.0/24"]
 resolvers = ["system", "192.0.2.53", "tcp://[2001:db8::53]:5353"]
+ca_file = "/etc/ssl/own.pem"
 refresh_min = "1000ms"
 refresh_max = "1d"
+absent_max = "2d"
 keep = "10s"
 widen = "exact"
 queries_per_second = 1
 concurrency = 1
 timeout = "1s"
 nat64_prefix = "64:ff9b::/96"
+
+[[discovery.upstream]]
+operators = ["505-01"]
+countries = ["NZ"]
+resolvers = ["tls://192.0.2.53#dns.example.net"]
+mark = "0x65"
 
 [lab]
 admit = ["198.18.0.0/15", "fd00::/8"]
@@ -695,10 +775,44 @@ fn a_file_with_every_key_means_what_it_says() {
         config.discovery.operators,
         ["001-01", "505-*"].map(|text| text.parse().unwrap())
     );
+    assert!(config.discovery.world);
+    assert_eq!(
+        config.discovery.names,
+        [
+            ExtraName {
+                name: "epdg.example.net".to_owned(),
+                operator: None,
+                country: None,
+            },
+            ExtraName {
+                name: "vowifi.example.net".to_owned(),
+                operator: "262-01".parse().ok(),
+                country: "AT".parse().ok(),
+            },
+        ]
+    );
+    assert!(config.catalogue.owner_of_name("epdg.example.net").is_some());
     let resolvers = ["system", "192.0.2.53", "tcp://[2001:db8::53]:5353"];
     assert_eq!(
         config.discovery.resolvers,
         resolvers.map(|text| text.parse().unwrap())
+    );
+    let route = &config.discovery.routes[0];
+    assert_eq!(
+        route.upstreams,
+        ["tls://192.0.2.53#dns.example.net".parse().unwrap()]
+    );
+    assert_eq!(
+        (route.operators.len(), route.countries.len(), route.mark),
+        (1, 1, Some(0x65))
+    );
+    assert_eq!(
+        config.discovery.ca_file.as_deref(),
+        Some(Path::new("/etc/ssl/own.pem"))
+    );
+    assert_eq!(
+        config.discovery.absent_max,
+        Duration::from_secs(2 * 24 * 3600)
     );
     assert_eq!(config.discovery.refresh_min, Duration::from_secs(1));
     assert_eq!(config.discovery.keep, Duration::from_secs(10));
@@ -719,6 +833,10 @@ fn a_file_with_every_key_means_what_it_says() {
     assert_eq!(
         (config.prefixes[1].operator, config.prefixes[1].country),
         (None, None)
+    );
+    assert_eq!(
+        config.prefixes[2].prefix,
+        "109.237.188.0/24".parse().unwrap()
     );
     let limits = Limits {
         blocks: 1,
@@ -875,6 +993,7 @@ fn the_documentation_has_every_key() {
             format!("\n| `{key}` |"),
             format!("\n## [{key}]"),
             format!("\n## [[{key}]]"),
+            format!("\n## [[discovery.{key}]]"),
         ];
         assert!(
             documented.iter().any(|form| documentation.contains(form)),

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::reader::Item;
 use super::report::Mismatch;
-use crate::catalogue::{Country, CountryError, OperatorPattern, Plmn, PlmnError};
+use crate::catalogue::{Country, CountryError, NameError, OperatorPattern, Plmn, PlmnError, names};
 use crate::discover::{Upstream, UpstreamError};
 
 /// An interface name, or a pattern of names: `*` is any number of characters, `?` is one.
@@ -228,7 +228,8 @@ pub(super) fn upstream(item: &Item) -> Result<Upstream, Mismatch> {
 
 /// Reads the fwmark of a socket.
 pub(super) fn socket_mark(item: &Item) -> Result<u32, Mismatch> {
-    const EXPECTED: &str = r#"a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's"#;
+    const EXPECTED: &str =
+        r#"a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's"#;
     let mark = number(item.string(EXPECTED)?);
     mark.filter(|mark| *mark != 0)
         .ok_or_else(|| Mismatch::expected(EXPECTED))
@@ -301,6 +302,23 @@ fn plmn_mismatch(error: PlmnError, expected: &str) -> Mismatch {
             .map(|plmn| format!("did you mean \"{plmn}\"?")),
         ..Mismatch::expected(expected)
     }
+}
+
+/// Reads a DNS name.
+pub(super) fn host_name(item: &Item) -> Result<String, Mismatch> {
+    let text = item.string(NameError::EXPECTED)?;
+    names::host_name(text).map_err(|error| Mismatch {
+        hint: match text.parse::<IpAddr>() {
+            Ok(address) => Some(format!(
+                "an address is no name: write \"{}\" in `prefixes`",
+                IpNet::from(address)
+            )),
+            Err(_) => error
+                .suggestion
+                .map(|name| format!("did you mean \"{name}\"?")),
+        },
+        ..Mismatch::expected(NameError::EXPECTED)
+    })
 }
 
 /// Reads a country.

@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     config::Config,
-    discover::{Bounds, Outcome, Reason, Settings, Stats, Targets, Update, store},
+    discover::{
+        Bounds, Command, Found, Outcome, Reason, Refresher, Settings, Stats, Targets, Update,
+        Visited, store,
+    },
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
 };
@@ -81,6 +84,7 @@ impl Agent {
             config: config.clone(),
             memory: loaded.memory,
             targets: Targets::default(),
+            visited: Visited::default(),
             links,
             local,
         };
@@ -261,6 +265,13 @@ impl Agent {
             self.reconcile(SystemTime::now(), false).await?;
         }
         Ok(())
+    }
+
+    /// Takes in what NAPTR records said.
+    pub(super) fn find(&mut self, found: &Found, refresher: &Refresher) {
+        if self.world.take_found(found, refresher.stats()) {
+            refresher.command(Command::Replace(self.world.names()));
+        }
     }
 
     /// What is to be done every so often although no event said so.

@@ -69,7 +69,12 @@ impl Agent {
         }
         refresher.command(Command::Configure(discovery(&self.world.config)));
         refresher.command(Command::Replace(self.world.names()));
-        let asked = |config: &Config| (config.discovery.resolvers.clone(), config.discovery.routes.clone());
+        let asked = |config: &Config| {
+            (
+                config.discovery.resolvers.clone(),
+                config.discovery.routes.clone(),
+            )
+        };
         if asked(&self.world.config) != asked(&before) {
             refresher.command(Command::RefreshNow);
         }

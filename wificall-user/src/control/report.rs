@@ -219,6 +219,7 @@ impl Agent {
                             .collect(),
                     ),
                     addresses: addresses.remove(name).unwrap_or_default(),
+                    found_at: self.world.visited.source(name).map(ToOwned::to_owned),
                     ipv4,
                     ipv6,
                     last_success: state.last_success().map(seconds),

@@ -6,17 +6,17 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
 use hickory_resolver::config::{ConnectionConfig, ProtocolConfig};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::h2::HttpsClientStream;
 use hickory_resolver::net::tcp::TcpClientStream;
 use hickory_resolver::net::tls::tls_exchange;
 use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
-use hickory_resolver::net::NetError;
 use hickory_resolver::proto::op::{DnsRequest, DnsResponse};
 use hickory_resolver::{ConnectionProvider, PoolContext};
 use rustls::ClientConfig;
@@ -45,6 +45,9 @@ struct Server {
     /// (RFC 7766 §6.2.1); whoever needs it while it is being made waits for it.
     udp: Mutex<Option<Link>>,
     connection: Mutex<Option<Link>>,
+    /// What went wrong last. hickory's pool tells of all that went wrong with connections only
+    /// that there are none.
+    failure: std::sync::Mutex<Option<NetError>>,
 }
 
 type Link = Arc<DnsExchange<Sockets>>;
@@ -71,7 +74,17 @@ impl Paced {
             tls,
             udp: Mutex::default(),
             connection: Mutex::default(),
+            failure: std::sync::Mutex::default(),
         }))
+    }
+
+    /// What went wrong last.
+    pub(super) fn failure(&self) -> Option<NetError> {
+        let failure = &self.0.failure;
+        failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -122,30 +135,42 @@ impl DnsHandle for PacedExchange {
     fn send(&self, request: DnsRequest) -> Self::Response {
         let this = self.clone();
         Box::pin(stream::once(async move {
-            let (server, transport) = (&this.server, this.transport);
-            let link = server.link(transport).await?;
-            server.pacer.slot().await;
-            server.stats.add_query(transport);
-            let asked = request.queries.clone();
-            let answer = link.send(request).first_answer().await;
-            match answer {
-                Ok(answer) if answer.queries == asked => Ok(answer),
-                Ok(_) => {
-                    server.stats.add_lie(Lie::Question, 1);
-                    Err(NetError::from("the answer is to another question"))
-                }
-                Err(error) => {
-                    if transport != Transport::Udp {
-                        server.forget(&link).await;
-                    }
-                    Err(error)
-                }
+            let answer = this.server.ask(this.transport, request).await;
+            if let Err(error) = &answer {
+                let failure = this.server.failure.lock();
+                *failure.unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
             }
+            answer
         }))
     }
 }
 
 impl Server {
+    /// Sends a query in its slot and waits for its answer.
+    async fn ask(
+        &self,
+        transport: Transport,
+        request: DnsRequest,
+    ) -> Result<DnsResponse, NetError> {
+        let link = self.link(transport).await?;
+        self.pacer.slot().await;
+        self.stats.add_query(transport);
+        let asked = request.queries.clone();
+        match link.send(request).first_answer().await {
+            Ok(answer) if answer.queries == asked => Ok(answer),
+            Ok(_) => {
+                self.stats.add_lie(Lie::Question, 1);
+                Err(NetError::from("the answer is to another question"))
+            }
+            Err(error) => {
+                if transport != Transport::Udp {
+                    self.forget(&link).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// The datagram sender or the connection, made if there is none.
     async fn link(&self, transport: Transport) -> Result<Link, NetError> {
         let place = match transport {
@@ -203,4 +228,3 @@ impl Server {
         }
     }
 }
-

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// So many questions in a row without any answer, and a server is taken to be down. One or two are
-/// lost datagrams, or names whose own servers are dead.
-const FAILURES: u32 = 4;
+/// So many questions in a row without any answer, and a server is taken to be down. A few are lost
+/// datagrams, or names whose own servers are dead.
+const FAILURES: u32 = 8;
 
 /// A server that is down is tried again after this, then after twice as long each time.
 const FIRST: Duration = Duration::from_secs(1);
@@ -45,7 +45,10 @@ impl Health {
 
     /// When it may be asked, if that is later.
     pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
-        self.down.as_ref().map(|down| down.next).filter(|next| *next > now)
+        self.down
+            .as_ref()
+            .map(|down| down.next)
+            .filter(|next| *next > now)
     }
 
     /// For how long it has been down.
@@ -107,6 +110,9 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
         assert_eq!(health.down_for(now), Some(now - start));
         assert!(health.answered() && health.may_ask(now));
-        assert_eq!((health.down_for(now), health.blocked_until(now)), (None, None));
+        assert_eq!(
+            (health.down_for(now), health.blocked_until(now)),
+            (None, None)
+        );
     }
 }

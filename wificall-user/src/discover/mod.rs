@@ -31,6 +31,7 @@ pub mod target;
 mod test_server;
 mod tls;
 mod upstream;
+pub mod visited;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -42,18 +43,19 @@ pub use answer::Lie;
 pub use filter::{Filter, Reason};
 pub use memory::{Applied, Bounds, Known, Memory};
 pub use resolver::{Answer, Resolver, ResolverError, RouteIndex};
-pub use run::{Command, Names, Refresher};
+pub use run::{Command, Found, Names, Refresher};
 pub use schedule::{Kind, Rank};
 pub use stats::Stats;
-pub use target::{Owner, Target, Targets, targets};
+pub use target::{Owner, Selection, Target, Targets, targets};
 pub use upstream::{Route, Transport, Upstream, UpstreamError};
+pub use visited::Visited;
 
 /// How to ask.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The servers, in order of preference.
     pub upstreams: Vec<Upstream>,
-    /// The fwmark of what is sent to them (SO_MARK).
+    /// The fwmark of what is sent to them (`SO_MARK`): carriers answer by where one asks from.
     pub mark: Option<u32>,
     /// Other servers for some names: the first route that is for an owner of a name takes it.
     pub routes: Vec<Route>,

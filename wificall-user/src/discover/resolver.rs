@@ -73,6 +73,7 @@ struct SystemServers {
 struct Server {
     upstream: Upstream,
     pool: NameServerPool<Paced>,
+    paced: Paced,
     health: Mutex<Health>,
 }
 
@@ -134,7 +135,9 @@ impl Answer {
         }
     }
 
-    pub(super) fn of(outcome: Outcome) -> Self {
+    /// An answer that says no more than this.
+    #[must_use]
+    pub fn of(outcome: Outcome) -> Self {
         Self {
             outcome,
             replacements: None,
@@ -175,9 +178,10 @@ impl Resolver {
     ) -> Result<Self, ResolverError> {
         let others = settings.routes.iter().map(|r| (&r.upstreams, r.mark));
         let all = std::iter::once((&settings.upstreams, settings.mark)).chain(others);
-        let encrypted = all.clone().flat_map(|(upstreams, _)| upstreams).any(|u| {
-            matches!(u, Upstream::Tls { .. } | Upstream::Https { .. })
-        });
+        let encrypted = all
+            .clone()
+            .flat_map(|(upstreams, _)| upstreams)
+            .any(|u| matches!(u, Upstream::Tls { .. } | Upstream::Https { .. }));
         let tls = encrypted
             .then(|| tls::config(settings.ca_file.as_deref()))
             .transpose()?;
@@ -434,7 +438,11 @@ impl Server {
             Upstream::Tls { name, .. } | Upstream::Https { name, .. } => &**name,
             _ => "",
         };
-        let (kind, what) = match error {
+        let behind = self
+            .paced
+            .failure()
+            .filter(|_| matches!(error, NetError::NoConnections));
+        let (kind, what) = match behind.as_ref().unwrap_or(error) {
             NetError::Timeout => (FailureKind::Timeout, "no answer in time".to_owned()),
             NetError::Dns(DnsError::ResponseCode(code)) => {
                 let kind = match code {
@@ -450,7 +458,7 @@ impl Server {
             }
             error => match tls::explain(error, name) {
                 Some(what) => (FailureKind::Tls, what),
-                None if tls::is_io(error) => (FailureKind::Unreachable, error.to_string()),
+                None if tls::is_io(error) => (FailureKind::Unreachable, plain(error)),
                 None => (FailureKind::Other, error.to_string()),
             },
         };
@@ -527,7 +535,8 @@ impl Connect {
         let context = PoolContext::new(options(), TlsConfig::new()?);
         Ok(Server {
             upstream,
-            pool: NameServerPool::from_config([config], Arc::new(context), paced),
+            pool: NameServerPool::from_config([config], Arc::new(context), paced.clone()),
+            paced,
             health: Mutex::default(),
         })
     }
@@ -542,6 +551,14 @@ fn options() -> ResolverOpts {
     // This one would include the wait for a slot; `Paced` times what happens after it.
     options.timeout = Duration::from_secs(24 * 3600);
     options
+}
+
+/// An error without what hickory says before it.
+fn plain(error: &NetError) -> String {
+    match error {
+        NetError::Io(error) => error.to_string(),
+        other => other.to_string(),
+    }
 }
 
 fn failed(kind: FailureKind, detail: String) -> Outcome {

@@ -27,6 +27,17 @@ pub struct Names {
     pub known: BTreeSet<Arc<str>>,
     /// Those of them that nobody has configured but as part of the world: they are asked for last.
     pub world: BTreeSet<Arc<str>>,
+    /// Names that are asked for the names that stand for them (NAPTR).
+    pub visited: Vec<Arc<str>>,
+}
+
+/// What NAPTR records said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The name that has them.
+    pub at: Arc<str>,
+    /// The names that they give, as they were given.
+    pub names: Vec<String>,
 }
 
 impl From<Vec<Target>> for Names {
@@ -53,6 +64,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Refresher {
     commands: mpsc::UnboundedSender<Command>,
+    found: Option<mpsc::UnboundedReceiver<Found>>,
     stats: Arc<Stats>,
     task: JoinHandle<()>,
 }
@@ -72,18 +84,22 @@ impl Refresher {
         // that waits for it. Commands are rare.
         let (commands, commands_out) = mpsc::unbounded_channel();
         let (updates, updates_out) = mpsc::channel(UPDATES);
+        // There are a few in an hour.
+        let (found, found_out) = mpsc::unbounded_channel();
         let mut state = Loop {
             resolver: Arc::new(Resolver::new(&settings, stats.clone())?),
             schedule: Schedule::new(refresh(&settings), Instant::now().into_std()),
             names: Names::default(),
             concurrency: settings.concurrency.max(1),
             recoveries: 0,
+            found,
             stats: stats.clone(),
         };
         state.replace(names.into());
         let task = tokio::spawn(run(state, commands_out, updates));
         let refresher = Self {
             commands,
+            found: Some(found_out),
             stats,
             task,
         };
@@ -95,6 +111,11 @@ impl Refresher {
         if self.commands.send(command).is_err() {
             warn!("the refresh loop has ended and takes no commands");
         }
+    }
+
+    /// Where it tells what NAPTR records said; `None` for whoever asks second.
+    pub fn take_found(&mut self) -> Option<mpsc::UnboundedReceiver<Found>> {
+        self.found.take()
     }
 
     /// Its counters.
@@ -117,6 +138,7 @@ struct Loop {
     concurrency: usize,
     /// Of servers, as far as the schedule knows of them.
     recoveries: u64,
+    found: mpsc::UnboundedSender<Found>,
     stats: Arc<Stats>,
 }
 
@@ -198,6 +220,11 @@ impl Loop {
         let at = SystemTime::now();
         let result = answer.result();
         debug!(name = %question.name, kind = question.kind.as_str(), result, "asked");
+        if let Some((names, _)) = answer.replacements {
+            let at = question.name.clone();
+            // Whoever does not listen does not want to know.
+            let _ = self.found.send(Found { at, names });
+        }
         let implied = implied.map(|question| (question, Outcome::NxDomain));
         std::iter::once((question, answer.outcome))
             .chain(implied)
@@ -233,7 +260,14 @@ impl Loop {
             },
             route: self.resolver.route(&target.owners),
         });
-        self.schedule.replace(wanted, Instant::now().into_std());
+        let visited = names.visited.iter().map(|name| Wanted {
+            name: name.clone(),
+            naptr: true,
+            rank: Rank::Configured,
+            route: 0,
+        });
+        self.schedule
+            .replace(wanted.chain(visited), Instant::now().into_std());
         self.stats.set_names(self.schedule.names());
     }
 

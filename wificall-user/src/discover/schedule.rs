@@ -266,9 +266,8 @@ impl Schedule {
         self.rows.reserve_exact(wanted.len());
         for wanted in wanted {
             while old.next_if(|row| row.wanted.name < wanted.name).is_some() {}
-            let stays = old.next_if(|row| {
-                row.wanted.name == wanted.name && row.wanted.naptr == wanted.naptr
-            });
+            let stays = old
+                .next_if(|row| row.wanted.name == wanted.name && row.wanted.naptr == wanted.naptr);
             let asks = stays.map_or(
                 [Ask::new(State::Waiting, now), Ask::new(State::Second, now)],
                 |row| row.asks,
@@ -426,7 +425,10 @@ impl Schedule {
                 } else {
                     (REFUSAL_FIRST, max)
                 };
-                first.saturating_mul(doubled(ask.failures)).min(limit).min(max)
+                first
+                    .saturating_mul(doubled(ask.failures))
+                    .min(limit)
+                    .min(max)
             }
         };
         self.vary(delay)

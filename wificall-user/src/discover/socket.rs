@@ -177,7 +177,7 @@ impl DnsUdpSocket for Guarded {
                 Ok(()) => return Poll::Ready(Ok((length, from))),
                 Err(lie) => {
                     self.stats.add_lie(lie, 1);
-                },
+                }
             }
         }
     }

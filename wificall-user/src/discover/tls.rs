@@ -16,7 +16,9 @@ use tracing::warn;
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// The configured file cannot be read.
-    #[error("read the certificates in `{path}`: {source}\nhint: `ca_file` names a PEM file of the authorities that sign the resolvers' certificates")]
+    #[error(
+        "read the certificates in `{path}`: {source}\nhint: `ca_file` names a PEM file of the authorities that sign the resolvers' certificates"
+    )]
     Read {
         /// The file.
         path: PathBuf,
@@ -24,13 +26,17 @@ pub enum TlsError {
         source: rustls::pki_types::pem::Error,
     },
     /// It has none.
-    #[error("no certificate in `{path}`\nhint: `ca_file` names a PEM file of the authorities that sign the resolvers' certificates")]
+    #[error(
+        "no certificate in `{path}`\nhint: `ca_file` names a PEM file of the authorities that sign the resolvers' certificates"
+    )]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// The system has none.
-    #[error("no certificate authorities on this system{problem}\nhint: install the package ca-certificates, or name a file in `ca_file`")]
+    #[error(
+        "no certificate authorities on this system{problem}\nhint: install the package ca-certificates, or name a file in `ca_file`"
+    )]
     NoSystemRoots {
         /// What reading them said.
         problem: String,
@@ -49,8 +55,8 @@ pub(super) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
                 path: path.to_owned(),
                 source,
             };
-            let text = fs::read(path)
-                .map_err(|error| read(rustls::pki_types::pem::Error::Io(error)))?;
+            let text =
+                fs::read(path).map_err(|error| read(rustls::pki_types::pem::Error::Io(error)))?;
             for certificate in CertificateDer::pem_slice_iter(&text) {
                 roots.add(certificate.map_err(read)?)?;
             }

@@ -126,9 +126,8 @@ impl UpstreamError {
         const ADDRESS_AND_NAME: &str = "the address comes first, for there is nobody to resolve \
              the name; the name that the certificate must have goes behind #: \
              tls://192.0.2.53#dns.example.net";
-        let named = |rest: &str| {
-            rest.chars().any(|c| c.is_ascii_alphabetic()) && !rest.starts_with('[')
-        };
+        let named =
+            |rest: &str| rest.chars().any(|c| c.is_ascii_alphabetic()) && !rest.starts_with('[');
         match text.split_once("://") {
             Some(("quic" | "h3" | "doq", _)) => {
                 Some("DNS over QUIC is not supported: use `tls` or `https`")

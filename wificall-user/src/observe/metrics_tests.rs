@@ -119,6 +119,12 @@ wificall_dns_questions_total{kind="ipv4",result="addresses"} 40
 wificall_dns_questions_total{kind="ipv6",result="timeout"} 2
 wificall_dns_queries_total{transport="udp"} 45
 wificall_dns_queries_total{transport="tcp"} 1
+wificall_dns_connections_total{transport="tcp"} 1
+wificall_dns_not_believed_total{reason="foreign_name"} 2
+wificall_dns_server_up{server="192.0.2.53:53"} 0
+wificall_dns_server_up{server="tls://192.0.2.54:853#dns.example.net"} 1
+wificall_dns_names_unasked 1
+wificall_dns_backlog 7
 wificall_dns_addresses_refused_total{reason="private"} 5
 wificall_dns_last_success_timestamp_seconds 1700000000
 wificall_dns_stale 1

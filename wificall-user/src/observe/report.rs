@@ -161,6 +161,9 @@ pub struct Name {
     pub operators: Vec<String>,
     /// Its countries.
     pub countries: Vec<String>,
+    /// The visited country's name whose NAPTR records gave it; `None` for names that are configured or catalogued.
+    #[serde(default)]
+    pub found_at: Option<String>,
     /// Its addresses in the table.
     pub addresses: Vec<String>,
     /// Result of the last A and AAAA question.
