@@ -78,6 +78,7 @@ pub enum Command {
     /// Changes nothing.
     #[command(
         after_help = "Examples:\n  wificall resolve\n  wificall resolve 262-01 505-* NZ\n  \
+                      wificall resolve --world --json\n  \
                       wificall resolve epdg.epc.mnc001.mcc262.pub.3gppnetwork.org --json"
     )]
     Resolve(Resolve),
@@ -143,6 +144,9 @@ pub struct Resolve {
     /// Operators (262-01, 505-*), countries (NZ) or names; without any, all that is configured
     #[arg(value_name = "OPERATOR|COUNTRY|NAME")]
     pub targets: Vec<Target>,
+    /// All names of all catalogued operators. This takes minutes, at `queries_per_second`; Ctrl-C prints what there is
+    #[arg(long, conflicts_with = "targets")]
+    pub world: bool,
     /// The configuration, for resolvers and filters [default: /etc/wificall/wificall.toml, if it exists or nothing is named]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
