@@ -11,6 +11,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
 use super::{Failure, Outcome, print, print_json};
+use crate::catalogue::NameKind;
 use crate::cli::{self, DEFAULT_CONFIG, Target};
 use crate::config::{self, Config};
 use crate::discover::{
@@ -29,6 +30,10 @@ struct Resolved {
 #[derive(Debug, Serialize)]
 struct Name {
     name: String,
+    /// `operator`, `emergency`, …; none for a name that is not known to be an ePDG's.
+    kind: Option<NameKind>,
+    /// Who says so: `standard`, `domain`, `configuration`, or a source of the catalogue.
+    sources: Vec<String>,
     operators: Vec<String>,
     countries: Vec<String>,
     ipv4: Answer,
@@ -56,6 +61,7 @@ struct Refused {
 #[derive(Debug, Serialize)]
 struct Catalogued {
     address: IpAddr,
+    sources: Vec<String>,
     operators: Vec<String>,
     countries: Vec<String>,
     refused: Option<Reason>,
@@ -63,7 +69,7 @@ struct Catalogued {
 
 pub(super) async fn run(arguments: cli::Resolve) -> Result<Outcome, Failure> {
     let config = configuration(arguments.config.as_deref(), arguments.targets.is_empty())?;
-    let wanted = wanted(&arguments.targets, &config);
+    let wanted = wanted(&arguments.targets, arguments.all_forms, &config);
     let resolved = resolve(&wanted, &config).await?;
     if arguments.json {
         print_json(&resolved)?;
@@ -92,10 +98,7 @@ fn configuration(named: Option<&Path>, needed: bool) -> Result<Config, config::E
     Ok(parsed.config)
 }
 
-fn wanted(arguments: &[Target], config: &Config) -> Targets {
-    if arguments.is_empty() {
-        return targets(&config.catalogue, &config.discovery.selection());
-    }
+fn wanted(arguments: &[Target], all_forms: bool, config: &Config) -> Targets {
     let (mut operators, mut countries) = (Vec::new(), Vec::new());
     let mut names: Vec<Arc<str>> = Vec::new();
     for argument in arguments {
@@ -105,14 +108,26 @@ fn wanted(arguments: &[Target], config: &Config) -> Targets {
             Target::Name(name) => names.push(name.as_str().into()),
         }
     }
-    let mut wanted = targets(
-        &config.catalogue,
-        &Selection {
+    let selection = if arguments.is_empty() {
+        config.discovery.selection()
+    } else {
+        Selection {
             operators: &operators,
             countries: &countries,
             ..Selection::default()
-        },
-    );
+        }
+    };
+    let mut wanted = targets(&config.catalogue, &selection);
+    if all_forms {
+        let operators = selection.operators(&config.catalogue).into_iter();
+        for (plmn, owner) in operators {
+            let further = config.catalogue.further_names(plmn).into_iter();
+            wanted.names.extend(further.map(|name| discover::Target {
+                name: name.name.into(),
+                owners: [owner].into(),
+            }));
+        }
+    }
     for name in names {
         if wanted.names.iter().all(|target| target.name != name) {
             wanted.names.push(discover::Target {
@@ -154,8 +169,11 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
             let ask =
                 async |family| Answer::of(resolver.lookup(&target.name, family).await, filter);
             let (operators, countries) = owners(&target.owners);
+            let known = config.catalogue.owner_of_name(&target.name);
             Name {
                 name: target.name.to_string(),
+                kind: known.map(|(kind, _)| kind),
+                sources: strings(config.catalogue.sources_of_name(&target.name)),
                 operators,
                 countries,
                 ipv4: ask(Family::V4).await,
@@ -167,8 +185,13 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
         .await;
     let catalogued = wanted.addresses.iter().map(|(address, of)| {
         let (operators, countries) = owners(of);
+        let sources: BTreeSet<&str> = config
+            .catalogue
+            .sources_of_target(&address.to_string())
+            .collect();
         Catalogued {
             address: *address,
+            sources: strings(sources),
             operators,
             countries,
             refused: filter.check(*address).err(),
@@ -178,6 +201,10 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
         names,
         catalogued: catalogued.collect(),
     })
+}
+
+fn strings(texts: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
+    texts.into_iter().map(Into::into).collect()
 }
 
 /// Operators and countries, each once, in order.
@@ -256,9 +283,10 @@ impl Resolved {
         for name in &self.names {
             let _ = writeln!(
                 text,
-                "{}{}",
+                "{}{}  {}",
                 name.name,
-                whose(&name.operators, &name.countries)
+                whose(&name.operators, &name.countries),
+                name.why()
             );
             if name.ipv4.result == "nx_domain" && name.ipv6.result == "nx_domain" {
                 text += "  no such name\n";
@@ -271,7 +299,11 @@ impl Resolved {
             text += "In the catalogue without a name\n";
         }
         for address in &self.catalogued {
-            let whose = whose(&address.operators, &address.countries);
+            let whose = format!(
+                "{}  ({})",
+                whose(&address.operators, &address.countries),
+                address.sources.join(", ")
+            );
             let _ = match address.refused {
                 None => writeln!(text, "  {}{whose}", address.address),
                 Some(reason) => writeln!(text, "  {}{whose}  refused: {reason}", address.address),
@@ -285,6 +317,16 @@ impl Resolved {
             addresses.len()
         );
         text
+    }
+}
+
+impl Name {
+    /// `(operator: standard)`
+    fn why(&self) -> String {
+        match self.kind {
+            Some(kind) => format!("({}: {})", kind.as_str(), self.sources.join(", ")),
+            None => "(not known as an ePDG's: not classified unless it is configured)".to_owned(),
+        }
     }
 }
 
@@ -311,6 +353,8 @@ mod tests {
         let filter = Filter::default();
         Name {
             name: name.to_owned(),
+            kind: Some(NameKind::Operator),
+            sources: vec!["standard".to_owned()],
             operators: vec!["262-01".to_owned(), "262-06".to_owned()],
             countries: vec!["DE".to_owned()],
             ipv4: Answer::of(ipv4, &filter),
@@ -347,6 +391,7 @@ mod tests {
             ],
             catalogued: vec![Catalogued {
                 address: "69.79.196.12".parse().unwrap(),
+                sources: vec!["handset-profile".to_owned()],
                 operators: vec!["338-180".to_owned()],
                 countries: vec!["JM".to_owned()],
                 refused: None,
@@ -354,17 +399,17 @@ mod tests {
         };
         assert_eq!(
             resolved.text(),
-            "epdg.example.org  262-01+262-06 DE\n  \
+            "epdg.example.org  262-01+262-06 DE  (operator: standard)\n  \
                A     109.237.187.195  (TTL 300 s)\n  \
                A     10.0.0.1  refused: private\n  \
                AAAA  no_data\n\
-             sos.example.org  262-01+262-06 DE\n  \
+             sos.example.org  262-01+262-06 DE  (operator: standard)\n  \
                no such name\n\
-             n3iwf.example.org  262-01+262-06 DE\n  \
+             n3iwf.example.org  262-01+262-06 DE  (operator: standard)\n  \
                A     109.237.187.195  (TTL 300 s)\n  \
                AAAA  timeout: 192.0.2.53:53: timed out\n\
              In the catalogue without a name\n  \
-               69.79.196.12  338-180 JM\n\
+               69.79.196.12  338-180 JM  (handset-profile)\n\
              3 names asked, 2 addresses usable\n"
         );
         assert!(!resolved.is_empty());
@@ -390,11 +435,13 @@ mod tests {
         let config = configuration_of_defaults();
         let names = |arguments: &[&str]| -> Vec<String> {
             let arguments: Vec<_> = arguments.iter().map(|a| a.parse().unwrap()).collect();
-            let names = wanted(&arguments, &config).names;
+            let names = wanted(&arguments, false, &config).names;
             names.iter().map(|target| target.name.to_string()).collect()
         };
         assert_eq!(names(&[]).len(), 4);
         assert_eq!(names(&["x.example.org"]), ["x.example.org"]);
+        let all: Vec<Target> = vec!["262-01".parse().unwrap()];
+        assert_eq!(wanted(&all, true, &config).names.len(), 11);
         // One name, asked for twice.
         let standard = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
         assert_eq!(names(&["262-01", standard]).len(), 4);
