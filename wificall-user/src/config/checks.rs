@@ -2,20 +2,28 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::time::Duration;
-
-use ipnet::IpNet;
 
 use super::reader::{Item, Section};
 use super::report::Mismatch;
 use super::{Config, Discovery, Glob, Policy, StaticPrefix, values};
-use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner};
+use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, is_endpoint_network};
 
 /// Something listed twice in one array.
 pub(super) fn no_duplicates<T: PartialEq + Display>(placed: &[(Item, T)], what: &str) {
     for (index, (item, value)) in placed.iter().enumerate() {
         if placed[..index].iter().any(|(_, earlier)| earlier == value) {
             item.refuse(Mismatch::expected(format!("each {what} once")));
+        }
+    }
+}
+
+/// A catalogue file listed twice.
+pub(super) fn no_file_twice(files: &[(Item, PathBuf)]) {
+    for (index, (item, file)) in files.iter().enumerate() {
+        if files[..index].iter().any(|(_, earlier)| earlier == file) {
+            item.refuse(Mismatch::expected("each file once"));
         }
     }
 }
@@ -134,17 +142,7 @@ pub(super) fn durations(section: &Section, discovery: &Discovery, in_lab: bool, 
 
 /// That a static prefix is one of hosts, and not of everybody.
 pub(super) fn prefix(item: &Item, prefix: &StaticPrefix) {
-    // No operator has more: 0.0.0.0/0 would turn every VPN into Wi-Fi Calling.
-    let widest = match prefix.prefix {
-        IpNet::V4(_) => 8,
-        IpNet::V6(_) => 16,
-    };
-    let ip = prefix.prefix.addr();
-    if prefix.prefix.prefix_len() < widest
-        || ip.is_unspecified()
-        || ip.is_loopback()
-        || ip.is_multicast()
-    {
+    if !is_endpoint_network(&prefix.prefix) {
         item.refuse(Mismatch::expected(
             "a network of unicast addresses, not wider than /8 (IPv6: /16)",
         ));

@@ -127,6 +127,7 @@ impl World {
             };
             (prefix.prefix, owners)
         });
+        let prefixes = prefixes.chain(self.targets.networks.iter().cloned());
         let known = desired::known(&self.config, hosts, prefixes);
         desired::desired(&self.config, &known, &self.excluded())
     }
