@@ -23,6 +23,7 @@ use super::{
     turns::{Effort, Turn, turns},
 };
 use crate::{
+    netns::Netns,
     programs::{
         Kernel, TC_ACT_UNSPEC, XDP_PASS,
         driver::Driver,
@@ -130,6 +131,7 @@ pub fn measure(scale: Scale) -> Result<Vec<Row>> {
         Scale::Full => &[10, 1_000, 10_000, 100_000],
         Scale::Quick => &[1_000, 10_000],
     };
+    let idle = Netns::new("idle")?;
     let mut rows = Vec::new();
     for endpoints in sizes.iter().copied() {
         let few = scale == Scale::Quick || endpoints > 10_000;
@@ -146,7 +148,14 @@ pub fn measure(scale: Scale) -> Result<Vec<Row>> {
         for place in &PLACES {
             eprintln!("{}, {} endpoints", place.name, thousands(endpoints));
             for traffic in &TRAFFIC {
-                rows.extend(compare(place, traffic, &mut loaded, endpoints, &effort)?);
+                rows.extend(compare(
+                    place,
+                    traffic,
+                    &mut loaded,
+                    endpoints,
+                    &effort,
+                    &idle,
+                )?);
             }
         }
     }
@@ -207,9 +216,13 @@ fn compare(
     loaded: &mut [Loaded],
     endpoints: u32,
     effort: &Effort,
+    idle: &Netns,
 ) -> Result<Vec<Row>> {
     let frames = traffic.frames(endpoints, place.down)?;
-    let driver = Driver::new(place.kind, &frames.frame, &frames.headers, frames.header)?;
+    let mut driver = Driver::new(place.kind, &frames.frame, &frames.headers, frames.header)?;
+    if place.kind == Kind::Xdp {
+        driver.make_known(idle)?;
+    }
     let pass = match place.kind {
         Kind::Xdp => XDP_PASS,
         Kind::Tc => TC_ACT_UNSPEC,
