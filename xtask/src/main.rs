@@ -5,6 +5,7 @@ mod bench;
 mod bpf;
 mod demo;
 mod ebpf;
+mod instructions;
 mod kernel;
 mod prologue;
 mod qemu;
