@@ -2,22 +2,29 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
+use super::progress::Progress;
 use super::{Failure, Outcome, print, print_json};
-use crate::catalogue::catalogue;
 use crate::cli::{self, DEFAULT_CONFIG, Target};
 use crate::config::{self, Config};
+use crate::control;
 use crate::discover::{
-    self, Family, Filter, Owner, Reason, Resolver, Settings, Stats, Targets, targets,
+    self, Family, Filter, Owner, Reason, Resolver, Selection, Stats, Targets, Transport, targets,
 };
 use crate::net;
+
+/// With more names than this it takes a while.
+const MANY: usize = 100;
 
 /// What came of all questions.
 #[derive(Debug, Serialize)]
@@ -25,6 +32,14 @@ struct Resolved {
     names: Vec<Name>,
     /// Addresses that carriers give their handsets in place of a name.
     catalogued: Vec<Catalogued>,
+    /// Names that were not asked for, because of an interrupt.
+    unasked: usize,
+    /// Queries sent.
+    queries: u64,
+    seconds: f64,
+    /// Names that do not exist are counted only.
+    #[serde(skip)]
+    brief: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -44,6 +59,10 @@ struct Answer {
     ttl_seconds: Option<u64>,
     addresses: Vec<IpAddr>,
     refused: Vec<Refused>,
+    /// The name that this one is an alias of.
+    canonical: Option<String>,
+    /// Addresses beyond as many as are taken from one answer.
+    left_out: usize,
     /// Why there is no usable answer.
     error: Option<String>,
 }
@@ -63,15 +82,25 @@ struct Catalogued {
 }
 
 pub(super) async fn run(arguments: cli::Resolve) -> Result<Outcome, Failure> {
-    let config = configuration(arguments.config.as_deref(), arguments.targets.is_empty())?;
-    let wanted = wanted(&arguments.targets, &config);
-    let resolved = resolve(&wanted, &config).await?;
+    let needed = arguments.targets.is_empty() && !arguments.world;
+    let config = configuration(arguments.config.as_deref(), needed)?;
+    let wanted = if arguments.world {
+        let selection = Selection {
+            world: true,
+            ..Selection::default()
+        };
+        targets(&config.catalogue, &selection)
+    } else {
+        wanted(&arguments.targets, &config)
+    };
+    let mut resolved = resolve(&wanted, &config).await?;
+    resolved.brief = arguments.world;
     if arguments.json {
         print_json(&resolved)?;
     } else {
         print(&resolved.text())?;
     }
-    Ok(if resolved.is_empty() {
+    Ok(if resolved.is_empty() || resolved.unasked > 0 {
         Outcome::Failed
     } else {
         Outcome::Done
@@ -95,8 +124,7 @@ fn configuration(named: Option<&Path>, needed: bool) -> Result<Config, config::E
 
 fn wanted(arguments: &[Target], config: &Config) -> Targets {
     if arguments.is_empty() {
-        let discovery = &config.discovery;
-        return targets(catalogue(), &discovery.operators, &discovery.countries);
+        return targets(&config.catalogue, &config.discovery.selection());
     }
     let (mut operators, mut countries) = (Vec::new(), Vec::new());
     let mut names: Vec<Arc<str>> = Vec::new();
@@ -107,12 +135,23 @@ fn wanted(arguments: &[Target], config: &Config) -> Targets {
             Target::Name(name) => names.push(name.as_str().into()),
         }
     }
-    let mut wanted = targets(catalogue(), &operators, &countries);
+    let mut wanted = targets(
+        &config.catalogue,
+        &Selection {
+            operators: &operators,
+            countries: &countries,
+            ..Selection::default()
+        },
+    );
     for name in names {
         if wanted.names.iter().all(|target| target.name != name) {
             wanted.names.push(discover::Target {
+                owners: config
+                    .catalogue
+                    .owner_of_name(&name)
+                    .map(|(_, owners)| owners)
+                    .unwrap_or_default(),
                 name,
-                owners: BTreeSet::new(),
             });
         }
     }
@@ -121,16 +160,8 @@ fn wanted(arguments: &[Target], config: &Config) -> Targets {
 
 async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> {
     let discovery = &config.discovery;
-    let settings = Settings {
-        upstreams: discovery.resolvers.clone(),
-        timeout: discovery.timeout,
-        refresh_min: discovery.refresh_min,
-        refresh_max: discovery.refresh_max,
-        queries_per_second: discovery.queries_per_second,
-        concurrency: discovery.concurrency,
-    };
-    let resolver =
-        Resolver::new(&settings, Arc::new(Stats::default())).context("make a resolver")?;
+    let stats = Arc::new(Stats::default());
+    let resolver = Resolver::new(&control::discovery(config), stats.clone())?;
     let own = net::addresses()
         .await
         .context("read the addresses of this box")?;
@@ -139,22 +170,33 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
         config.lab.admit.iter().copied(),
     );
     let (resolver, filter) = (&resolver, &filter);
-    let names = stream::iter(&wanted.names)
-        .map(|target| async move {
-            let ask =
-                async |family| Answer::of(resolver.lookup(&target.name, family).await, filter);
-            let (operators, countries) = owners(&target.owners);
-            Name {
-                name: target.name.to_string(),
-                operators,
-                countries,
-                ipv4: ask(Family::V4).await,
-                ipv6: ask(Family::V6).await,
-            }
-        })
-        .buffered(discovery.concurrency.max(1))
-        .collect()
-        .await;
+    // Neighbours in name are on the same servers, which need not get all questions at once.
+    let spread = RandomState::new();
+    let mut order: Vec<_> = wanted.names.iter().collect();
+    order.sort_by_cached_key(|target| spread.hash_one(&target.name));
+    let mut asking = stream::iter(order)
+        .map(|target| ask(target, resolver, filter))
+        .buffer_unordered(discovery.concurrency.max(1));
+    let total = wanted.names.len();
+    let mut progress = Progress::new("names", total, total > MANY);
+    let began = Instant::now();
+    let mut interrupt = pin!(tokio::signal::ctrl_c());
+    let mut names = Vec::new();
+    let (mut found, mut failed) = (0, 0);
+    loop {
+        let name = tokio::select! {
+            name = asking.next() => name,
+            _ = &mut interrupt => break,
+        };
+        let Some(name) = name else { break };
+        let answers = [&name.ipv4, &name.ipv6];
+        found += usize::from(answers.iter().any(|answer| !answer.addresses.is_empty()));
+        failed += usize::from(answers.iter().any(|answer| answer.error.is_some()));
+        names.push(name);
+        progress.step(|| format!("{found} with addresses, {failed} failed"));
+    }
+    progress.finish();
+    names.sort_by(|a: &Name, b| a.name.cmp(&b.name));
     let catalogued = wanted.addresses.iter().map(|(address, of)| {
         let (operators, countries) = owners(of);
         Catalogued {
@@ -165,9 +207,36 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
         }
     });
     Ok(Resolved {
+        unasked: total - names.len(),
         names,
         catalogued: catalogued.collect(),
+        queries: Transport::ALL.iter().map(|t| stats.queries(*t)).sum(),
+        seconds: began.elapsed().as_secs_f64(),
+        brief: false,
     })
+}
+
+/// Asks for one name as the agent does: not for AAAA if there is no such name (RFC 8020 §2).
+async fn ask(target: &discover::Target, resolver: &Resolver, filter: &Filter) -> Name {
+    let route = resolver.route(&target.owners);
+    let ask = async |family: Family| resolver.ask(&target.name, family.into(), route).await;
+    let ipv4 = Answer::of(ask(Family::V4).await, filter);
+    let ipv6 = if ipv4.result == discover::Outcome::NxDomain.as_str() {
+        Answer {
+            result: ipv4.result,
+            ..Answer::default()
+        }
+    } else {
+        Answer::of(ask(Family::V6).await, filter)
+    };
+    let (operators, countries) = owners(&target.owners);
+    Name {
+        name: target.name.to_string(),
+        operators,
+        countries,
+        ipv4,
+        ipv6,
+    }
 }
 
 /// Operators and countries, each once, in order.
@@ -181,9 +250,12 @@ fn owners(owners: &BTreeSet<Owner>) -> (Vec<String>, Vec<String>) {
 }
 
 impl Answer {
-    fn of(outcome: discover::Outcome, filter: &Filter) -> Self {
+    fn of(answer: discover::Answer, filter: &Filter) -> Self {
+        let outcome = answer.outcome;
         let mut answer = Self {
             result: outcome.as_str(),
+            canonical: answer.canonical,
+            left_out: answer.left_out,
             ..Self::default()
         };
         match outcome {
@@ -209,6 +281,13 @@ impl Answer {
         }
         for Refused { address, reason } in &self.refused {
             let _ = writeln!(text, "  {record:<4}  {address}  refused: {reason}");
+        }
+        if self.left_out > 0 {
+            let count = self.left_out;
+            let _ = writeln!(
+                text,
+                "  {record:<4}  {count} more: no name has so many; ignored"
+            );
         }
         match &self.error {
             Some(error) => {
@@ -243,12 +322,22 @@ impl Resolved {
 
     fn text(&self) -> String {
         let mut text = String::new();
+        let absent = |answer: &Answer| matches!(answer.result, "nx_domain" | "no_data");
         for name in &self.names {
+            if self.brief && absent(&name.ipv4) && absent(&name.ipv6) {
+                continue;
+            }
+            let alias = name
+                .ipv4
+                .canonical
+                .as_ref()
+                .or(name.ipv6.canonical.as_ref());
             let _ = writeln!(
                 text,
-                "{}{}",
+                "{}{}{}",
                 name.name,
-                whose(&name.operators, &name.countries)
+                whose(&name.operators, &name.countries),
+                alias.map(|name| format!("  → {name}")).unwrap_or_default()
             );
             if name.ipv4.result == "nx_domain" && name.ipv6.result == "nx_domain" {
                 text += "  no such name\n";
@@ -274,6 +363,22 @@ impl Resolved {
             self.names.len(),
             addresses.len()
         );
+        if self.brief {
+            let count = |is: &dyn Fn(&Answer) -> bool| {
+                let names = self.names.iter();
+                names.filter(|n| is(&n.ipv4) || is(&n.ipv6)).count()
+            };
+            let with = count(&|answer| !answer.addresses.is_empty());
+            let failed = count(&|answer| answer.error.is_some());
+            let _ = writeln!(
+                text,
+                "{with} names have addresses, {failed} failed; {} queries in {:.0} s",
+                self.queries, self.seconds
+            );
+        }
+        if self.unasked > 0 {
+            let _ = writeln!(text, "interrupted: {} names were not asked", self.unasked);
+        }
         text
     }
 }
@@ -303,8 +408,8 @@ mod tests {
             name: name.to_owned(),
             operators: vec!["262-01".to_owned(), "262-06".to_owned()],
             countries: vec!["DE".to_owned()],
-            ipv4: Answer::of(ipv4, &filter),
-            ipv6: Answer::of(ipv6, &filter),
+            ipv4: Answer::of(discover::Answer::of(ipv4), &filter),
+            ipv6: Answer::of(discover::Answer::of(ipv6), &filter),
         }
     }
 
@@ -321,7 +426,7 @@ mod tests {
             kind: FailureKind::Timeout,
             detail: "192.0.2.53:53: timed out".to_owned(),
         });
-        let resolved = Resolved {
+        let mut resolved = Resolved {
             names: vec![
                 name(
                     "epdg.example.org",
@@ -341,6 +446,10 @@ mod tests {
                 countries: vec!["JM".to_owned()],
                 refused: None,
             }],
+            unasked: 0,
+            queries: 7,
+            seconds: 1.0,
+            brief: false,
         };
         assert_eq!(
             resolved.text(),
@@ -358,6 +467,14 @@ mod tests {
              3 names asked, 2 addresses usable\n"
         );
         assert!(!resolved.is_empty());
+        // The world is mostly names that do not exist.
+        resolved.brief = true;
+        resolved.unasked = 4;
+        let text = resolved.text();
+        assert!(!text.contains("sos.example.org"), "{text}");
+        let end = "2 names have addresses, 1 failed; 7 queries in 1 s\n\
+                   interrupted: 4 names were not asked\n";
+        assert!(text.ends_with(end), "{text}");
         let json = serde_json::to_value(&resolved).unwrap();
         assert_eq!(json["names"][0]["ipv4"]["refused"][0]["reason"], "private");
     }
@@ -371,6 +488,10 @@ mod tests {
                 discover::Outcome::NoData,
             )],
             catalogued: Vec::new(),
+            unasked: 0,
+            queries: 2,
+            seconds: 1.0,
+            brief: false,
         };
         assert!(resolved.is_empty());
     }
@@ -383,11 +504,11 @@ mod tests {
             let names = wanted(&arguments, &config).names;
             names.iter().map(|target| target.name.to_string()).collect()
         };
-        assert_eq!(names(&[]).len(), 3);
+        assert_eq!(names(&[]).len(), 4);
         assert_eq!(names(&["x.example.org"]), ["x.example.org"]);
         // One name, asked for twice.
         let standard = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
-        assert_eq!(names(&["262-01", standard]).len(), 3);
+        assert_eq!(names(&["262-01", standard]).len(), 4);
     }
 
     fn configuration_of_defaults() -> Config {
