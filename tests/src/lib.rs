@@ -21,3 +21,4 @@ pub mod swan;
 pub mod tshark;
 pub mod vectors;
 pub mod view;
+pub mod world;

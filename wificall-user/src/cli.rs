@@ -79,6 +79,7 @@ pub enum Command {
     /// Changes nothing.
     #[command(
         after_help = "Examples:\n  wificall resolve\n  wificall resolve 262-01 505-* NZ\n  \
+                      wificall resolve --world --json\n  \
                       wificall resolve epdg.epc.mnc001.mcc262.pub.3gppnetwork.org --json"
     )]
     Resolve(Resolve),
@@ -144,6 +145,9 @@ pub struct Resolve {
     /// Operators (262-01, 505-*), countries (NZ) or names; without any, all that is configured
     #[arg(value_name = "OPERATOR|COUNTRY|NAME")]
     pub targets: Vec<Target>,
+    /// All names of all catalogued operators. This takes minutes, at `queries_per_second`; Ctrl-C prints what there is
+    #[arg(long, conflicts_with = "targets")]
+    pub world: bool,
     /// Also the forms of operators' names that the agent does not ask for
     ///
     /// `sos.n3iwf.`, names without `pub`, two-digit MNC labels in all forms.

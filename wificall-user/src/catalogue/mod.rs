@@ -185,6 +185,14 @@ impl Catalogue {
         }
     }
 
+    /// The mobile country codes that serve a country, in the order of their numbers.
+    pub fn mccs_of(&self, country: Country) -> impl Iterator<Item = u16> {
+        self.mccs
+            .iter()
+            .filter(move |row| self.set(row.countries()).contains(&country))
+            .map(|row| row.0)
+    }
+
     /// The country that stands for an operator where there can be only one: the main one that it
     /// serves, or that its MCC does if it is not catalogued.
     #[must_use]

@@ -280,7 +280,7 @@ fn the_table_is_consistent() {
             assert!(!dialled.source.is_empty());
             match dialled.target {
                 DialledTarget::Name(name) => {
-                    assert_eq!(names::host_name(name).as_deref(), Ok(name))
+                    assert_eq!(names::host_name(name).as_deref(), Ok(name));
                 }
                 DialledTarget::Network(net) => {
                     assert!(is_endpoint_network(&net), "{net}");

@@ -2,22 +2,30 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
+use super::progress::Progress;
 use super::{Failure, Outcome, print, print_json};
-use crate::catalogue::NameKind;
+use crate::catalogue::{Catalogue, NameKind};
 use crate::cli::{self, DEFAULT_CONFIG, Target};
 use crate::config::{self, Config};
+use crate::control;
 use crate::discover::{
-    self, Family, Filter, Owner, Reason, Resolver, Selection, Settings, Stats, Targets, targets,
+    self, Family, Filter, Owner, Reason, Resolver, Selection, Stats, Targets, Transport, targets,
 };
 use crate::net;
+
+/// With more names than this it takes a while.
+const MANY: usize = 100;
 
 /// What came of all questions.
 #[derive(Debug, Serialize)]
@@ -25,6 +33,14 @@ struct Resolved {
     names: Vec<Name>,
     /// Addresses that carriers give their handsets in place of a name.
     catalogued: Vec<Catalogued>,
+    /// Names that were not asked for, because of an interrupt.
+    unasked: usize,
+    /// Queries sent.
+    queries: u64,
+    seconds: f64,
+    /// Names that do not exist are counted only.
+    #[serde(skip)]
+    brief: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,6 +64,10 @@ struct Answer {
     ttl_seconds: Option<u64>,
     addresses: Vec<IpAddr>,
     refused: Vec<Refused>,
+    /// The name that this one is an alias of.
+    canonical: Option<String>,
+    /// Addresses beyond as many as are taken from one answer.
+    left_out: usize,
     /// Why there is no usable answer.
     error: Option<String>,
 }
@@ -68,15 +88,17 @@ struct Catalogued {
 }
 
 pub(super) async fn run(arguments: cli::Resolve) -> Result<Outcome, Failure> {
-    let config = configuration(arguments.config.as_deref(), arguments.targets.is_empty())?;
-    let wanted = wanted(&arguments.targets, arguments.all_forms, &config);
-    let resolved = resolve(&wanted, &config).await?;
+    let needed = arguments.targets.is_empty() && !arguments.world;
+    let config = configuration(arguments.config.as_deref(), needed)?;
+    let wanted = wanted(&arguments, &config);
+    let mut resolved = resolve(&wanted, &config).await?;
+    resolved.brief = arguments.world;
     if arguments.json {
         print_json(&resolved)?;
     } else {
         print(&resolved.text())?;
     }
-    Ok(if resolved.is_empty() {
+    Ok(if resolved.is_empty() || resolved.unasked > 0 {
         Outcome::Failed
     } else {
         Outcome::Done
@@ -98,27 +120,28 @@ fn configuration(named: Option<&Path>, needed: bool) -> Result<Config, config::E
     Ok(parsed.config)
 }
 
-fn wanted(arguments: &[Target], all_forms: bool, config: &Config) -> Targets {
+fn wanted(arguments: &cli::Resolve, config: &Config) -> Targets {
     let (mut operators, mut countries) = (Vec::new(), Vec::new());
     let mut names: Vec<Arc<str>> = Vec::new();
-    for argument in arguments {
+    for argument in &arguments.targets {
         match argument {
             Target::Operators(pattern) => operators.push(*pattern),
             Target::Country(country) => countries.push(*country),
             Target::Name(name) => names.push(name.as_str().into()),
         }
     }
-    let selection = if arguments.is_empty() {
+    let selection = if arguments.targets.is_empty() && !arguments.world {
         config.discovery.selection()
     } else {
         Selection {
+            world: arguments.world,
             operators: &operators,
             countries: &countries,
             ..Selection::default()
         }
     };
     let mut wanted = targets(&config.catalogue, &selection);
-    if all_forms {
+    if arguments.all_forms {
         let operators = selection.operators(&config.catalogue).into_iter();
         for (plmn, owner) in operators {
             let further = config.catalogue.further_names(plmn).into_iter();
@@ -145,17 +168,8 @@ fn wanted(arguments: &[Target], all_forms: bool, config: &Config) -> Targets {
 
 async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> {
     let discovery = &config.discovery;
-    let settings = Settings {
-        upstreams: discovery.resolvers.clone(),
-        timeout: discovery.timeout,
-        refresh_min: discovery.refresh_min,
-        refresh_max: discovery.refresh_max,
-        queries_per_second: discovery.queries_per_second,
-        concurrency: discovery.concurrency,
-        mark: None,
-    };
-    let resolver =
-        Resolver::new(&settings, Arc::new(Stats::default())).context("make a resolver")?;
+    let stats = Arc::new(Stats::default());
+    let resolver = Resolver::new(&control::discovery(config), stats.clone())?;
     let own = net::addresses()
         .await
         .context("read the addresses of this box")?;
@@ -164,25 +178,33 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
         config.lab.admit.iter().copied(),
     );
     let (resolver, filter) = (&resolver, &filter);
-    let names = stream::iter(&wanted.names)
-        .map(|target| async move {
-            let ask =
-                async |family| Answer::of(resolver.lookup(&target.name, family).await, filter);
-            let (operators, countries) = owners(&target.owners);
-            let known = config.catalogue.owner_of_name(&target.name);
-            Name {
-                name: target.name.to_string(),
-                kind: known.map(|(kind, _)| kind),
-                sources: strings(config.catalogue.sources_of_name(&target.name)),
-                operators,
-                countries,
-                ipv4: ask(Family::V4).await,
-                ipv6: ask(Family::V6).await,
-            }
-        })
-        .buffered(discovery.concurrency.max(1))
-        .collect()
-        .await;
+    // Neighbours in name are on the same servers, which need not get all questions at once.
+    let spread = RandomState::new();
+    let mut order: Vec<_> = wanted.names.iter().collect();
+    order.sort_by_cached_key(|target| spread.hash_one(&target.name));
+    let mut asking = stream::iter(order)
+        .map(|target| ask(target, &config.catalogue, resolver, filter))
+        .buffer_unordered(discovery.concurrency.max(1));
+    let total = wanted.names.len();
+    let mut progress = Progress::new("names", total, total > MANY);
+    let began = Instant::now();
+    let mut interrupt = pin!(tokio::signal::ctrl_c());
+    let mut names = Vec::new();
+    let (mut found, mut failed) = (0, 0);
+    loop {
+        let name = tokio::select! {
+            name = asking.next() => name,
+            _ = &mut interrupt => break,
+        };
+        let Some(name) = name else { break };
+        let answers = [&name.ipv4, &name.ipv6];
+        found += usize::from(answers.iter().any(|answer| !answer.addresses.is_empty()));
+        failed += usize::from(answers.iter().any(|answer| answer.error.is_some()));
+        names.push(name);
+        progress.step(|| format!("{found} with addresses, {failed} failed"));
+    }
+    progress.finish();
+    names.sort_by(|a: &Name, b| a.name.cmp(&b.name));
     let catalogued = wanted.addresses.iter().map(|(address, of)| {
         let (operators, countries) = owners(of);
         let sources: BTreeSet<&str> = config
@@ -198,13 +220,47 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
         }
     });
     Ok(Resolved {
+        unasked: total - names.len(),
         names,
         catalogued: catalogued.collect(),
+        queries: Transport::ALL.iter().map(|t| stats.queries(*t)).sum(),
+        seconds: began.elapsed().as_secs_f64(),
+        brief: false,
     })
 }
 
 fn strings(texts: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
     texts.into_iter().map(Into::into).collect()
+}
+
+/// Asks for one name as the agent does: not for AAAA if there is no such name (RFC 8020 §2).
+async fn ask(
+    target: &discover::Target,
+    catalogue: &Catalogue,
+    resolver: &Resolver,
+    filter: &Filter,
+) -> Name {
+    let route = resolver.route(&target.owners);
+    let ask = async |family: Family| resolver.ask(&target.name, family.into(), route).await;
+    let ipv4 = Answer::of(ask(Family::V4).await, filter);
+    let ipv6 = if ipv4.result == discover::Outcome::NxDomain.as_str() {
+        Answer {
+            result: ipv4.result,
+            ..Answer::default()
+        }
+    } else {
+        Answer::of(ask(Family::V6).await, filter)
+    };
+    let (operators, countries) = owners(&target.owners);
+    Name {
+        name: target.name.to_string(),
+        kind: catalogue.owner_of_name(&target.name).map(|(kind, _)| kind),
+        sources: strings(catalogue.sources_of_name(&target.name)),
+        operators,
+        countries,
+        ipv4,
+        ipv6,
+    }
 }
 
 /// Operators and countries, each once, in order.
@@ -218,9 +274,12 @@ fn owners(owners: &BTreeSet<Owner>) -> (Vec<String>, Vec<String>) {
 }
 
 impl Answer {
-    fn of(outcome: discover::Outcome, filter: &Filter) -> Self {
+    fn of(answer: discover::Answer, filter: &Filter) -> Self {
+        let outcome = answer.outcome;
         let mut answer = Self {
             result: outcome.as_str(),
+            canonical: answer.canonical,
+            left_out: answer.left_out,
             ..Self::default()
         };
         match outcome {
@@ -246,6 +305,13 @@ impl Answer {
         }
         for Refused { address, reason } in &self.refused {
             let _ = writeln!(text, "  {record:<4}  {address}  refused: {reason}");
+        }
+        if self.left_out > 0 {
+            let count = self.left_out;
+            let _ = writeln!(
+                text,
+                "  {record:<4}  {count} more: no name has so many; ignored"
+            );
         }
         match &self.error {
             Some(error) => {
@@ -280,13 +346,23 @@ impl Resolved {
 
     fn text(&self) -> String {
         let mut text = String::new();
+        let absent = |answer: &Answer| matches!(answer.result, "nx_domain" | "no_data");
         for name in &self.names {
+            if self.brief && absent(&name.ipv4) && absent(&name.ipv6) {
+                continue;
+            }
+            let alias = name
+                .ipv4
+                .canonical
+                .as_ref()
+                .or(name.ipv6.canonical.as_ref());
             let _ = writeln!(
                 text,
-                "{}{}  {}",
+                "{}{}  {}{}",
                 name.name,
                 whose(&name.operators, &name.countries),
-                name.why()
+                name.why(),
+                alias.map(|name| format!("  → {name}")).unwrap_or_default()
             );
             if name.ipv4.result == "nx_domain" && name.ipv6.result == "nx_domain" {
                 text += "  no such name\n";
@@ -316,6 +392,22 @@ impl Resolved {
             self.names.len(),
             addresses.len()
         );
+        if self.brief {
+            let count = |is: &dyn Fn(&Answer) -> bool| {
+                let names = self.names.iter();
+                names.filter(|n| is(&n.ipv4) || is(&n.ipv6)).count()
+            };
+            let with = count(&|answer| !answer.addresses.is_empty());
+            let failed = count(&|answer| answer.error.is_some());
+            let _ = writeln!(
+                text,
+                "{with} names have addresses, {failed} failed; {} queries in {:.0} s",
+                self.queries, self.seconds
+            );
+        }
+        if self.unasked > 0 {
+            let _ = writeln!(text, "interrupted: {} names were not asked", self.unasked);
+        }
         text
     }
 }
@@ -357,8 +449,8 @@ mod tests {
             sources: vec!["standard".to_owned()],
             operators: vec!["262-01".to_owned(), "262-06".to_owned()],
             countries: vec!["DE".to_owned()],
-            ipv4: Answer::of(ipv4, &filter),
-            ipv6: Answer::of(ipv6, &filter),
+            ipv4: Answer::of(discover::Answer::of(ipv4), &filter),
+            ipv6: Answer::of(discover::Answer::of(ipv6), &filter),
         }
     }
 
@@ -375,7 +467,7 @@ mod tests {
             kind: FailureKind::Timeout,
             detail: "192.0.2.53:53: timed out".to_owned(),
         });
-        let resolved = Resolved {
+        let mut resolved = Resolved {
             names: vec![
                 name(
                     "epdg.example.org",
@@ -396,6 +488,10 @@ mod tests {
                 countries: vec!["JM".to_owned()],
                 refused: None,
             }],
+            unasked: 0,
+            queries: 7,
+            seconds: 1.0,
+            brief: false,
         };
         assert_eq!(
             resolved.text(),
@@ -413,6 +509,14 @@ mod tests {
              3 names asked, 2 addresses usable\n"
         );
         assert!(!resolved.is_empty());
+        // The world is mostly names that do not exist.
+        resolved.brief = true;
+        resolved.unasked = 4;
+        let text = resolved.text();
+        assert!(!text.contains("sos.example.org"), "{text}");
+        let end = "2 names have addresses, 1 failed; 7 queries in 1 s\n\
+                   interrupted: 4 names were not asked\n";
+        assert!(text.ends_with(end), "{text}");
         let json = serde_json::to_value(&resolved).unwrap();
         assert_eq!(json["names"][0]["ipv4"]["refused"][0]["reason"], "private");
     }
@@ -426,6 +530,10 @@ mod tests {
                 discover::Outcome::NoData,
             )],
             catalogued: Vec::new(),
+            unasked: 0,
+            queries: 2,
+            seconds: 1.0,
+            brief: false,
         };
         assert!(resolved.is_empty());
     }
@@ -434,17 +542,34 @@ mod tests {
     fn arguments_replace_what_is_configured() {
         let config = configuration_of_defaults();
         let names = |arguments: &[&str]| -> Vec<String> {
-            let arguments: Vec<_> = arguments.iter().map(|a| a.parse().unwrap()).collect();
-            let names = wanted(&arguments, false, &config).names;
+            let names = wanted(&asked(arguments), &config).names;
             names.iter().map(|target| target.name.to_string()).collect()
         };
         assert_eq!(names(&[]).len(), 4);
         assert_eq!(names(&["x.example.org"]), ["x.example.org"]);
-        let all: Vec<Target> = vec!["262-01".parse().unwrap()];
-        assert_eq!(wanted(&all, true, &config).names.len(), 11);
+        let all_forms = cli::Resolve {
+            all_forms: true,
+            ..asked(&["262-01"])
+        };
+        assert_eq!(wanted(&all_forms, &config).names.len(), 11);
+        let world = cli::Resolve {
+            world: true,
+            ..asked(&[])
+        };
+        assert!(wanted(&world, &config).names.len() > 10_000);
         // One name, asked for twice.
         let standard = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
         assert_eq!(names(&["262-01", standard]).len(), 4);
+    }
+
+    fn asked(targets: &[&str]) -> cli::Resolve {
+        cli::Resolve {
+            targets: targets.iter().map(|text| text.parse().unwrap()).collect(),
+            world: false,
+            all_forms: false,
+            config: None,
+            json: false,
+        }
     }
 
     fn configuration_of_defaults() -> Config {
