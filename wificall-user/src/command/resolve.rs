@@ -130,11 +130,15 @@ fn wanted(arguments: &cli::Resolve, config: &Config) -> Targets {
             Target::Name(name) => names.push(name.as_str().into()),
         }
     }
-    let selection = if arguments.targets.is_empty() && !arguments.world {
+    let selection = if arguments.world {
+        Selection {
+            world: true,
+            ..Selection::default()
+        }
+    } else if arguments.targets.is_empty() {
         config.discovery.selection()
     } else {
         Selection {
-            world: arguments.world,
             operators: &operators,
             countries: &countries,
             ..Selection::default()
@@ -183,7 +187,7 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
     let mut order: Vec<_> = wanted.names.iter().collect();
     order.sort_by_cached_key(|target| spread.hash_one(&target.name));
     let mut asking = stream::iter(order)
-        .map(|target| ask(target, &config.catalogue, resolver, filter))
+        .map(|target| ask(target, resolver, filter, &config.catalogue))
         .buffer_unordered(discovery.concurrency.max(1));
     let total = wanted.names.len();
     let mut progress = Progress::new("names", total, total > MANY);
@@ -229,16 +233,12 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
     })
 }
 
-fn strings(texts: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
-    texts.into_iter().map(Into::into).collect()
-}
-
 /// Asks for one name as the agent does: not for AAAA if there is no such name (RFC 8020 §2).
 async fn ask(
     target: &discover::Target,
-    catalogue: &Catalogue,
     resolver: &Resolver,
     filter: &Filter,
+    catalogue: &Catalogue,
 ) -> Name {
     let route = resolver.route(&target.owners);
     let ask = async |family: Family| resolver.ask(&target.name, family.into(), route).await;
@@ -261,6 +261,10 @@ async fn ask(
         ipv4,
         ipv6,
     }
+}
+
+fn strings(texts: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
+    texts.into_iter().map(Into::into).collect()
 }
 
 /// Operators and countries, each once, in order.
@@ -358,11 +362,11 @@ impl Resolved {
                 .or(name.ipv6.canonical.as_ref());
             let _ = writeln!(
                 text,
-                "{}{}  {}{}",
+                "{}{}{}  {}",
                 name.name,
                 whose(&name.operators, &name.countries),
-                name.why(),
-                alias.map(|name| format!("  → {name}")).unwrap_or_default()
+                alias.map(|name| format!("  → {name}")).unwrap_or_default(),
+                name.why()
             );
             if name.ipv4.result == "nx_domain" && name.ipv6.result == "nx_domain" {
                 text += "  no such name\n";
@@ -542,34 +546,17 @@ mod tests {
     fn arguments_replace_what_is_configured() {
         let config = configuration_of_defaults();
         let names = |arguments: &[&str]| -> Vec<String> {
-            let names = wanted(&asked(arguments), &config).names;
+            let arguments: Vec<_> = arguments.iter().map(|a| a.parse().unwrap()).collect();
+            let names = wanted(&arguments, false, &config).names;
             names.iter().map(|target| target.name.to_string()).collect()
         };
         assert_eq!(names(&[]).len(), 4);
         assert_eq!(names(&["x.example.org"]), ["x.example.org"]);
-        let all_forms = cli::Resolve {
-            all_forms: true,
-            ..asked(&["262-01"])
-        };
-        assert_eq!(wanted(&all_forms, &config).names.len(), 11);
-        let world = cli::Resolve {
-            world: true,
-            ..asked(&[])
-        };
-        assert!(wanted(&world, &config).names.len() > 10_000);
+        let all: Vec<Target> = vec!["262-01".parse().unwrap()];
+        assert_eq!(wanted(&all, true, &config).names.len(), 11);
         // One name, asked for twice.
         let standard = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
         assert_eq!(names(&["262-01", standard]).len(), 4);
-    }
-
-    fn asked(targets: &[&str]) -> cli::Resolve {
-        cli::Resolve {
-            targets: targets.iter().map(|text| text.parse().unwrap()).collect(),
-            world: false,
-            all_forms: false,
-            config: None,
-            json: false,
-        }
     }
 
     fn configuration_of_defaults() -> Config {
