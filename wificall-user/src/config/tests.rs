@@ -288,13 +288,13 @@ mark = "0"
 name = "x"
 "#,
         r#"
-f:4:14: discovery.absent_max: found "30m", expected not below `refresh_max` (1h)
-f:5:1: discovery.upstream[0]: found no `operators` or `countries`, expected one of them, or both
-f:6:28: discovery.upstream[0].resolvers[1]: found "192.0.2.53", expected each resolver once
-f:7:8: discovery.upstream[0].mark: found 101, expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
-f:8:1: discovery.upstream[1]: found no `resolvers`, expected the resolvers to ask, such as resolvers = ["192.0.2.53"]
-f:10:8: discovery.upstream[1].mark: found "0", expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
-f:11:1: discovery.upstream[1].name: found an unknown key, expected one of the keys operators, countries, resolvers, mark
+f:3:14: discovery.absent_max: found "30m", expected not below `refresh_max` (1h)
+f:4:1: discovery.upstream[0]: found no `operators` or `countries`, expected one of them, or both
+f:5:28: discovery.upstream[0].resolvers[1]: found "192.0.2.53", expected each resolver once
+f:6:8: discovery.upstream[0].mark: found 101, expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
+f:7:1: discovery.upstream[1]: found no `resolvers`, expected the resolvers to ask, such as resolvers = ["192.0.2.53"]
+f:9:8: discovery.upstream[1].mark: found "0", expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
+f:10:1: discovery.upstream[1].name: found an unknown key, expected one of the keys operators, countries, resolvers, mark
 "#,
     ),
     (

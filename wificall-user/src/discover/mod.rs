@@ -22,6 +22,7 @@ mod pace;
 pub mod resolver;
 pub mod run;
 pub mod schedule;
+mod server;
 mod socket;
 pub mod stats;
 pub mod store;
