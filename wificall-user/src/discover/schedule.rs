@@ -377,7 +377,7 @@ impl Schedule {
 
     /// The second question after the first.
     fn settle_second(&mut self, id: Id, outcome: &Outcome, now: Time) -> Option<Question> {
-        if id % 2 != 0 || self.row(id).questions() < 2 {
+        if !id.is_multiple_of(2) || self.row(id).questions() < 2 {
             return None;
         }
         let second = id + 1;
