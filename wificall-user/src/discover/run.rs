@@ -62,15 +62,6 @@ pub struct Found {
     pub names: Vec<String>,
 }
 
-impl From<Vec<Target>> for Names {
-    fn from(targets: Vec<Target>) -> Self {
-        Self {
-            targets,
-            ..Self::default()
-        }
-    }
-}
-
 /// What the loop may be told.
 #[derive(Debug)]
 pub enum Command {
