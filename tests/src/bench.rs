@@ -9,6 +9,7 @@ pub mod program;
 pub mod record;
 pub mod report;
 mod row;
+pub mod system;
 mod turns;
 
 use anyhow::Result;
@@ -41,4 +42,4 @@ pub struct Layer {
 }
 
 /// Every layer, in the order in which they run.
-pub const LAYERS: [Layer; 1] = [program::LAYER];
+pub const LAYERS: [Layer; 2] = [program::LAYER, system::LAYER];

@@ -19,9 +19,16 @@ mod args;
 const BENCH: &str = "wificall-bench";
 
 /// What each layer compares with, or needs.
-const LAYERS: [(&str, &[Component<'_>]); 1] = [("program", &[])];
+const LAYERS: [(&str, &[Component<'_>]); 2] = [("program", NAMESPACES), ("system", NAMESPACES)];
 
+const NAMESPACES: &[Component<'_>] = &[Component {
+    name: "network namespaces",
+    packages: &["iproute2"],
+}];
+
+// A group of its own name, for the flattened one has that of its type, too.
 #[derive(clap::Args)]
+#[group(id = "bench")]
 pub struct Args {
     #[command(flatten)]
     bench: args::Args,
