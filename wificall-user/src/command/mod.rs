@@ -5,6 +5,7 @@ mod detach;
 mod failure;
 mod log;
 mod machine;
+mod probe;
 mod reload;
 mod resolve;
 mod status;
@@ -80,6 +81,7 @@ async fn dispatch(command: Command) -> Result<Outcome, Failure> {
         Command::Check(arguments) => check::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Resolve(arguments) => resolve::run(arguments).await,
+        Command::Probe(arguments) => probe::run(*arguments).await,
         Command::Reload(arguments) => reload::run(&arguments).await,
         Command::Detach(arguments) => detach::run(&arguments).await,
     }
@@ -108,6 +110,15 @@ fn print(text: &str) -> anyhow::Result<()> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Prints to stdout with colours where it is a terminal that has them, and nobody said `NO_COLOR`.
+fn print_styled(text: &str) -> anyhow::Result<()> {
+    let choice = anstream::AutoStream::choice(&io::stdout());
+    let mut plain = anstream::AutoStream::new(Vec::new(), choice);
+    plain.write_all(text.as_bytes()).context("style the text")?;
+    let text = plain.into_inner();
+    print(&String::from_utf8_lossy(&text))
 }
 
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {

@@ -25,6 +25,7 @@ use crate::{
     discover::{Bounds, Outcome, Reason, Settings, Stats, Targets, Update, store},
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
+    probe::background::Prober,
 };
 
 /// Writing the state for every answer would wear flash out; losing this much of it costs a few refreshes.
@@ -44,6 +45,7 @@ pub(super) struct Agent {
     pub started: SystemTime,
     pub plane: Plane,
     pub stats: Arc<Stats>,
+    pub prober: Prober,
     pub selection: Selection,
     pub attached: BTreeMap<(Hook, u32), Attached>,
     /// Why an attachment failed, by interface index.
@@ -98,6 +100,7 @@ impl Agent {
             started: now,
             plane,
             stats: Arc::default(),
+            prober: Prober::spawn(),
             selection: Selection::default(),
             attached: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -117,6 +120,7 @@ impl Agent {
         };
         agent.recover()?;
         agent.reconcile(now, true).await?;
+        agent.follow_probes();
         Ok(agent)
     }
 
@@ -272,8 +276,19 @@ impl Agent {
             info!(?gone, "endpoints that had their time");
             self.unsaved = true;
         }
+        self.follow_probes();
         self.repair().await?;
         self.reconcile(now, false).await
+    }
+
+    /// Tells the task that probes what is known by now.
+    pub(super) fn follow_probes(&self) {
+        let settings = self.world.probe_settings();
+        let wanted = match settings {
+            Some(_) => self.world.probe_targets(),
+            None => BTreeMap::new(),
+        };
+        self.prober.follow(settings, wanted);
     }
 
     /// Tells the memory which entries had traffic since the last time.

@@ -8,12 +8,13 @@ use wificall_common::{
     abi::{ABI_VERSION, Counters},
 };
 
-use super::{agent::Agent, label::Label};
+use super::{agent::Agent, label::Label, probes};
 use crate::{
     discover::{Family, Transport},
     kernel::Key,
     observe::{
-        Counter, Discovery, Exit, Group, Hook, Interface, Name, Question, Reloads, Report, Table,
+        Counter, Discovery, Exit, Group, Hook, Interface, Name, Probes, Question, Reloads, Report,
+        Table,
     },
 };
 
@@ -26,7 +27,8 @@ impl Agent {
     pub(super) fn report(&self) -> Result<Report> {
         let interfaces = self.interfaces();
         let discovery = self.discovery_report();
-        let problems = self.problems(&interfaces, &discovery);
+        let probes = probes::report(&self.prober.state());
+        let problems = self.problems(&interfaces, &discovery, &probes);
         let ready = self.table_problem.is_none()
             && interfaces
                 .iter()
@@ -56,6 +58,7 @@ impl Agent {
                 })
                 .collect(),
             discovery,
+            probes,
             reloads: Reloads {
                 done: self.reloads_done,
                 refused: self.reloads_refused,
@@ -93,7 +96,12 @@ impl Agent {
             .collect()
     }
 
-    fn problems(&self, interfaces: &[Interface], discovery: &Discovery) -> Vec<String> {
+    fn problems(
+        &self,
+        interfaces: &[Interface],
+        discovery: &Discovery,
+        probed: &Probes,
+    ) -> Vec<String> {
         let mut problems: Vec<String> = interfaces
             .iter()
             .filter_map(|interface| interface.problem.clone())
@@ -108,6 +116,7 @@ impl Agent {
             );
         }
         problems.extend(discovery.state_problem.clone());
+        problems.extend(probes::problem(probed));
         problems.extend(
             self.reload_problem
                 .as_ref()
@@ -277,7 +286,7 @@ pub fn group(label: &Label, counters: &Counters) -> Group {
     }
 }
 
-fn seconds(time: SystemTime) -> u64 {
+pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }

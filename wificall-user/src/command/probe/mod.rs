@@ -1,0 +1,285 @@
+//! `wificall probe`
+
+mod table;
+
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use futures_util::{StreamExt as _, stream};
+use serde::Serialize;
+
+use super::{Failure, Outcome, print_json, print_styled, resolve};
+use crate::catalogue::{OperatorPattern, catalogue};
+use crate::cli::{self, ProbeTarget, Target};
+use crate::config::Config;
+use crate::discover::{self, Family, Filter, Resolver, Settings, Stats, Targets, targets};
+use crate::net;
+use crate::probe::best::{Choice, best};
+use crate::probe::plan::{Admission, Plan, Refused, Summary};
+use crate::probe::sweep::{Follow, Options, sweep};
+use crate::probe::{AskedFor, Place, Probed, Source, Timing};
+
+/// Everything that is printed.
+#[derive(Debug, Serialize)]
+struct Found {
+    mark: Option<u32>,
+    probed: Vec<Probed>,
+    refused: Vec<Refused>,
+    left_out: usize,
+    asked: Vec<Summary>,
+    best: Choice,
+}
+
+impl Found {
+    /// Whether all that was asked for can be reached.
+    fn all_reachable(&self) -> bool {
+        !self.asked.is_empty() && self.asked.iter().all(|asked| asked.reachable > 0)
+    }
+}
+
+pub(super) async fn run(arguments: cli::Probe) -> Result<Outcome, Failure> {
+    let needed = arguments.targets.is_empty() || arguments.policy.is_some();
+    let config = resolve::configuration(arguments.config.as_deref(), needed)?;
+    let policy = match &arguments.policy {
+        Some(name) => match config.policies.iter().find(|policy| policy.name == *name) {
+            Some(policy) => Some(policy),
+            None => {
+                eprintln!("error: {}", unknown_policy(name, &config));
+                return Ok(Outcome::Usage);
+            }
+        },
+        None => None,
+    };
+    let mark = match policy {
+        Some(policy) => match policy.treatment.mark {
+            Some(mark) => Some(mark.value),
+            None => {
+                eprintln!(
+                    "error: the policy `{}` sets no mark\n  hint: without --policy, probes go the way of this box's own traffic",
+                    policy.name
+                );
+                return Ok(Outcome::Usage);
+            }
+        },
+        None => arguments.mark,
+    };
+    let mut wanted: Vec<ProbeTarget> = arguments.targets.clone();
+    if let (true, Some(policy)) = (wanted.is_empty(), policy) {
+        wanted = resolvable(&policy.operators, &policy.countries);
+    }
+    if wanted.is_empty() {
+        wanted = resolvable(&config.discovery.operators, &config.discovery.countries);
+    }
+
+    let resolver = resolver(&config, mark)?;
+    let own = net::addresses()
+        .await
+        .context("read the addresses of this box")?;
+    let filter = Filter::new(
+        own.into_iter().map(|(_, address)| address),
+        config.lab.admit.iter().copied(),
+    );
+    let admission = Admission::new(filter, arguments.allow_local);
+    let families: &[Family] = match (arguments.ipv4, arguments.ipv6) {
+        (true, _) => &[Family::V4],
+        (_, true) => &[Family::V6],
+        _ => &Family::ALL,
+    };
+    let plan = plan(&wanted, &config, &resolver, families, &admission).await;
+    let options = Options {
+        ports: deduplicated(&arguments.ports),
+        per_second: arguments.rate,
+        timing: Timing {
+            timeout: arguments.timeout,
+            retries: arguments.retries,
+        },
+        group: arguments.group,
+        source: Source { mark },
+    };
+    let follow = Follow {
+        admission: &admission,
+        resolver: Some(&resolver),
+    };
+    let places: Vec<Place> = plan.places.values().cloned().collect();
+    let mut probed = sweep(&places, &options, follow, progress()).await;
+    probed.sort_by_key(|probe| (probe.operators(), probe.address, probe.port));
+    let choice = best(&probed);
+    let found = Found {
+        mark,
+        asked: plan.summary(&probed, &choice),
+        probed,
+        refused: plan.refused,
+        left_out: plan.left_out,
+        best: choice,
+    };
+    match (arguments.json, arguments.best) {
+        (true, false) => print_json(&found)?,
+        (true, true) => print_json(&found.best)?,
+        (false, true) => print_styled(&table::best(&found))?,
+        (false, false) => print_styled(&table::all(&found))?,
+    }
+    Ok(if found.all_reachable() {
+        Outcome::Done
+    } else {
+        Outcome::Failed
+    })
+}
+
+fn unknown_policy(name: &str, config: &Config) -> String {
+    let names: Vec<&str> = config.policies.iter().map(|p| p.name.as_str()).collect();
+    let hint = match names.as_slice() {
+        [] => "the configuration has no policies".to_owned(),
+        names => format!("the policies are {}", names.join(", ")),
+    };
+    format!("there is no policy `{name}`\n  hint: {hint}")
+}
+
+fn resolvable(
+    operators: &[OperatorPattern],
+    countries: &[crate::catalogue::Country],
+) -> Vec<ProbeTarget> {
+    let operators = operators.iter().copied().map(Target::Operators);
+    let countries = countries.iter().copied().map(Target::Country);
+    operators
+        .chain(countries)
+        .map(ProbeTarget::Resolved)
+        .collect()
+}
+
+fn deduplicated(ports: &[u16]) -> Vec<u16> {
+    let ports: BTreeSet<u16> = ports.iter().copied().collect();
+    ports.into_iter().collect()
+}
+
+fn resolver(config: &Config, mark: Option<u32>) -> anyhow::Result<Resolver> {
+    let discovery = &config.discovery;
+    let settings = Settings {
+        upstreams: discovery.resolvers.clone(),
+        timeout: discovery.timeout,
+        refresh_min: discovery.refresh_min,
+        refresh_max: discovery.refresh_max,
+        queries_per_second: discovery.queries_per_second,
+        concurrency: discovery.concurrency,
+        mark,
+    };
+    Resolver::new(&settings, Arc::new(Stats::default())).context("make a resolver")
+}
+
+/// Asks DNS for all that is wanted.
+async fn plan(
+    wanted: &[ProbeTarget],
+    config: &Config,
+    resolver: &Resolver,
+    families: &[Family],
+    admission: &Admission,
+) -> Plan {
+    let mut plan = Plan::default();
+    let fits = |address: &IpAddr| {
+        families
+            .iter()
+            .any(|f| (*f == Family::V4) == address.is_ipv4())
+    };
+    let (mut operators, mut countries) = (Vec::new(), Vec::new());
+    let mut names: Vec<Arc<str>> = Vec::new();
+    for target in wanted {
+        match target {
+            ProbeTarget::Address(address) => {
+                plan.ask(AskedFor::Address(*address), true);
+                let address = Some(*address).filter(fits);
+                plan.add(address, None, &BTreeSet::new(), admission);
+            }
+            ProbeTarget::Resolved(Target::Operators(pattern)) => {
+                if let OperatorPattern::Exact(plmn) = pattern {
+                    let plmn = catalogue()
+                        .operator(*plmn)
+                        .map_or(*plmn, |known| known.plmn);
+                    plan.ask(AskedFor::Operator(plmn), true);
+                }
+                operators.push(*pattern);
+            }
+            ProbeTarget::Resolved(Target::Country(country)) => countries.push(*country),
+            ProbeTarget::Resolved(Target::Name(name)) => {
+                let name: Arc<str> = name.as_str().into();
+                plan.ask(AskedFor::Name(name.clone()), true);
+                names.push(name);
+            }
+        }
+    }
+    let mut targets: Targets = targets(catalogue(), &operators, &countries);
+    let owners = targets.names.iter().map(|target| &target.owners);
+    let literal = targets.addresses.iter().map(|(_, owners)| owners);
+    for owner in owners.chain(literal).flatten() {
+        if let Some(plmn) = owner.plmn {
+            plan.ask(AskedFor::Operator(plmn), false);
+        }
+    }
+    for (address, owners) in &targets.addresses {
+        plan.add(Some(*address).filter(fits), None, owners, admission);
+    }
+    for name in names {
+        if targets.names.iter().all(|target| target.name != name) {
+            targets.names.push(discover::Target {
+                name,
+                owners: BTreeSet::new(),
+            });
+        }
+    }
+    let questions = targets
+        .names
+        .iter()
+        .flat_map(|target| families.iter().map(move |family| (target, *family)));
+    let mut answers = stream::iter(questions)
+        .map(async |(target, family)| (target, resolver.lookup(&target.name, family).await))
+        .buffered(config.discovery.concurrency.max(1));
+    while let Some((target, outcome)) = answers.next().await {
+        match outcome {
+            discover::Outcome::Addresses { addresses, .. } => {
+                plan.add(addresses, Some(&target.name), &target.owners, admission);
+            }
+            discover::Outcome::Failed(failure) => {
+                plan.fail(&target.name, &target.owners, &failure.to_string());
+            }
+            discover::Outcome::NoData | discover::Outcome::NxDomain => {}
+        }
+    }
+    plan
+}
+
+/// A line on a terminal's stderr that says how far it is: a long list takes minutes at a polite rate.
+fn progress() -> impl FnMut(usize, usize) {
+    let shown = io::stderr().is_terminal();
+    move |done, count| {
+        if shown && count > 1 {
+            let end = if done == count { "\r\x1b[K" } else { "" };
+            let _ = write!(io::stderr(), "\r{done} of {count} probed{end}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn an_unknown_policy_is_told_which_there_are() {
+        let source = "interfaces.access = [\"*\"]\ndiscovery.operators = [\"262-01\"]\n";
+        let parse = |source: &str| config::parse(source, Path::new("x.toml")).unwrap().config;
+        assert_eq!(
+            unknown_policy("a", &parse(source)),
+            "there is no policy `a`\n  hint: the configuration has no policies"
+        );
+        let with = format!("{source}[[policy]]\nname = \"germany\"\noperators = [\"262-*\"]\n");
+        assert!(unknown_policy("a", &parse(&with)).ends_with("the policies are germany"));
+    }
+
+    #[test]
+    fn each_port_is_probed_once() {
+        assert_eq!(deduplicated(&[4500, 500, 4500]), [500, 4500]);
+    }
+}
