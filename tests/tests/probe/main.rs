@@ -38,7 +38,7 @@ const REDIRECTING_TWICE: &str = "198.18.1.16";
 const REDIRECTING_HOME: &str = "198.18.1.17";
 
 /// Several probes from one address are no attack here.
-const PATIENT: &str = "block_threshold = 0\n  cookie_threshold = 0\n  send_vendor_id = yes";
+const PATIENT: &str = "dos_protection = no\n  send_vendor_id = yes";
 
 struct Gateways {
     lab: Lab,

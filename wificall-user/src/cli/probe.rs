@@ -170,7 +170,7 @@ mod tests {
             ("198.51.100.700", "four numbers"),
             ("198.51.100.07", "four numbers"),
             ("[2001:db8::1]:500", "without a port"),
-            ("UK", "did you mean GB?"),
+            ("UK", "did you mean GB"),
             ("NZ --mark 0x65/0xff", "without a mask"),
             ("NZ --mark -1", "unexpected argument"),
             ("NZ --mark x", "such as 101"),

@@ -5,6 +5,7 @@ mod detach;
 mod failure;
 mod log;
 mod machine;
+mod operators;
 mod probe;
 mod reload;
 mod resolve;
@@ -81,6 +82,7 @@ async fn dispatch(command: Command) -> Result<Outcome, Failure> {
         Command::Check(arguments) => check::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Resolve(arguments) => resolve::run(arguments).await,
+        Command::Operators(arguments) => operators::run(&arguments),
         Command::Probe(arguments) => probe::run(*arguments).await,
         Command::Reload(arguments) => reload::run(&arguments).await,
         Command::Detach(arguments) => detach::run(&arguments).await,

@@ -37,7 +37,7 @@ pub use memory::{Applied, Bounds, Known, Memory};
 pub use resolver::Resolver;
 pub use run::{Command, Refresher};
 pub use stats::Stats;
-pub use target::{Owner, Target, Targets, targets};
+pub use target::{Owner, Selection, Target, Targets, targets};
 pub use upstream::{Transport, Upstream, UpstreamError};
 
 /// How to ask.

@@ -19,6 +19,9 @@ use super::outcome::{Finding, Icmp};
 /// An answer to IKE_SA_INIT is a few hundred bytes; what does not fit is cut and found malformed.
 const DATAGRAM_MAX: usize = 4096;
 
+/// A `struct sock_extended_err` and a `struct sockaddr_in6`.
+const ERROR_MAX: usize = 16 + 28;
+
 /// Where probes leave from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source {
@@ -192,9 +195,10 @@ fn queued_error(socket: RawFd) -> io::Result<Queued> {
         if about == (libc::SOL_IP, libc::IP_RECVERR)
             || about == (libc::SOL_IPV6, libc::IPV6_RECVERR)
         {
-            // SAFETY: `data` is inside `next`'s message, which is `cmsg_len` bytes long, headers included.
-            let length = header.cmsg_len as usize - (data as usize - next as usize);
-            // SAFETY: likewise; the bytes live as long as `control`, which outlives this use.
+            let end = control.as_ptr_range().end as usize;
+            let length = ERROR_MAX.min(end.saturating_sub(data as usize));
+            // SAFETY: `data` points into `control`, which outlives this use, and the length ends in it. What the kernel
+            // has not written there is zero.
             let data = unsafe { std::slice::from_raw_parts(data, length) };
             return Ok(extended_error(data));
         }

@@ -12,10 +12,12 @@ use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
 use super::{Failure, Outcome, print_json, print_styled, resolve};
-use crate::catalogue::{OperatorPattern, catalogue};
+use crate::catalogue::{OperatorPattern, Plmn};
 use crate::cli::{self, ProbeTarget, Target};
-use crate::config::Config;
-use crate::discover::{self, Family, Filter, Resolver, Settings, Stats, Targets, targets};
+use crate::config::{Config, Policy};
+use crate::discover::{
+    self, Family, Filter, Owner, Resolver, Selection, Settings, Stats, Targets, targets,
+};
 use crate::net;
 use crate::probe::best::{Choice, best};
 use crate::probe::plan::{Admission, Plan, Refused, Summary};
@@ -66,14 +68,7 @@ pub(super) async fn run(arguments: cli::Probe) -> Result<Outcome, Failure> {
         },
         None => arguments.mark,
     };
-    let mut wanted: Vec<ProbeTarget> = arguments.targets.clone();
-    if let (true, Some(policy)) = (wanted.is_empty(), policy) {
-        wanted = resolvable(&policy.operators, &policy.countries);
-    }
-    if wanted.is_empty() {
-        wanted = resolvable(&config.discovery.operators, &config.discovery.countries);
-    }
-
+    let wanted = wanted(&arguments.targets, policy, &config);
     let resolver = resolver(&config, mark)?;
     let own = net::addresses()
         .await
@@ -137,16 +132,89 @@ fn unknown_policy(name: &str, config: &Config) -> String {
     format!("there is no policy `{name}`\n  hint: {hint}")
 }
 
-fn resolvable(
-    operators: &[OperatorPattern],
-    countries: &[crate::catalogue::Country],
-) -> Vec<ProbeTarget> {
-    let operators = operators.iter().copied().map(Target::Operators);
-    let countries = countries.iter().copied().map(Target::Country);
-    operators
-        .chain(countries)
-        .map(ProbeTarget::Resolved)
-        .collect()
+/// What is to be probed, before DNS is asked.
+#[derive(Debug, Default)]
+struct Wanted {
+    targets: Targets,
+    /// Operators that were named themselves.
+    operators: Vec<Plmn>,
+    /// Names that were named themselves, or that are nobody's.
+    names: Vec<Arc<str>>,
+    addresses: Vec<IpAddr>,
+}
+
+/// The arguments; without any, what the policy is for; without one, what is configured.
+fn wanted(arguments: &[ProbeTarget], policy: Option<&Policy>, config: &Config) -> Wanted {
+    let catalogue = &*config.catalogue;
+    let (mut operators, mut countries) = (Vec::new(), Vec::new());
+    let mut wanted = Wanted::default();
+    for argument in arguments {
+        match argument {
+            ProbeTarget::Address(address) => wanted.addresses.push(*address),
+            ProbeTarget::Resolved(Target::Operators(pattern)) => operators.push(*pattern),
+            ProbeTarget::Resolved(Target::Country(country)) => countries.push(*country),
+            ProbeTarget::Resolved(Target::Name(name)) => wanted.names.push(name.as_str().into()),
+        }
+    }
+    let selection = match policy {
+        _ if !arguments.is_empty() => Selection {
+            operators: &operators,
+            countries: &countries,
+            ..Selection::default()
+        },
+        Some(policy) => Selection {
+            operators: &policy.operators,
+            countries: &policy.countries,
+            ..Selection::default()
+        },
+        None => config.discovery.selection(),
+    };
+    wanted.targets = targets(catalogue, &selection);
+    if let (true, Some(policy)) = (arguments.is_empty(), policy) {
+        // With both keys, both must hold.
+        let fits = |owners: &mut BTreeSet<Owner>| {
+            owners.retain(|owner| policy.matches(owner));
+            !owners.is_empty()
+        };
+        wanted
+            .targets
+            .names
+            .retain_mut(|target| fits(&mut target.owners));
+        wanted
+            .targets
+            .addresses
+            .retain_mut(|(_, owners)| fits(owners));
+    }
+    for pattern in selection.operators {
+        if let OperatorPattern::Exact(plmn) = pattern {
+            let known = catalogue.operator(*plmn);
+            wanted
+                .operators
+                .push(known.map_or(*plmn, |known| known.plmn));
+        }
+    }
+    for target in &wanted.targets.names {
+        if target.owners.iter().all(|owner| owner.plmn.is_none()) {
+            wanted.names.push(target.name.clone());
+        }
+    }
+    for name in &wanted.names {
+        if wanted
+            .targets
+            .names
+            .iter()
+            .all(|target| target.name != *name)
+        {
+            wanted.targets.names.push(discover::Target {
+                name: name.clone(),
+                owners: catalogue
+                    .owner_of_name(name)
+                    .map(|(_, owners)| owners)
+                    .unwrap_or_default(),
+            });
+        }
+    }
+    wanted
 }
 
 fn deduplicated(ports: &[u16]) -> Vec<u16> {
@@ -170,7 +238,7 @@ fn resolver(config: &Config, mark: Option<u32>) -> anyhow::Result<Resolver> {
 
 /// Asks DNS for all that is wanted.
 async fn plan(
-    wanted: &[ProbeTarget],
+    wanted: &Wanted,
     config: &Config,
     resolver: &Resolver,
     families: &[Family],
@@ -178,54 +246,47 @@ async fn plan(
 ) -> Plan {
     let mut plan = Plan::default();
     let fits = |address: &IpAddr| {
-        families
-            .iter()
-            .any(|f| (*f == Family::V4) == address.is_ipv4())
+        let family = if address.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        };
+        families.contains(&family)
     };
-    let (mut operators, mut countries) = (Vec::new(), Vec::new());
-    let mut names: Vec<Arc<str>> = Vec::new();
-    for target in wanted {
-        match target {
-            ProbeTarget::Address(address) => {
-                plan.ask(AskedFor::Address(*address), true);
-                let address = Some(*address).filter(fits);
-                plan.add(address, None, &BTreeSet::new(), admission);
-            }
-            ProbeTarget::Resolved(Target::Operators(pattern)) => {
-                if let OperatorPattern::Exact(plmn) = pattern {
-                    let plmn = catalogue()
-                        .operator(*plmn)
-                        .map_or(*plmn, |known| known.plmn);
-                    plan.ask(AskedFor::Operator(plmn), true);
-                }
-                operators.push(*pattern);
-            }
-            ProbeTarget::Resolved(Target::Country(country)) => countries.push(*country),
-            ProbeTarget::Resolved(Target::Name(name)) => {
-                let name: Arc<str> = name.as_str().into();
-                plan.ask(AskedFor::Name(name.clone()), true);
-                names.push(name);
-            }
-        }
+    let Wanted {
+        targets,
+        operators,
+        names,
+        addresses,
+    } = wanted;
+    for operator in operators {
+        plan.ask(AskedFor::Operator(*operator), true);
     }
-    let mut targets: Targets = targets(catalogue(), &operators, &countries);
-    let owners = targets.names.iter().map(|target| &target.owners);
+    for name in names {
+        plan.ask(AskedFor::Name(name.clone()), true);
+    }
+    let owners = targets
+        .names
+        .iter()
+        .filter(|target| !names.contains(&target.name));
+    let owners = owners.map(|target| &target.owners);
     let literal = targets.addresses.iter().map(|(_, owners)| owners);
     for owner in owners.chain(literal).flatten() {
         if let Some(plmn) = owner.plmn {
             plan.ask(AskedFor::Operator(plmn), false);
         }
     }
+    for address in addresses {
+        plan.ask(AskedFor::Address(*address), true);
+        plan.add(
+            Some(*address).filter(fits),
+            None,
+            &BTreeSet::new(),
+            admission,
+        );
+    }
     for (address, owners) in &targets.addresses {
         plan.add(Some(*address).filter(fits), None, owners, admission);
-    }
-    for name in names {
-        if targets.names.iter().all(|target| target.name != name) {
-            targets.names.push(discover::Target {
-                name,
-                owners: BTreeSet::new(),
-            });
-        }
     }
     let questions = targets
         .names
@@ -276,6 +337,38 @@ mod tests {
         );
         let with = format!("{source}[[policy]]\nname = \"germany\"\noperators = [\"262-*\"]\n");
         assert!(unknown_policy("a", &parse(&with)).ends_with("the policies are germany"));
+    }
+
+    #[test]
+    fn without_arguments_the_policy_or_the_configuration_decides() {
+        let source = "interfaces.access = [\"*\"]\ndiscovery.countries = [\"AU\", \"NZ\"]\n\
+                      [[policy]]\nname = \"one\"\noperators = [\"505-*\"]\ncountries = [\"AU\"]\n";
+        let config = config::parse(source, Path::new("x.toml")).unwrap().config;
+        let countries = |wanted: &Wanted| -> BTreeSet<String> {
+            let owners = wanted
+                .targets
+                .names
+                .iter()
+                .flat_map(|target| &target.owners);
+            owners
+                .map(|owner| owner.country.unwrap().to_string())
+                .collect()
+        };
+        let all = wanted(&[], None, &config);
+        assert_eq!(countries(&all), ["AU".to_owned(), "NZ".to_owned()].into());
+        let one = wanted(&[], Some(&config.policies[0]), &config);
+        assert_eq!(countries(&one), ["AU".to_owned()].into(), "both keys hold");
+        let arguments = ["262-01", "198.51.100.1", "x.example.org"].map(|a| a.parse().unwrap());
+        let named = wanted(&arguments, Some(&config.policies[0]), &config);
+        assert_eq!(named.operators, ["262-01".parse().unwrap()]);
+        assert_eq!((named.addresses.len(), named.names.len()), (1, 1));
+        assert!(
+            named
+                .targets
+                .names
+                .iter()
+                .any(|target| &*target.name == "x.example.org")
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::{
     Gateway, INITIATOR, KE, KEY_LENGTH, NONCE, NOTIFY, PAYLOAD_HEADER, PROTOCOL_IKE, RESPONSE, SA,
     VENDOR_ID, VERSION,
 };
+use crate::catalogue::names::host_name;
 use crate::probe::transform::Suite;
 
 /// The critical bit of a payload (§3.2).
@@ -249,10 +250,7 @@ pub fn gateway(data: &[u8]) -> Result<(Gateway, &[u8]), Malformed> {
         ),
         3 => {
             let name = std::str::from_utf8(identity).map_err(|_| BAD)?;
-            let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-            if !crate::cli::is_host_name(&name) {
-                return Err(BAD);
-            }
+            let name = host_name(name).map_err(|_| BAD)?;
             Gateway::Name(name)
         }
         _ => return Err(BAD),
