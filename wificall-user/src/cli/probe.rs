@@ -116,6 +116,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
 
 fn mark(text: &str) -> Result<u32, String> {
     match parse_number(text) {
+        Some(0) => Err("expected a mark above 0".to_owned()),
         Some(mark) => Ok(mark),
         None if text.contains('/') => {
             Err("a mark without a mask is expected: all bits of it are set".to_owned())
@@ -173,6 +174,7 @@ mod tests {
             ("UK", "did you mean GB"),
             ("NZ --mark 0x65/0xff", "without a mask"),
             ("NZ --mark -1", "unexpected argument"),
+            ("NZ --mark 0", "above 0"),
             ("NZ --mark x", "such as 101"),
             ("NZ --timeout 5", "100ms to 60s"),
             ("NZ --timeout 2m", "100ms to 60s"),

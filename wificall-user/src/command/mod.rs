@@ -7,6 +7,7 @@ mod log;
 mod machine;
 mod operators;
 mod probe;
+mod progress;
 mod reload;
 mod resolve;
 mod status;

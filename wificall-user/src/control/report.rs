@@ -1,6 +1,10 @@
 //! The agent's report of itself.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Result;
 use wificall_common::{
@@ -10,7 +14,7 @@ use wificall_common::{
 
 use super::{agent::Agent, label::Label, probes};
 use crate::{
-    discover::{Family, Transport},
+    discover::{Family, Lie, Transport},
     kernel::Key,
     observe::{
         Counter, Discovery, Exit, Group, Hook, Interface, Name, Probes, Question, Reloads, Report,
@@ -188,7 +192,13 @@ impl Agent {
 
     fn discovery_report(&self) -> Discovery {
         let filter = self.world.filter();
-        let known: Vec<_> = self.world.memory.known(&filter).collect();
+        let mut addresses: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
+        for known in self.world.memory.known(&filter) {
+            for name in known.names {
+                let of_name = addresses.entry(name).or_default();
+                of_name.push(known.address.to_string());
+            }
+        }
         let names: Vec<Name> = self
             .world
             .memory
@@ -217,11 +227,8 @@ impl Agent {
                             .map(|country| country.to_string())
                             .collect(),
                     ),
-                    addresses: known
-                        .iter()
-                        .filter(|known| known.names.contains(name))
-                        .map(|known| known.address.to_string())
-                        .collect(),
+                    addresses: addresses.remove(name).unwrap_or_default(),
+                    found_at: self.world.visited.source(name).map(ToOwned::to_owned),
                     ipv4,
                     ipv6,
                     last_success: state.last_success().map(seconds),
@@ -243,14 +250,22 @@ impl Agent {
             questions: self
                 .stats
                 .questions()
-                .map(|(family, result, count)| Question {
-                    family: family.as_str().into(),
+                .map(|(kind, result, count)| Question {
+                    kind: kind.as_str().into(),
                     result: result.into(),
                     count,
                 })
                 .collect(),
-            udp_queries: self.stats.queries(Transport::Udp),
-            tcp_queries: self.stats.queries(Transport::Tcp),
+            queries: by_transport(|transport| self.stats.queries(transport)),
+            connections: by_transport(|transport| self.stats.connections(transport)),
+            not_believed: Lie::ALL
+                .map(|lie| (lie.as_str().to_owned(), self.stats.lies(lie)))
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            servers: self.stats.servers(),
+            unasked: self.stats.unasked(),
+            backlog: self.stats.backlog(),
             refused: self
                 .refused
                 .iter()
@@ -260,6 +275,14 @@ impl Agent {
             state_problem: self.state_problem.clone(),
         }
     }
+}
+
+fn by_transport(count: impl Fn(Transport) -> u64) -> Vec<(String, u64)> {
+    Transport::ALL
+        .map(|transport| (transport.as_str().to_owned(), count(transport)))
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .collect()
 }
 
 /// A group's counters that are not zero.

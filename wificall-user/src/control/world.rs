@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    discover::{Filter, Memory, Owner, Targets, targets},
+    discover::{Filter, Found, Memory, Names, Owner, Stats, Targets, Visited, targets},
     kernel::{Key, Settings},
     net::{self, Link},
     probe::{
@@ -30,6 +30,7 @@ pub(super) struct World {
     pub config: Config,
     pub memory: Memory,
     pub targets: Targets,
+    pub visited: Visited,
     pub links: Vec<Link>,
     /// Addresses of the box, each with the length of its network's prefix.
     pub local: Vec<IpNet>,
@@ -39,9 +40,59 @@ impl World {
     /// Takes a configuration as the one in force.
     pub(super) fn configure(&mut self, config: Config) {
         self.config = config;
-        self.targets = targets(&self.config.catalogue, &self.config.discovery.selection());
-        self.memory.set_targets(&self.targets.names);
+        let selection = self.config.discovery.selection();
+        self.visited.select(&self.config.catalogue, &selection);
+        self.select();
         self.memory.set_keep(self.config.discovery.keep);
+    }
+
+    /// What NAPTR records said. Returns whether there are more names to look up.
+    pub(super) fn take_found(&mut self, found: &Found, stats: &Stats) -> bool {
+        let is_new = self.visited.take(found, &self.config.catalogue, stats);
+        if is_new {
+            self.select();
+        }
+        is_new
+    }
+
+    /// Makes the targets of the configuration and of what was found.
+    fn select(&mut self) {
+        self.targets = targets(&self.config.catalogue, &self.config.discovery.selection());
+        let names = &mut self.targets.names;
+        for found in self.visited.targets() {
+            if let Err(place) = names.binary_search_by(|t| t.name.cmp(&found.name)) {
+                names.insert(place, found);
+            }
+        }
+        self.memory.set_targets(&self.targets.names);
+    }
+
+    /// What to look up, and in which order.
+    pub(super) fn names(&self) -> Names {
+        let answered = self
+            .memory
+            .known(&self.filter())
+            .flat_map(|known| known.names)
+            .collect();
+        // What only the world asks for comes after what somebody has asked for by itself.
+        let mut world = BTreeSet::new();
+        if self.config.discovery.world {
+            let mut narrow = self.config.discovery.selection();
+            narrow.world = false;
+            let configured = targets(&self.config.catalogue, &narrow).names;
+            let is_configured = |name| {
+                let place = configured.binary_search_by(|t| t.name.cmp(name));
+                place.is_ok()
+            };
+            let names = self.targets.names.iter().map(|target| &target.name);
+            world = names.filter(|name| !is_configured(name)).cloned().collect();
+        }
+        Names {
+            targets: self.targets.names.clone(),
+            known: answered,
+            world,
+            visited: self.visited.names().cloned().collect(),
+        }
     }
 
     /// Reads links and addresses again.

@@ -44,12 +44,12 @@ pub struct Follow<'a> {
     pub resolver: Option<&'a Resolver>,
 }
 
-/// Probes all `places`, all on one port first. `progress` hears how many exchanges are over, of how many.
+/// Probes all `places`, all on one port first. `progress` hears of each exchange when it is over.
 pub async fn sweep(
     places: &[Place],
     options: &Options,
     follow: Follow<'_>,
-    mut progress: impl FnMut(usize, usize),
+    mut progress: impl FnMut(&Probed),
 ) -> Vec<Probed> {
     let keys = Arc::new(Keys::new(system_random));
     let pace = Mutex::new(Pace::per_second(options.per_second));
@@ -79,10 +79,9 @@ pub async fn sweep(
         })
         .buffer_unordered(CONCURRENCY);
     let mut probed = Vec::with_capacity(count);
-    progress(0, count);
     while let Some(one) = running.next().await {
+        progress(&one);
         probed.push(one);
-        progress(probed.len(), count);
     }
     probed
 }

@@ -3,7 +3,6 @@
 mod table;
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal as _, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,18 +10,21 @@ use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
+use super::progress::Progress;
 use super::{Failure, Outcome, print_json, print_styled, resolve};
 use crate::catalogue::{OperatorPattern, Plmn};
 use crate::cli::{self, ProbeTarget, Target};
 use crate::config::{Config, Policy};
-use crate::discover::{
-    self, Family, Filter, Owner, Resolver, Selection, Settings, Stats, Targets, targets,
-};
+use crate::control;
+use crate::discover::{self, Family, Filter, Owner, Resolver, Selection, Stats, Targets, targets};
 use crate::net;
 use crate::probe::best::{Choice, best};
 use crate::probe::plan::{Admission, Plan, Refused, Summary};
 use crate::probe::sweep::{Follow, Options, sweep};
-use crate::probe::{AskedFor, Place, Probed, Source, Timing};
+use crate::probe::{AskedFor, Place, Probed, Source, Timing, VerdictKind};
+
+/// Fewer probes are over before anybody wonders.
+const MANY: usize = 20;
 
 /// Everything that is printed.
 #[derive(Debug, Serialize)]
@@ -99,7 +101,15 @@ pub(super) async fn run(arguments: cli::Probe) -> Result<Outcome, Failure> {
         resolver: Some(&resolver),
     };
     let places: Vec<Place> = plan.places.values().cloned().collect();
-    let mut probed = sweep(&places, &options, follow, progress()).await;
+    let total = places.len() * options.ports.len();
+    let mut progress = Progress::new("probes", total, total > MANY);
+    let mut reachable = 0;
+    let mut probed = sweep(&places, &options, follow, |probe| {
+        reachable += u64::from(probe.finding.verdict.kind() == VerdictKind::Reachable);
+        progress.step(|| format!("{reachable} reachable"));
+    })
+    .await;
+    progress.finish();
     probed.sort_by_key(|probe| (probe.operators(), probe.address, probe.port));
     let choice = best(&probed);
     let found = Found {
@@ -222,17 +232,15 @@ fn deduplicated(ports: &[u16]) -> Vec<u16> {
     ports.into_iter().collect()
 }
 
+/// Who is asked for names: as the agent asks, but by the way of the mark if there is one.
 fn resolver(config: &Config, mark: Option<u32>) -> anyhow::Result<Resolver> {
-    let discovery = &config.discovery;
-    let settings = Settings {
-        upstreams: discovery.resolvers.clone(),
-        timeout: discovery.timeout,
-        refresh_min: discovery.refresh_min,
-        refresh_max: discovery.refresh_max,
-        queries_per_second: discovery.queries_per_second,
-        concurrency: discovery.concurrency,
-        mark,
-    };
+    let mut settings = control::discovery(config);
+    if mark.is_some() {
+        settings.mark = mark;
+        for route in &mut settings.routes {
+            route.mark = mark;
+        }
+    }
     Resolver::new(&settings, Arc::new(Stats::default())).context("make a resolver")
 }
 
@@ -293,7 +301,11 @@ async fn plan(
         .iter()
         .flat_map(|target| families.iter().map(move |family| (target, *family)));
     let mut answers = stream::iter(questions)
-        .map(async |(target, family)| (target, resolver.lookup(&target.name, family).await))
+        .map(async |(target, family)| {
+            let route = resolver.route(&target.owners);
+            let answer = resolver.ask(&target.name, family.into(), route).await;
+            (target, answer.outcome)
+        })
         .buffered(config.discovery.concurrency.max(1));
     while let Some((target, outcome)) = answers.next().await {
         match outcome {
@@ -307,17 +319,6 @@ async fn plan(
         }
     }
     plan
-}
-
-/// A line on a terminal's stderr that says how far it is: a long list takes minutes at a polite rate.
-fn progress() -> impl FnMut(usize, usize) {
-    let shown = io::stderr().is_terminal();
-    move |done, count| {
-        if shown && count > 1 {
-            let end = if done == count { "\r\x1b[K" } else { "" };
-            let _ = write!(io::stderr(), "\r{done} of {count} probed{end}");
-        }
-    }
 }
 
 #[cfg(test)]
