@@ -10,6 +10,7 @@ pub mod program;
 pub mod record;
 pub mod report;
 mod row;
+pub mod system;
 mod turns;
 pub mod xdp;
 
@@ -43,4 +44,4 @@ pub struct Layer {
 }
 
 /// Every layer, in the order in which they run.
-pub const LAYERS: [Layer; 3] = [program::LAYER, forwarding::LAYER, xdp::LAYER];
+pub const LAYERS: [Layer; 4] = [program::LAYER, forwarding::LAYER, xdp::LAYER, system::LAYER];

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wificall_common::abi::Features;
 use wificall_tests::{
     programs::{
         self, Kernel,

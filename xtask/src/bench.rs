@@ -19,10 +19,11 @@ mod args;
 const BENCH: &str = "wificall-bench";
 
 /// What each layer compares with, or needs.
-const LAYERS: [(&str, &[Component<'_>]); 3] = [
-    ("program", &[]),
+const LAYERS: [(&str, &[Component<'_>]); 4] = [
+    ("program", NAMESPACES),
     ("forwarding", &[FORWARDING]),
     ("xdp", &[FORWARDING]),
+    ("system", NAMESPACES),
 ];
 
 /// Routers in namespaces, and the rules that others write for them.
@@ -31,7 +32,14 @@ pub const FORWARDING: Component<'_> = Component {
     packages: &["iproute2", "ethtool", "iptables", "ipset", "nftables"],
 };
 
+const NAMESPACES: &[Component<'_>] = &[Component {
+    name: "network namespaces",
+    packages: &["iproute2"],
+}];
+
+// A group of its own name, for the flattened one has that of its type, too.
 #[derive(clap::Args)]
+#[group(id = "bench")]
 pub struct Args {
     #[command(flatten)]
     bench: args::Args,

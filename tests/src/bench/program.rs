@@ -18,14 +18,8 @@ use self::{
     contest::{Loaded, PLACES, Place, compare},
     traffic::{TRAFFIC, Traffic},
 };
-use super::{
-    Layer, Scale,
-    chart::Chart,
-    report::{Table, thousands},
-    row::Row,
-    turns::Effort,
-};
-use crate::{netns::Netns, programs::raw::Kind};
+use super::{Layer, Scale, chart::Chart, report::Table, row::Row, turns::Effort};
+use crate::netns::Netns;
 
 /// This layer.
 pub const LAYER: Layer = Layer {

@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    discover::{Filter, Found, Memory, Names, Owner, Stats, Targets, Visited, targets},
+    discover::{
+        Filter, Found, Memory, Names, Owner, Rank, Stats, Target, Targets, Visited, targets,
+    },
     kernel::{Key, Settings},
     net::{self, Link},
     probe::{
@@ -69,30 +71,30 @@ impl World {
 
     /// What to look up, and in which order.
     pub(super) fn names(&self) -> Names {
-        let answered = self
+        let answered: BTreeSet<_> = self
             .memory
             .known(&self.filter())
             .flat_map(|known| known.names)
             .collect();
         // What only the world asks for comes after what somebody has asked for by itself.
-        let mut world = BTreeSet::new();
-        if self.config.discovery.world {
-            let mut narrow = self.config.discovery.selection();
-            narrow.world = false;
-            let configured = targets(&self.config.catalogue, &narrow).names;
-            let is_configured = |name| {
-                let place = configured.binary_search_by(|t| t.name.cmp(name));
-                place.is_ok()
-            };
-            let names = self.targets.names.iter().map(|target| &target.name);
-            world = names.filter(|name| !is_configured(name)).cloned().collect();
-        }
-        Names {
-            targets: self.targets.names.clone(),
-            known: answered,
-            world,
-            visited: self.visited.names().cloned().collect(),
-        }
+        let mut narrow = self.config.discovery.selection();
+        narrow.world = false;
+        let configured = match self.config.discovery.world {
+            true => targets(&self.config.catalogue, &narrow).names,
+            false => Vec::new(),
+        };
+        let rank = |target: &Target| {
+            let by_name = |other: &Target| other.name.cmp(&target.name);
+            if answered.contains(&target.name) {
+                Rank::Known
+            } else if self.config.discovery.world && configured.binary_search_by(by_name).is_err() {
+                Rank::World
+            } else {
+                Rank::Configured
+            }
+        };
+        let routes = &self.config.discovery.routes;
+        Names::new(&self.targets.names, rank, self.visited.names(), routes)
     }
 
     /// Reads links and addresses again.

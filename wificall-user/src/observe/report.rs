@@ -124,8 +124,11 @@ pub struct Exit {
 /// What DNS said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Discovery {
-    /// The names that are looked up.
+    /// The names that are looked up, those left out that have no addresses because there are none, or that have not
+    /// been asked for.
     pub names: Vec<Name>,
+    /// All names, counted by what came of them last: `addresses`, `none`, `failed`, `pending`.
+    pub name_states: Vec<(String, u64)>,
     /// Addresses remembered.
     pub addresses: u64,
     /// Questions by what was asked for and result.

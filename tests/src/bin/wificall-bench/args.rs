@@ -3,7 +3,7 @@
 /// What to measure, and what to do with it.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Measure these layers only (program, …); all if not given
+    /// Measure these layers only (program, system); all if not given
     #[arg(long = "layer", value_name = "LAYER", value_delimiter = ',')]
     pub layers: Vec<String>,
     /// Fail if a path costs more than tests/budgets.toml allows it
