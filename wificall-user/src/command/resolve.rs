@@ -106,7 +106,7 @@ pub(super) async fn run(arguments: cli::Resolve) -> Result<Outcome, Failure> {
 }
 
 /// The configuration that is named; else the one at the usual place; else, if none is needed, the defaults.
-fn configuration(named: Option<&Path>, needed: bool) -> Result<Config, config::Errors> {
+pub(super) fn configuration(named: Option<&Path>, needed: bool) -> Result<Config, config::Errors> {
     let usual = Path::new(DEFAULT_CONFIG);
     let parsed = match named {
         Some(file) => config::load(file)?,

@@ -31,7 +31,7 @@ use report::Report;
 
 pub use dscp::{Dscp, DscpMode};
 pub use problem::{Errors, Problem, Warnings};
-pub use values::Glob;
+pub use values::{Glob, parse_duration, parse_number};
 
 /// Everything that a configuration file says, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,8 @@ pub struct Config {
     pub interfaces: Interfaces,
     /// `[discovery]`
     pub discovery: Discovery,
+    /// `[probe]`
+    pub probe: Probe,
     /// `[lab]`
     pub lab: Lab,
     /// `[[prefix]]`, and `prefixes` in `[discovery]`.
@@ -216,6 +218,19 @@ pub enum Widen {
     Block,
     /// Itself.
     Exact,
+}
+
+/// The agent's own round of probes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// How often each address and port is probed.
+    pub interval: Duration,
+    /// The least time between two exchanges.
+    pub spacing: Duration,
+    /// The ports, each once.
+    pub ports: Vec<u16>,
 }
 
 /// What only a test set-up needs.

@@ -12,7 +12,7 @@ use super::reader::{Item, Section};
 use super::report::{Mismatch, Report};
 use super::{
     Agent, Config, Discovery, Dscp, ExtraName, Glob, Interfaces, Lab, Limits, Policy, Priority,
-    StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment, values,
+    Probe, StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment, values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
 use crate::discover::{Route, Upstream};
@@ -47,6 +47,7 @@ pub(super) fn config(
     let mut config = Config {
         agent: agent(root.section("agent")),
         interfaces: interfaces(root.section("interfaces")),
+        probe: probe(root.section("probe"), in_lab),
         lab: lab(lab_section),
         prefixes: prefixes(&root, &discovery_section),
         catalogue: Arc::new(catalogue.clone().with_names(names)),
@@ -185,6 +186,35 @@ fn route(section: Section) -> Route {
     };
     section.finish();
     route
+}
+
+fn probe(section: Section, in_lab: bool) -> Probe {
+    // Gateways count half-open SAs by client, and lock out whoever has many.
+    let (shortest, closest) = if in_lab {
+        (SECOND, 10 * MILLISECOND)
+    } else {
+        (600 * SECOND, SECOND)
+    };
+    let ports = section.list("ports", "an array of UDP ports", |item| {
+        item.number(1..=65535)
+    });
+    checks::no_duplicates(&ports, "port");
+    let ports: Vec<u16> = unplaced(ports)
+        .into_iter()
+        .filter_map(|port| u16::try_from(port).ok())
+        .collect();
+    let probe = Probe {
+        enabled: section.value("enabled", false, values::boolean),
+        interval: duration(&section, "interval", 6 * 3600 * SECOND, shortest..=7 * DAY),
+        spacing: duration(&section, "spacing", 10 * SECOND, closest..=3600 * SECOND),
+        ports: if ports.is_empty() {
+            vec![500, 4500]
+        } else {
+            ports
+        },
+    };
+    section.finish();
+    probe
 }
 
 fn lab(section: Section) -> Lab {

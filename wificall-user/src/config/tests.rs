@@ -41,6 +41,24 @@ f:6:10: agent.resync: found 30, expected a duration from 1s to 24h, such as "30s
     ),
     (
         r#"
+[probe]
+enabled = "true"
+interval = "5m"
+spacing = "500ms"
+ports = [500, 0]
+every = "1h"
+"#,
+        r#"
+f:2:11: probe.enabled: found "true", expected true or false
+  hint: without quotes
+f:3:12: probe.interval: found "5m", expected a duration from 10m to 168h, such as "30s"
+f:4:11: probe.spacing: found "500ms", expected a duration from 1s to 1h, such as "30s"
+f:5:15: probe.ports[1]: found 0, expected a number from 1 to 65535
+f:6:1: probe.every: found an unknown key, expected one of the keys ports, enabled, interval, spacing
+"#,
+    ),
+    (
+        r#"
 [agent]
 listen = "localhost:80"
 resync = "2 weeks"
@@ -86,7 +104,7 @@ instance = ""
 "#,
         r#"
 f:2:12: agent.instance: found "", expected a name of 1 to 32 characters out of a-z, 0-9, _ and -
-f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, prefix, defaults, policy
+f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, probe, prefix, defaults, policy
   hint: did you mean `agent`?
 "#,
     ),
@@ -659,6 +677,12 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             concurrency: 8,
             nat64_prefix: None,
         },
+        probe: Probe {
+            enabled: false,
+            interval: Duration::from_secs(6 * 3600),
+            spacing: Duration::from_secs(10),
+            ports: vec![500, 4500],
+        },
         lab: Lab::default(),
         prefixes: vec![],
         defaults: ef,
@@ -729,6 +753,12 @@ operators = ["505-01"]
 countries = ["NZ"]
 resolvers = ["tls://192.0.2.53#dns.example.net"]
 mark = "0x65"
+
+[probe]
+enabled = true
+interval = "2s"
+spacing = "10ms"
+ports = [4500]
 
 [lab]
 admit = ["198.18.0.0/15", "fd00::/8"]
@@ -832,6 +862,13 @@ fn a_file_with_every_key_means_what_it_says() {
         config.discovery.nat64_prefix,
         Some("64:ff9b::/96".parse().unwrap())
     );
+    let probe = Probe {
+        enabled: true,
+        interval: Duration::from_secs(2),
+        spacing: Duration::from_millis(10),
+        ports: vec![4500],
+    };
+    assert_eq!(config.probe, probe);
     assert_eq!(
         config.lab.admit,
         ["198.18.0.0/15", "fd00::/8"].map(|text| text.parse().unwrap())

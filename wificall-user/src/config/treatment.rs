@@ -112,10 +112,10 @@ fn read_mark(item: &Item) -> Result<Option<Mark>, Mismatch> {
         _ => return Err(refused()),
     };
     let (value, mask) = match text.split_once('/') {
-        Some((value, mask)) => (value, values::number(mask).ok_or_else(refused)?),
+        Some((value, mask)) => (value, values::parse_number(mask).ok_or_else(refused)?),
         None => (text, u32::MAX),
     };
-    let value = values::number(value).ok_or_else(refused)?;
+    let value = values::parse_number(value).ok_or_else(refused)?;
     if mask == 0 {
         return Err(Mismatch::expected("a mask with at least one bit")
             .hint("the mask says which bits of the mark are ours"));

@@ -89,6 +89,17 @@ pub(super) fn glob(item: &Item) -> Result<Glob, Mismatch> {
     Glob::new(item.string(EXPECTED)?).ok_or_else(|| Mismatch::expected(EXPECTED))
 }
 
+/// Reads `true` or `false`.
+pub(super) fn boolean(item: &Item) -> Result<bool, Mismatch> {
+    match item.get() {
+        DeValue::Boolean(value) => Ok(*value),
+        DeValue::String(text) if matches!(text.as_ref(), "true" | "false") => {
+            Err(Mismatch::expected("true or false").hint("without quotes"))
+        }
+        _ => Err(Mismatch::expected("true or false")),
+    }
+}
+
 /// Reads a duration within `range`, such as `"30s"`.
 pub(super) fn duration(item: &Item, range: RangeInclusive<Duration>) -> Result<Duration, Mismatch> {
     let refused = || {
@@ -105,23 +116,34 @@ pub(super) fn duration(item: &Item, range: RangeInclusive<Duration>) -> Result<D
         DeValue::String(text) => text.as_ref(),
         _ => return Err(refused()),
     };
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let number: u64 = number.parse().map_err(|_| refused())?;
-    let milliseconds = match unit {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    if unit.len() < text.len() && unit_of(unit).is_none() {
+        return Err(refused().hint("the units are ms, s, m, h and d"));
+    }
+    parse_duration(text)
+        .filter(|duration| range.contains(duration))
+        .ok_or_else(refused)
+}
+
+/// A duration such as `30s`: a whole number and its unit.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number: u64 = text[..text.len() - unit.len()].parse().ok()?;
+    number
+        .checked_mul(unit_of(unit)?)
+        .map(Duration::from_millis)
+}
+
+/// Milliseconds of a unit.
+fn unit_of(unit: &str) -> Option<u64> {
+    Some(match unit {
         "ms" => 1,
         "s" => 1000,
         "m" => 60 * 1000,
         "h" => 60 * 60 * 1000,
         "d" => 24 * 60 * 60 * 1000,
-        _ => return Err(refused().hint("the units are ms, s, m, h and d")),
-    };
-    let duration = number.checked_mul(milliseconds).map(Duration::from_millis);
-    duration
-        .filter(|duration| range.contains(duration))
-        .ok_or_else(refused)
+        _ => return None,
+    })
 }
 
 /// A duration in the largest unit that holds it whole.
@@ -137,7 +159,7 @@ pub(super) fn show(duration: Duration) -> String {
 }
 
 /// A number in decimal, or in hexadecimal after `0x`.
-pub(super) fn number(text: &str) -> Option<u32> {
+pub fn parse_number(text: &str) -> Option<u32> {
     // `from_str_radix` takes a sign, which nobody means here.
     let (digits, radix) = text
         .strip_prefix("0x")
@@ -232,7 +254,7 @@ pub(super) fn upstream(item: &Item) -> Result<Upstream, Mismatch> {
 pub(super) fn socket_mark(item: &Item) -> Result<u32, Mismatch> {
     const EXPECTED: &str =
         r#"a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's"#;
-    let mark = number(item.string(EXPECTED)?);
+    let mark = parse_number(item.string(EXPECTED)?);
     mark.filter(|mark| *mark != 0)
         .ok_or_else(|| Mismatch::expected(EXPECTED))
 }
@@ -410,11 +432,11 @@ mod tests {
 
     #[test]
     fn numbers_have_no_sign_and_fit() {
-        assert_eq!(number("0x65"), Some(0x65));
-        assert_eq!(number("101"), Some(101));
-        assert_eq!(number("0xffffffff"), Some(u32::MAX));
+        assert_eq!(parse_number("0x65"), Some(0x65));
+        assert_eq!(parse_number("101"), Some(101));
+        assert_eq!(parse_number("0xffffffff"), Some(u32::MAX));
         for text in ["", "0x", "+1", "-1", "0x+1", "4294967296", "1 ", "ff"] {
-            assert_eq!(number(text), None, "{text:?}");
+            assert_eq!(parse_number(text), None, "{text:?}");
         }
     }
 }

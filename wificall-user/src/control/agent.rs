@@ -28,6 +28,7 @@ use crate::{
     },
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
+    probe::background::Prober,
 };
 
 /// Writing the state for every answer would wear flash out; losing this much of it costs a few refreshes.
@@ -47,6 +48,7 @@ pub(super) struct Agent {
     pub started: SystemTime,
     pub plane: Plane,
     pub stats: Arc<Stats>,
+    pub prober: Prober,
     pub selection: Selection,
     pub attached: BTreeMap<(Hook, u32), Attached>,
     /// Why an attachment failed, by interface index.
@@ -102,6 +104,7 @@ impl Agent {
             started: now,
             plane,
             stats: Arc::default(),
+            prober: Prober::spawn(),
             selection: Selection::default(),
             attached: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -121,6 +124,7 @@ impl Agent {
         };
         agent.recover()?;
         agent.reconcile(now, true).await?;
+        agent.follow_probes();
         Ok(agent)
     }
 
@@ -283,8 +287,19 @@ impl Agent {
             info!(?gone, "endpoints that had their time");
             self.unsaved = true;
         }
+        self.follow_probes();
         self.repair().await?;
         self.reconcile(now, false).await
+    }
+
+    /// Tells the task that probes what is known by now.
+    pub(super) fn follow_probes(&self) {
+        let settings = self.world.probe_settings();
+        let wanted = match settings {
+            Some(_) => self.world.probe_targets(),
+            None => BTreeMap::new(),
+        };
+        self.prober.follow(settings, wanted);
     }
 
     /// Tells the memory which entries had traffic since the last time.

@@ -10,6 +10,7 @@ mod label;
 pub mod lock;
 mod plan;
 mod policy;
+mod probes;
 mod reload;
 mod report;
 mod request;

@@ -19,6 +19,13 @@ pub fn row_for(config: &Config, owners: &BTreeSet<Owner>) -> Row {
     row(policy.map_or(&config.defaults, |policy| &policy.treatment))
 }
 
+/// The mark that phones' packets to an endpoint of these owners get.
+#[must_use]
+pub fn mark_for(config: &Config, owners: &BTreeSet<Owner>) -> Option<u32> {
+    let row = row_for(config, owners);
+    (row.mask != 0).then_some(row.mark)
+}
+
 fn row(treatment: &Treatment) -> Row {
     let Treatment {
         dscp,

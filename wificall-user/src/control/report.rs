@@ -12,12 +12,13 @@ use wificall_common::{
     abi::{ABI_VERSION, Counters},
 };
 
-use super::{agent::Agent, label::Label};
+use super::{agent::Agent, label::Label, probes};
 use crate::{
     discover::{Family, Lie, Transport},
     kernel::Key,
     observe::{
-        Counter, Discovery, Exit, Group, Hook, Interface, Name, Question, Reloads, Report, Table,
+        Counter, Discovery, Exit, Group, Hook, Interface, Name, Probes, Question, Reloads, Report,
+        Table,
         metrics::{NAME_STATES, name_state},
     },
 };
@@ -31,7 +32,8 @@ impl Agent {
     pub(super) fn report(&self) -> Result<Report> {
         let interfaces = self.interfaces();
         let discovery = self.discovery_report();
-        let problems = self.problems(&interfaces, &discovery);
+        let probes = probes::report(&self.prober.state());
+        let problems = self.problems(&interfaces, &discovery, &probes);
         let ready = self.table_problem.is_none()
             && interfaces
                 .iter()
@@ -61,6 +63,7 @@ impl Agent {
                 })
                 .collect(),
             discovery,
+            probes,
             reloads: Reloads {
                 done: self.reloads_done,
                 refused: self.reloads_refused,
@@ -98,7 +101,12 @@ impl Agent {
             .collect()
     }
 
-    fn problems(&self, interfaces: &[Interface], discovery: &Discovery) -> Vec<String> {
+    fn problems(
+        &self,
+        interfaces: &[Interface],
+        discovery: &Discovery,
+        probed: &Probes,
+    ) -> Vec<String> {
         let mut problems: Vec<String> = interfaces
             .iter()
             .filter_map(|interface| interface.problem.clone())
@@ -113,6 +121,7 @@ impl Agent {
             );
         }
         problems.extend(discovery.state_problem.clone());
+        problems.extend(probes::problem(probed));
         problems.extend(
             self.reload_problem
                 .as_ref()
@@ -312,7 +321,7 @@ pub fn group(label: &Label, counters: &Counters) -> Group {
     }
 }
 
-fn seconds(time: SystemTime) -> u64 {
+pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }

@@ -1,6 +1,9 @@
 //! What the agent knows, apart from the kernel's tables; and what follows from it.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
@@ -17,6 +20,11 @@ use crate::{
     },
     kernel::{Key, Settings},
     net::{self, Link},
+    probe::{
+        Source,
+        background::{Settings as ProbeSettings, Wanted},
+        plan::Admission,
+    },
 };
 
 /// The world as the agent knows it.
@@ -132,6 +140,39 @@ impl World {
         let prefixes = prefixes.chain(self.targets.networks.iter().cloned());
         let known = desired::known(&self.config, hosts, prefixes);
         desired::desired(&self.config, &known, &self.excluded())
+    }
+
+    /// How the agent is to probe; `None` if it is not to.
+    pub(super) fn probe_settings(&self) -> Option<ProbeSettings> {
+        let probe = &self.config.probe;
+        probe.enabled.then(|| ProbeSettings {
+            interval: probe.interval,
+            spacing: probe.spacing,
+            ports: probe.ports.clone(),
+            admission: Admission::new(self.filter(), false),
+        })
+    }
+
+    /// What it is to probe: the addresses that names and the catalogue give, each from where its phones' packets leave.
+    pub(super) fn probe_targets(&self) -> BTreeMap<IpAddr, Wanted> {
+        let filter = self.filter();
+        let literal = self.targets.addresses.iter().cloned();
+        self.memory
+            .known(&filter)
+            .map(|known| (known.address, known.owners))
+            .chain(literal)
+            .filter(|(address, _)| filter.check(*address).is_ok())
+            .map(|(address, owners)| {
+                let plmns = owners.iter().filter_map(|owner| owner.plmn);
+                let wanted = Wanted {
+                    operators: plmns.map(|plmn| plmn.to_string()).collect(),
+                    source: Source {
+                        mark: policy::mark_for(&self.config, &owners),
+                    },
+                };
+                (address, wanted)
+            })
+            .collect()
     }
 
     /// Networks and addresses that are never endpoints: the box's own addresses, and its networks unless a lab admits

@@ -59,6 +59,15 @@ impl Samples<'_> {
         }
     }
 
+    /// A sample that is a time in seconds.
+    fn add_seconds<const N: usize>(&mut self, values: [&str; N], value: f64) {
+        let labels: Vec<(&str, &str)> = self.labels.iter().copied().zip(values).collect();
+        if self.result.is_ok() {
+            let family = self.encoder.encode_family(&labels);
+            self.result = family.and_then(|mut encoder| encoder.encode_gauge(&value));
+        }
+    }
+
     fn write(&mut self, values: &[&str], value: u64) -> fmt::Result {
         let labels: Vec<(&str, &str)> = self
             .labels
@@ -364,6 +373,57 @@ const METRICS: &[Metric] = &[
         help: "1 if the last attempt failed for every name that has ever answered: the last known good is in use.",
         labels: &[],
         samples: |report, samples| samples.add([], report.discovery.stale.into()),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_probe_addresses",
+        help: "Addresses of an operator by the result of the last probe of this port, with [probe]: reachable (also \
+               when it is 0), redirected, refused, invalid, silent, unreachable, failed.",
+        labels: &["operator", "port", "result"],
+        samples: |report, samples| {
+            for row in &report.probes.operators {
+                for (port, result, count) in &row.results {
+                    samples.add([&row.operator, &port.to_string(), result], *count);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_probe_last_success_timestamp_seconds",
+        help: "When an address of the operator agreed to a suite last; absent before the first time.",
+        labels: &["operator"],
+        samples: |report, samples| {
+            for row in &report.probes.operators {
+                if let Some(at) = row.last_success {
+                    samples.add([&row.operator], at);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_probe_rtt_seconds",
+        help: "Shortest round-trip time to a reachable address of the operator, by the last probes.",
+        labels: &["operator"],
+        samples: |report, samples| {
+            for row in &report.probes.operators {
+                if let Some(rtt) = row.rtt_us {
+                    samples.add_seconds([&row.operator], rtt as f64 / 1e6);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_probe_exchanges",
+        help: "Exchanges of the agent's round of probes, by result.",
+        labels: &["result"],
+        samples: |report, samples| {
+            for (result, count) in &report.probes.exchanges {
+                samples.add([result], *count);
+            }
+        },
     },
     Metric {
         kind: Kind::Gauge,

@@ -128,6 +128,11 @@ wificall_dns_backlog 7
 wificall_dns_addresses_refused_total{reason="private"} 5
 wificall_dns_last_success_timestamp_seconds 1700000000
 wificall_dns_stale 1
+wificall_probe_addresses{operator="262-01",port="4500",result="reachable"} 0
+wificall_probe_addresses{operator="262-01",port="4500",result="silent"} 2
+wificall_probe_last_success_timestamp_seconds{operator="262-01"} 1700000000
+wificall_probe_rtt_seconds{operator="262-01"} 0.0123
+wificall_probe_exchanges_total{result="silent"} 4
 wificall_ready 0
 wificall_problems 2
 wificall_repairs_total 1

@@ -35,6 +35,8 @@ pub struct Report {
     pub exits: Vec<Exit>,
     /// DNS.
     pub discovery: Discovery,
+    /// The agent's round of probes.
+    pub probes: Probes,
     /// Reloads since the start.
     pub reloads: Reloads,
     /// Hooks put back after someone removed them, since the start.
@@ -188,6 +190,40 @@ pub struct Question {
     pub result: String,
     /// How many.
     pub count: u64,
+}
+
+/// The agent's round of probes: whether the ePDGs still answer from here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probes {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// By operator.
+    pub operators: Vec<ProbedOperator>,
+    /// Addresses beyond those that are probed.
+    pub left_out: u64,
+    /// Exchanges since the start, by result.
+    pub exchanges: Vec<(String, u64)>,
+}
+
+/// An operator in the round of probes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProbedOperator {
+    /// The operator.
+    pub operator: String,
+    /// Its addresses.
+    pub addresses: u64,
+    /// Those that agreed to a suite on a port at least, at the last probe.
+    pub reachable: u64,
+    /// Those that were not probed yet.
+    pub pending: u64,
+    /// Port, result, and of how many addresses it was the last.
+    pub results: Vec<(u16, String, u64)>,
+    /// When one of them agreed to a suite last.
+    pub last_success: Option<u64>,
+    /// The shortest round-trip time among the last results, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Why the first of those that are not reachable is not.
+    pub detail: Option<String>,
 }
 
 /// Reloads since the start.

@@ -121,6 +121,21 @@ pub(super) fn report() -> Report {
             stale: true,
             state_problem: None,
         },
+        probes: Probes {
+            enabled: true,
+            operators: vec![ProbedOperator {
+                operator: "262-01".into(),
+                addresses: 2,
+                reachable: 0,
+                pending: 0,
+                results: vec![(4500, "reachable".into(), 0), (4500, "silent".into(), 2)],
+                last_success: Some(1_700_000_000),
+                rtt_us: Some(12_300),
+                detail: Some("198.18.0.1 port 4500 silent".into()),
+            }],
+            left_out: 0,
+            exchanges: vec![("silent".into(), 4)],
+        },
         reloads: Reloads {
             done: 3,
             refused: 1,

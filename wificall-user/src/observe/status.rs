@@ -23,6 +23,7 @@ pub fn text(report: &Report) -> String {
     section(&mut text, "Frames by exit", exits(&report.exits));
     section(&mut text, "Tables", tables(report));
     section(&mut text, "DNS", dns(report));
+    section(&mut text, "Probes", probes(report));
     text
 }
 
@@ -255,6 +256,37 @@ fn counts(counts: &[(String, u64)]) -> String {
     counts.join(", ")
 }
 
+fn probes(report: &Report) -> String {
+    let mut rows = Vec::new();
+    for row in &report.probes.operators {
+        rows.push([
+            row.operator.clone(),
+            row.addresses.to_string(),
+            row.reachable.to_string(),
+            row.rtt_us
+                .map_or("-".to_owned(), |rtt| format!("{:.1} ms", rtt as f64 / 1e3)),
+            row.last_success.map_or("-".to_owned(), |at| {
+                format!("{} ago", age(report.at.saturating_sub(at)))
+            }),
+            match (row.pending, &row.detail) {
+                (0, detail) => detail.clone().unwrap_or_default(),
+                (pending, _) => format!("{pending} not probed yet"),
+            },
+        ]);
+    }
+    columns(
+        [
+            "<operator",
+            ">addresses",
+            ">reachable",
+            ">rtt",
+            ">answered",
+            "<",
+        ],
+        &rows,
+    )
+}
+
 fn result(name: &Name) -> String {
     if let Some(error) = &name.error {
         return error.clone();
@@ -366,6 +398,10 @@ DNS
   NAME                                        OPERATOR  ADDRESSES       ANSWERED  RESULT
   epdg.epc.mnc001.mcc001.pub.3gppnetwork.org  001-01            2  3 h 0 min ago  A addresses, AAAA no_data
   epdg.epc.mnc001.mcc262.pub.3gppnetwork.org  262-01            0              -  192.0.2.53:53: timed out
+
+Probes
+  OPERATOR  ADDRESSES  REACHABLE      RTT       ANSWERED
+  262-01            2          0  12.3 ms  3 h 0 min ago  198.18.0.1 port 4500 silent
 "#;
 
     #[test]
