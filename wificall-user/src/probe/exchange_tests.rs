@@ -305,9 +305,12 @@ fn redirects_need_our_nonce() {
     assert_eq!(found.ignored, 1);
 }
 
+/// Types and bodies.
+type Payloads = Vec<(u8, Vec<u8>)>;
+
 #[test]
 fn an_agreement_must_be_to_what_was_proposed() {
-    let invalid = |change: &dyn Fn(&mut Vec<(u8, Vec<u8>)>)| {
+    let invalid = |change: &dyn Fn(&mut Payloads)| {
         let mut payloads = agreement(Group::X25519);
         change(&mut payloads);
         let mut bench = bench(500, Timing::default());

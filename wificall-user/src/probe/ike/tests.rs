@@ -241,7 +241,7 @@ fn hostile_lengths_are_named() {
         (changed(12, 2), "two transforms"),
         (changed(17, 15), "attribute that nobody knows"),
     ] {
-        let message = respond(SPI, [8; 8], &[payload.clone()]);
+        let message = respond(SPI, [8; 8], std::slice::from_ref(&payload));
         let Err(Malformed(what)) = response(&message) else {
             panic!("{payload:?} is taken")
         };
