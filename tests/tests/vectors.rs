@@ -198,7 +198,7 @@ fn kernel(setup: &Setup, contents: &Contents) -> Kernel {
 fn instruction_counts() {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let all = Setup {
-        features: Setup::DEFAULT.features | Features::HANDOVER,
+        features: Setup::DEFAULT.features | Features::HANDOVER | Features::CAP,
         pref64: Some(([0; 16], 96)),
     };
     let none = Setup {

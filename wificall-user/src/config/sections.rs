@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::reader::{Item, Section};
 use super::{
-    Agent, Config, Discovery, Dscp, Glob, Interfaces, Lab, Limits, Policy, Priority, StaticPrefix,
-    TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment, values,
+    Agent, Config, Discovery, Dscp, Glob, Interfaces, Lab, Limits, MarkUse, Policy, Priority,
+    StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment, values,
 };
 use crate::catalogue::{Country, OperatorPattern};
-use crate::discover::Upstream;
+use crate::discover::{Observed, Upstream, nat64::Nat64};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,6 +29,7 @@ pub(super) fn config(root: Section) -> Config {
         agent: agent(root.section("agent")),
         interfaces: interfaces(root.section("interfaces")),
         discovery: discovery(&discovery_section, in_lab),
+        observed: observed(root.section("observed")),
         lab: lab(lab_section),
         prefixes: prefixes(&root),
         defaults: defaults(root.section("defaults")),
@@ -119,10 +120,25 @@ fn discovery(section: &Section, in_lab: bool) -> Discovery {
         }),
         queries_per_second: section.value("queries_per_second", 20, |item| item.number(1..=10_000)),
         concurrency: section.value("concurrency", 8, |item| item.number(1..=256)) as usize,
-        nat64_prefix: section.value("nat64_prefix", None, |item| values::nat64(item).map(Some)),
+        nat64_prefix: section.value("nat64_prefix", Nat64::Auto, values::nat64),
     };
     checks::durations(section, &discovery, in_lab, DAY);
     discovery
+}
+
+fn observed(section: Section) -> Observed {
+    let default = Observed::default();
+    let observed = Observed {
+        dscp: section.value("dscp", default.dscp, values::boolean),
+        priority: section.value("priority", default.priority, values::boolean),
+        mark: section.value("mark", default.mark, values::boolean),
+        cap: section.value("cap", default.cap, values::cap),
+        keep: duration(&section, "keep", default.keep, SECOND..=DAY),
+        longest: duration(&section, "longest", default.longest, SECOND..=30 * DAY),
+    };
+    checks::observed(&section, &observed);
+    section.finish();
+    observed
 }
 
 fn lab(section: Section) -> Lab {
@@ -162,6 +178,7 @@ fn defaults(section: Section) -> Treatment {
         dscp: Dscp::all(dscp::EF),
         priority: Priority::Voice,
         mark: None,
+        mark_use: MarkUse::Route,
     };
     let defaults = treatment::read(&section, built_in);
     section.finish();

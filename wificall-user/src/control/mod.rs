@@ -20,7 +20,7 @@ mod world;
 use crate::config::Errors;
 
 pub use label::Label;
-pub use report::group;
+pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};
 pub use run::run;
 

@@ -68,7 +68,7 @@ impl Agent {
             self.recovered.clear();
         }
         refresher.command(Command::Configure(discovery(&self.world.config)));
-        refresher.command(Command::Replace(self.world.targets.names.clone()));
+        refresher.command(Command::Replace(self.world.questions()));
         if self.world.config.discovery.resolvers != before.discovery.resolvers {
             refresher.command(Command::RefreshNow);
         }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config,
-    discover::{Refresher, Update},
+    discover::{Command, Refresher, Update},
     net::{self, Change},
     observe,
 };
@@ -95,7 +95,7 @@ async fn serve(
     let settings = discovery(&config);
     let mut agent = Agent::start(path, config).await?;
     let (refresher, mut updates) =
-        Refresher::spawn(settings, &agent.world.targets.names).context("start the resolver")?;
+        Refresher::spawn(settings, &agent.world.questions()).context("start the resolver")?;
     agent.stats = refresher.stats().clone();
     info!(
         instance = agent.world.config.agent.instance,
@@ -138,6 +138,9 @@ async fn serve(
             error!("{problem:#}");
             format!("{problem:#}")
         });
+        if std::mem::take(&mut agent.questions_changed) {
+            refresher.command(Command::Replace(agent.world.questions()));
+        }
     }
     agent.save_now(SystemTime::now());
     info!(

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use crate::catalogue::{Catalogue, Country, OperatorPattern, Plmn};
+use crate::catalogue::{Catalogue, Country, NameKind, OperatorPattern, Plmn, catalogue};
 
 /// Whose an endpoint is. An endpoint has a set of owners: many ePDGs serve several operators, and
 /// some several countries.
@@ -77,6 +77,65 @@ pub fn targets(
     }
 }
 
+/// Whose a name is that nobody configured, by its form (TS 23.003 §19.4.2.9, §28.3.2.2) or because
+/// the catalogue has it; `None` if nothing says that it is an ePDG's.
+///
+/// The form counts under `3gppnetwork.org` only: there the GSMA delegates a number's names to its
+/// operator, while the same labels under another domain are anybody's.
+#[must_use]
+pub fn owners_of_name(name: &str) -> Option<Arc<BTreeSet<Owner>>> {
+    static DIALLED: LazyLock<BTreeMap<String, Arc<BTreeSet<Owner>>>> = LazyLock::new(|| {
+        let mut owners: BTreeMap<String, BTreeSet<Owner>> = BTreeMap::new();
+        for operator in catalogue().operators() {
+            let owner = Owner::of(catalogue(), operator.plmn);
+            for name in catalogue().names(operator.plmn) {
+                if name.kind == NameKind::Carrier {
+                    owners.entry(name.name.into()).or_default().insert(owner);
+                }
+            }
+        }
+        owners
+            .into_iter()
+            .map(|(name, owners)| (name, Arc::new(owners)))
+            .collect()
+    });
+    if let Some(owners) = DIALLED.get(name) {
+        return Some(owners.clone());
+    }
+    let plmn = standard(name)?;
+    Some(Arc::new(BTreeSet::from([Owner::of(catalogue(), plmn)])))
+}
+
+/// The operator of a name of standard form.
+fn standard(name: &str) -> Option<Plmn> {
+    let name = name.strip_suffix(".3gppnetwork.org")?;
+    let name = name.strip_suffix(".pub").unwrap_or(name);
+    let mut labels = name.rsplit('.');
+    let number = |label: &str, prefix: &str, lengths: std::ops::RangeInclusive<usize>| {
+        let digits = label.strip_prefix(prefix)?;
+        let all = digits.bytes().all(|byte| byte.is_ascii_digit());
+        (all && lengths.contains(&digits.len())).then(|| digits.parse::<u16>().ok())?
+    };
+    let mcc = number(labels.next()?, "mcc", 3..=3)?;
+    let label = labels.next()?;
+    let mnc = number(label, "mnc", 2..=3)?;
+    let (service, system) = (labels.clone().nth(1)?, labels.next()?);
+    labels.next();
+    // Before the service: what narrows it down (`sos`, `tac-lb…`, a vendor's), at most a few labels.
+    let known = matches!((service, system), (service, "epc") if service.starts_with("epdg"))
+        || (service, system) == ("n3iwf", "5gc");
+    if !known || labels.count() > 4 {
+        return None;
+    }
+    // The label may be padded; the catalogue knows how the operator writes it.
+    let digits = if label.len() == "mnc".len() + 2 || mnc < 100 {
+        2
+    } else {
+        3
+    };
+    Plmn::new(mcc, mnc, digits)
+}
+
 fn plmns(
     catalogue: &Catalogue,
     operators: &[OperatorPattern],
@@ -106,7 +165,6 @@ fn plmns(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::catalogue;
 
     fn find(operators: &[&str], countries: &[&str]) -> Targets {
         let operators: Vec<_> = operators.iter().map(|o| o.parse().unwrap()).collect();
@@ -153,6 +211,50 @@ mod tests {
             .collect();
         assert_eq!(mccs, [262, 310, 311, 312, 313, 314, 315, 316, 505].into());
         assert!(targets.names.is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn a_name_counts_by_its_form_or_the_catalogue() {
+        for (name, plmn) in [
+            ("epdg.epc.mnc001.mcc262.pub.3gppnetwork.org", "262-01"),
+            ("epdg.epc.mnc01.mcc262.pub.3gppnetwork.org", "262-01"),
+            ("epdg.epc.mnc001.mcc262.3gppnetwork.org", "262-01"),
+            ("sos.epdg.epc.mnc260.mcc310.pub.3gppnetwork.org", "310-260"),
+            ("ss.epdg.epc.mnc260.mcc310.pub.3gppnetwork.org", "310-260"),
+            ("n3iwf.5gc.mnc001.mcc505.pub.3gppnetwork.org", "505-01"),
+            (
+                "tac-lb01.tac-hb02.tac.epdg.epc.mnc001.mcc505.pub.3gppnetwork.org",
+                "505-01",
+            ),
+            ("epdg.epc.mnc999.mcc999.pub.3gppnetwork.org", "999-999"),
+            ("wlan.three.com.hk", "454-03"),
+        ] {
+            let owners = owners_of_name(name).unwrap_or_else(|| panic!("{name}"));
+            let plmn: Plmn = plmn.parse().unwrap();
+            assert!(
+                owners.iter().any(|o| o.plmn == Some(plmn)),
+                "{name}: {owners:?}"
+            );
+        }
+        for name in [
+            "",
+            "3gppnetwork.org",
+            "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org.example",
+            "epdg.epc.mnc001.mcc262.pub.3gppnetwork.com",
+            "epdg.epc.mnc001.mcc262.pub.evil3gppnetwork.org",
+            "epdg.epc.mnc001.mcc2622.pub.3gppnetwork.org",
+            "epdg.epc.mnc1.mcc262.pub.3gppnetwork.org",
+            "epdg.epc.mnc0o1.mcc262.pub.3gppnetwork.org",
+            "epdg.epc.mcc262.mnc001.pub.3gppnetwork.org",
+            "epdg.epc.mnc001.mcc000.pub.3gppnetwork.org",
+            "ims.mnc001.mcc262.pub.3gppnetwork.org",
+            "mnc001.mcc262.pub.3gppnetwork.org",
+            "epc.mnc001.mcc262.pub.3gppnetwork.org",
+            "a.b.c.d.e.epdg.epc.mnc001.mcc262.pub.3gppnetwork.org",
+            "wlan.three.com.hk.example",
+        ] {
+            assert_eq!(owners_of_name(name), None, "{name}");
+        }
     }
 
     #[test]
