@@ -110,7 +110,7 @@ pub struct Applied {
     pub spent: usize,
     /// Whether [`Memory::to_confirm`] has changed.
     pub to_confirm: bool,
-    /// Whether the name was one that counts. False for a name that nothing says to be an ePDG's.
+    /// Of an observation: whether it counts. False for a name that nothing says to be an ePDG's.
     pub counts: bool,
 }
 
@@ -213,7 +213,6 @@ impl Memory {
         if !configured && !self.seen.names.contains_key(&update.name) {
             return applied;
         }
-        applied.counts = true;
         if let Outcome::Addresses { addresses, .. } = &update.outcome {
             for address in addresses {
                 match filter.check(*address) {
@@ -484,7 +483,12 @@ impl Memory {
         seen.expire(now, *keep, |name| answering.contains(name));
         self.nat64.expire(now, *keep);
         let Observed { keep, longest, .. } = self.rules;
-        gone.extend(self.observed.expire(now, keep, longest));
+        for address in self.observed.expire(now, keep, longest) {
+            let entry = self.addresses.get(&address);
+            if entry.and_then(|entry| self.tier(entry)).is_none() {
+                gone.push(address);
+            }
+        }
         gone
     }
 
@@ -626,3 +630,7 @@ fn sources(entry: &observed::Entry) -> impl Iterator<Item = (Source, SystemTime)
 #[cfg(test)]
 #[path = "memory_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "observed_tests.rs"]
+mod observed_tests;
