@@ -7,7 +7,7 @@ use wificall_common::abi::{
 };
 
 use crate::{
-    config::{Config, DscpMode, MarkUse, Policy, Priority, Treatment},
+    config::{Config, DscpMode, MarkUse, Priority, Treatment},
     discover::{Action, Observed, Owner, Tier},
 };
 
@@ -18,22 +18,9 @@ pub fn row_for(config: &Config, owners: &BTreeSet<Owner>, tier: Tier) -> Row {
     let policy = config
         .policies
         .iter()
-        .find(|policy| owners.iter().any(|owner| matches(policy, owner)));
+        .find(|policy| owners.iter().any(|owner| policy.matches(owner)));
     let treatment = policy.map_or(&config.defaults, |policy| &policy.treatment);
     row(treatment, tier, &config.observed)
-}
-
-/// Both conditions must hold of the same owner; an empty one always does.
-fn matches(policy: &Policy, owner: &Owner) -> bool {
-    let operator = policy.operators.is_empty()
-        || owner
-            .plmn
-            .is_some_and(|plmn| policy.operators.iter().any(|known| known.matches(&plmn)));
-    let country = policy.countries.is_empty()
-        || owner
-            .country
-            .is_some_and(|country| policy.countries.contains(&country));
-    operator && country
 }
 
 fn row(treatment: &Treatment, tier: Tier, observed: &Observed) -> Row {

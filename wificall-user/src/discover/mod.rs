@@ -44,7 +44,7 @@ pub use memory::{Applied, Bounds, Known, Memory, Sighting};
 pub use resolver::Resolver;
 pub use run::{Command, Refresher};
 pub use stats::Stats;
-pub use target::{Owner, Target, Targets, targets};
+pub use target::{Owner, Selection, Target, Targets, targets};
 pub use trust::{Action, Observed, Source, Tier};
 pub use upstream::{Transport, Upstream, UpstreamError};
 
@@ -64,6 +64,8 @@ pub struct Settings {
     pub queries_per_second: u32,
     /// Names looked up at the same time. At least 1.
     pub concurrency: usize,
+    /// The fwmark of all queries (`SO_MARK`): carriers answer by where one asks from.
+    pub mark: Option<u32>,
 }
 
 /// Which addresses are asked for: a name has two questions, each with its own schedule.

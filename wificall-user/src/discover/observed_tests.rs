@@ -117,7 +117,7 @@ fn observed_at_once_and_corroborated_by_our_resolver() {
     assert_eq!(known(&memory), expected);
     assert_eq!(to_confirm(&memory), [REAL]);
     // Once it is configured, it is as good as any.
-    let owner = Owner::of(crate::catalogue::catalogue(), "505-01".parse().unwrap());
+    let owner = Owner::of(catalogue(), "505-01".parse().unwrap());
     memory.set_targets(&[Target {
         name: REAL.into(),
         owners: [owner].into(),
