@@ -37,9 +37,9 @@ const OVER: &str = "over";
 
 /// Many short turns: the machine's own moods are longer than a round.
 const FULL: Effort = Effort {
-    rounds: 45,
-    quiet: 31,
-    most: 60,
+    rounds: 31,
+    quiet: 21,
+    most: 45,
     slack: 1.1,
 };
 const QUICK: Effort = Effort {

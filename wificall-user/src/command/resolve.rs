@@ -442,6 +442,8 @@ fn whose(operators: &[String], countries: &[String]) -> String {
 mod tests {
     use std::time::Duration;
 
+    use clap::Parser as _;
+
     use super::*;
     use crate::discover::{Failure, FailureKind};
 
@@ -546,14 +548,17 @@ mod tests {
     fn arguments_replace_what_is_configured() {
         let config = configuration_of_defaults();
         let names = |arguments: &[&str]| -> Vec<String> {
-            let arguments: Vec<_> = arguments.iter().map(|a| a.parse().unwrap()).collect();
-            let names = wanted(&arguments, false, &config).names;
+            let line = ["wificall", "resolve"].iter().chain(arguments);
+            let cli::Command::Resolve(arguments) = cli::Cli::parse_from(line).command else {
+                unreachable!("the subcommand is resolve");
+            };
+            let names = wanted(&arguments, &config).names;
             names.iter().map(|target| target.name.to_string()).collect()
         };
         assert_eq!(names(&[]).len(), 4);
         assert_eq!(names(&["x.example.org"]), ["x.example.org"]);
-        let all: Vec<Target> = vec!["262-01".parse().unwrap()];
-        assert_eq!(wanted(&all, true, &config).names.len(), 11);
+        assert_eq!(names(&["262-01", "--all-forms"]).len(), 11);
+        assert!(names(&["--world"]).len() > 9_000);
         // One name, asked for twice.
         let standard = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
         assert_eq!(names(&["262-01", standard]).len(), 4);

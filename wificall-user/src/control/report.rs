@@ -19,6 +19,7 @@ use crate::{
     observe::{
         Address, Counter, Discovery, Exit, Group, Hook, Interface, Name, Question, Reloads, Report,
         Table,
+        metrics::{NAME_STATES, name_state},
     },
 };
 
@@ -211,7 +212,18 @@ impl Agent {
                 error: asked.iter().find_map(|asked| asked.error.clone()),
             }
         };
-        let names: Vec<Name> = memory.names().map(report).collect();
+        let mut states: BTreeMap<&str, u64> = BTreeMap::new();
+        let names: Vec<Name> = memory
+            .names()
+            .map(report)
+            // Most of the world's names do not exist: they are counted, lest each scrape cost as
+            // much memory as the agent has otherwise.
+            .filter(|name| {
+                let state = name_state(name);
+                *states.entry(state).or_default() += 1;
+                !name.addresses.is_empty() || matches!(state, "addresses" | "failed")
+            })
+            .collect();
         // A name that has addresses and whose last attempts all failed rests on what was known before.
         let mut answering = names
             .iter()
@@ -227,6 +239,9 @@ impl Agent {
             last_success: names.iter().filter_map(|name| name.last_success).max(),
             stale,
             names,
+            name_states: NAME_STATES
+                .map(|state| (state.to_owned(), states.get(state).copied().unwrap_or(0)))
+                .into(),
             questions: self
                 .stats
                 .questions()

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::Config,
     discover::{
-        Filter, Found, Memory, Names, Owner, Stats, Targets, Tier, Update, Visited,
+        Filter, Found, Memory, Names, Owner, Rank, Stats, Target, Targets, Tier, Update, Visited,
         nat64::{self, Nat64},
         targets,
     },
@@ -77,7 +77,7 @@ impl World {
 
     /// What to look up, and in which order.
     pub(super) fn names(&self) -> Names {
-        let answered = self
+        let answered: BTreeSet<_> = self
             .memory
             .known(&self.filter())
             // What a client was told must not put its name before others.
@@ -85,30 +85,36 @@ impl World {
             .flat_map(|known| known.names)
             .collect();
         // What only the world asks for comes after what somebody has asked for by itself.
-        let mut world = BTreeSet::new();
-        if self.config.discovery.world {
-            let mut narrow = self.config.discovery.selection();
-            narrow.world = false;
-            let configured = targets(&self.config.catalogue, &narrow).names;
-            let is_configured = |name| {
-                let place = configured.binary_search_by(|t| t.name.cmp(name));
-                place.is_ok()
-            };
-            let names = self.targets.names.iter().map(|target| &target.name);
-            world = names.filter(|name| !is_configured(name)).cloned().collect();
-        }
+        let mut narrow = self.config.discovery.selection();
+        narrow.world = false;
+        let configured = match self.config.discovery.world {
+            true => targets(&self.config.catalogue, &narrow).names,
+            false => Vec::new(),
+        };
+        let rank = |target: &Target| {
+            let by_name = |other: &Target| other.name.cmp(&target.name);
+            if answered.contains(&target.name) {
+                Rank::Known
+            } else if self.config.discovery.world && configured.binary_search_by(by_name).is_err() {
+                Rank::World
+            } else {
+                Rank::Configured
+            }
+        };
+        let routes = &self.config.discovery.routes;
         // What clients asked for, and the NAT64 prefix, come before the world too.
-        let mut questions = self.targets.names.clone();
-        questions.extend(self.memory.to_confirm());
+        let mut further = self.memory.to_confirm();
         if self.config.discovery.nat64_prefix == Nat64::Auto {
-            questions.push(nat64::target());
+            further.push(nat64::target());
         }
-        Names {
-            targets: questions,
-            known: answered,
-            world,
-            visited: self.visited.names().cloned().collect(),
-        }
+        let targets = self.targets.names.iter().chain(&further);
+        let rank = |target: &Target| match rank(target) {
+            Rank::World if further.iter().any(|other| other.name == target.name) => {
+                Rank::Configured
+            }
+            rank => rank,
+        };
+        Names::new(targets, rank, self.visited.names(), routes)
     }
 
     /// The NAT64 prefixes in force, written.

@@ -19,6 +19,7 @@ use super::schedule::Kind;
 use super::server::{Connect, Server};
 use super::system::{RESOLV_CONF, SystemServers};
 use super::tls::{self, TlsError};
+use super::upstream::route_of;
 use super::{Failure, FailureKind, Family, Outcome, Owner, Settings, Stats, Upstream};
 
 /// Which servers to ask: an index, 0 for those that answer for everything else.
@@ -164,9 +165,7 @@ impl Resolver {
     /// Which servers are asked for a name with these owners: those of the first route that is for
     /// one of them.
     pub fn route<'a>(&self, owners: impl IntoIterator<Item = &'a Owner> + Clone) -> RouteIndex {
-        let routes = &self.settings.routes;
-        let found = routes.iter().position(|r| r.is_for(owners.clone()));
-        found.and_then(|i| u16::try_from(i + 1).ok()).unwrap_or(0)
+        route_of(&self.settings.routes, owners)
     }
 
     /// Asks for the addresses of one family of `name`, which is taken as fully qualified.

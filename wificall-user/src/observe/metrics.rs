@@ -264,10 +264,8 @@ const METRICS: &[Metric] = &[
                failed, pending.",
         labels: &["state"],
         samples: |report, samples| {
-            for state in ["addresses", "none", "failed", "pending"] {
-                let names = report.discovery.names.iter();
-                let count = names.filter(|name| name_state(name) == state).count();
-                samples.add([state], count as u64);
+            for (state, count) in &report.discovery.name_states {
+                samples.add([state], *count);
             }
         },
     },
@@ -541,8 +539,12 @@ fn table(report: &Report, samples: &mut Samples, name: &str, value: fn(&Table) -
     }
 }
 
+/// What can come of a name's last questions.
+pub const NAME_STATES: [&str; 4] = ["addresses", "none", "failed", "pending"];
+
 /// What came of a name's last questions.
-pub(super) fn name_state(name: &Name) -> &'static str {
+#[must_use]
+pub fn name_state(name: &Name) -> &'static str {
     let results = [&name.ipv4, &name.ipv6];
     let any = |wanted: &str| results.iter().any(|r| r.as_deref() == Some(wanted));
     if any("addresses") {

@@ -124,8 +124,11 @@ pub struct Exit {
 /// What DNS said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Discovery {
-    /// The names that are looked up.
+    /// The names that are looked up, those left out that have no addresses because there are none, or that have not
+    /// been asked for.
     pub names: Vec<Name>,
+    /// All names, counted by what came of them last: `addresses`, `none`, `failed`, `pending`.
+    pub name_states: Vec<(String, u64)>,
     /// Addresses that our own resolver named and that are remembered.
     pub addresses: u64,
     /// The addresses that are endpoints, in order, those of the catalogue and the configuration excluded.

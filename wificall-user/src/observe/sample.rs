@@ -131,6 +131,9 @@ pub(super) fn report() -> Report {
                     ..Name::default()
                 },
             ],
+            name_states: [("addresses", 1), ("none", 1), ("failed", 1), ("pending", 0)]
+                .map(|(state, count)| (state.to_owned(), count))
+                .into(),
             addresses: 14,
             questions: vec![
                 question("ipv4", "addresses", 40),

@@ -1,6 +1,5 @@
 //! A report for people.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::metrics::name_state;
@@ -182,17 +181,19 @@ fn tables(report: &Report) -> String {
 
 fn dns(report: &Report) -> String {
     let dns = &report.discovery;
-    if dns.names.is_empty() {
+    let total: u64 = dns.name_states.iter().map(|(_, count)| count).sum();
+    if total == 0 {
         return String::new();
     }
-    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
-    for name in &dns.names {
-        *states.entry(name_state(name)).or_default() += 1;
-    }
-    let count = |state| states.get(state).copied().unwrap_or_default();
+    let count = |state| {
+        let mut counts = dns.name_states.iter();
+        counts
+            .find(|(name, _)| name == state)
+            .map_or(0, |(_, count)| *count)
+    };
     let mut text = format!(
         "  {} names: {} with addresses, {} without, {} failed, {} not asked yet; {} addresses remembered\n",
-        dns.names.len(),
+        total,
         count("addresses"),
         count("none"),
         count("failed"),
@@ -243,7 +244,7 @@ fn dns(report: &Report) -> String {
             "  {demoted} packets were over their client's cap and passed without DSCP and priority"
         );
     }
-    // Most catalogued names do not exist; they are counted above, and in full with --json.
+    // Most catalogued names do not exist; they are counted above.
     let mut rows = Vec::new();
     for name in &dns.names {
         if !name.addresses.is_empty() || matches!(name_state(name), "addresses" | "failed") {
