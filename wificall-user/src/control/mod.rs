@@ -22,7 +22,7 @@ use crate::config::Errors;
 
 pub(crate) use agent::discovery;
 pub use label::Label;
-pub use report::group;
+pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};
 pub use run::run;
 

@@ -8,7 +8,8 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{Name, Report, Table};
+use super::{Address, Name, Report, Table};
+use crate::discover::{Source, Tier};
 
 /// The media type of [`text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -154,6 +155,17 @@ const METRICS: &[Metric] = &[
                 if exit.frames != 0 || attached(&exit.hook) {
                     samples.add([&exit.hook, &exit.exit], exit.frames);
                 }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_demoted_packets",
+        help: "Packets over their client's cap, which passed without DSCP and priority; they are in wificall_packets too.",
+        labels: &["direction"],
+        samples: |report, samples| {
+            for (direction, packets) in &report.demoted {
+                samples.add([direction], *packets);
             }
         },
     },
@@ -355,6 +367,84 @@ const METRICS: &[Metric] = &[
                 samples.add([reason], *count);
             }
         },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_known_addresses",
+        help: "Addresses from DNS, clients' answers and IKE that are endpoints, by how far they are trusted.",
+        labels: &["tier"],
+        samples: |report, samples| {
+            for tier in Tier::ALL {
+                let tier = tier.as_str();
+                let known = report.discovery.known.iter();
+                samples.add(
+                    [tier],
+                    known.filter(|known| known.tier == tier).count() as u64,
+                );
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_known_oldest_timestamp_seconds",
+        help: "The last answer or observation of the address for which that is longest ago, by tier; absent without any.",
+        labels: &["tier"],
+        samples: |report, samples| {
+            for tier in Tier::ALL {
+                let tier = tier.as_str();
+                let known = report.discovery.known.iter();
+                let of_tier = known.filter(|known| known.tier == tier);
+                if let Some(oldest) = of_tier.map(|known| known.last_answer).min() {
+                    samples.add([tier], oldest);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_known_by_source",
+        help: "Addresses that are endpoints, by source; one with several sources counts under each.",
+        labels: &["source"],
+        samples: |report, samples| {
+            for source in [
+                Source::Resolver,
+                Source::Confirmed,
+                Source::Client,
+                Source::Ike,
+            ] {
+                let source = source.as_str();
+                let known = report.discovery.known.iter();
+                let has = |known: &&Address| known.sources.iter().any(|(name, _)| name == source);
+                samples.add([source], known.filter(has).count() as u64);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_seen_names",
+        help: "Names that clients asked for, the configuration does not select and our resolver is asked about.",
+        labels: &["state"],
+        samples: |report, samples| {
+            let confirmed = report.discovery.seen.iter();
+            let confirmed = confirmed.filter(|name| name.last_success.is_some()).count();
+            let others = report.discovery.seen.len() - confirmed;
+            samples.add(["confirmed"], confirmed as u64);
+            samples.add(["unconfirmed"], others as u64);
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_displaced",
+        help: "Names and addresses from clients that made room for others: many of them are a flood.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.discovery.displaced),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_nat64_prefixes",
+        help: "NAT64 prefixes in force.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.discovery.nat64.len() as u64),
     },
     Metric {
         kind: Kind::Gauge,

@@ -33,6 +33,8 @@ pub struct Report {
     pub groups: Vec<Group>,
     /// Frames by hook and exit.
     pub exits: Vec<Exit>,
+    /// Packets over their client's cap, by direction: they passed without DSCP and priority.
+    pub demoted: Vec<(String, u64)>,
     /// DNS.
     pub discovery: Discovery,
     /// The agent's round of probes.
@@ -129,8 +131,17 @@ pub struct Discovery {
     pub names: Vec<Name>,
     /// All names, counted by what came of them last: `addresses`, `none`, `failed`, `pending`.
     pub name_states: Vec<(String, u64)>,
-    /// Addresses remembered.
+    /// Addresses that our own resolver named and that are remembered.
     pub addresses: u64,
+    /// The addresses that are endpoints, in order, those of the catalogue and the configuration excluded.
+    pub known: Vec<Address>,
+    /// Names that clients asked for and the configuration does not select. Their operators and countries are those that
+    /// the name claims.
+    pub seen: Vec<Name>,
+    /// Names and observed addresses that made room for others, since the start.
+    pub displaced: u64,
+    /// NAT64 prefixes in force.
+    pub nat64: Vec<String>,
     /// Questions by what was asked for and result.
     pub questions: Vec<Question>,
     /// Queries sent, by transport; those that are not zero.
@@ -155,6 +166,27 @@ pub struct Discovery {
     pub stale: bool,
     /// What is wrong with the state on disk.
     pub state_problem: Option<String>,
+}
+
+/// An address that is an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub address: String,
+    /// `authoritative`, `corroborated`, `observed`: how far it is trusted, and so what it may get.
+    pub tier: String,
+    /// Its operators.
+    pub operators: Vec<String>,
+    /// Its countries.
+    pub countries: Vec<String>,
+    /// `resolver`, `confirmed`, `client`, `ike`: where it is from, each with the last time.
+    pub sources: Vec<(String, u64)>,
+    /// When it was named or observed first.
+    pub first_seen: u64,
+    /// When it was named or observed last.
+    pub last_answer: u64,
+    /// When traffic was seen at it last.
+    pub last_traffic: Option<u64>,
 }
 
 /// A name that is looked up.

@@ -69,7 +69,40 @@ pub(super) fn report() -> Report {
             exit("tc_egress", "matched", 1400),
             exit("xdp", "matched", 0),
         ],
+        demoted: vec![("up".into(), 0), ("down".into(), 70)],
         discovery: Discovery {
+            known: vec![
+                Address {
+                    address: "198.18.0.1".into(),
+                    tier: "authoritative".into(),
+                    operators: vec!["001-01".into()],
+                    sources: vec![
+                        ("resolver".into(), 1_700_000_000),
+                        ("client".into(), 1_700_000_500),
+                    ],
+                    first_seen: 1_699_000_000,
+                    last_answer: 1_700_000_000,
+                    ..Address::default()
+                },
+                Address {
+                    address: "203.0.113.9".into(),
+                    tier: "observed".into(),
+                    operators: vec!["505-01".into()],
+                    countries: vec!["AU".into()],
+                    sources: vec![("client".into(), 1_700_000_600)],
+                    first_seen: 1_700_000_600,
+                    last_answer: 1_700_000_600,
+                    last_traffic: Some(1_700_000_700),
+                },
+            ],
+            seen: vec![Name {
+                name: "epdg.epc.mnc001.mcc505.pub.3gppnetwork.org".into(),
+                operators: vec!["505-01".into()],
+                countries: vec!["AU".into()],
+                ..Name::default()
+            }],
+            displaced: 2,
+            nat64: vec!["64:ff9b::/96".into()],
             names: vec![
                 Name {
                     name: "epdg.epc.mnc001.mcc001.pub.3gppnetwork.org".into(),

@@ -226,6 +226,25 @@ fn dns(report: &Report) -> String {
     if !dns.refused.is_empty() {
         let _ = writeln!(text, "  addresses refused: {}", counts(&dns.refused));
     }
+    if !dns.nat64.is_empty() {
+        let _ = writeln!(text, "  NAT64 behind {}", dns.nat64.join(", "));
+    }
+    let tier = |tier| dns.known.iter().filter(|known| known.tier == tier).count();
+    let (corroborated, observed) = (tier("corroborated"), tier("observed"));
+    if corroborated + observed + dns.seen.len() > 0 {
+        let _ = writeln!(
+            text,
+            "  from clients: {} names, {corroborated} addresses confirmed, {observed} only observed",
+            dns.seen.len()
+        );
+    }
+    let demoted: u64 = report.demoted.iter().map(|(_, packets)| packets).sum();
+    if demoted > 0 {
+        let _ = writeln!(
+            text,
+            "  {demoted} packets were over their client's cap and passed without DSCP and priority"
+        );
+    }
     // Most catalogued names do not exist; they are counted above.
     let mut rows = Vec::new();
     for name in &dns.names {
@@ -395,6 +414,9 @@ DNS
   192.0.2.53:53 does not answer
   not believed: 2 foreign_name
   addresses refused: 5 private
+  NAT64 behind 64:ff9b::/96
+  from clients: 1 names, 0 addresses confirmed, 1 only observed
+  70 packets were over their client's cap and passed without DSCP and priority
   NAME                                        OPERATOR  ADDRESSES       ANSWERED  RESULT
   epdg.epc.mnc001.mcc001.pub.3gppnetwork.org  001-01            2  3 h 0 min ago  A addresses, AAAA no_data
   epdg.epc.mnc001.mcc262.pub.3gppnetwork.org  262-01            0              -  192.0.2.53:53: timed out
