@@ -23,8 +23,8 @@ use aya::{
 use wificall_common::{
     Class, Direction,
     abi::{
-        Block4, Block6, Counter, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue,
-        Hook, Policy, exit_slot,
+        Cell, Counter, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue, Hook, Line,
+        Members, Policy, exit_slot, line_of, line_shift,
     },
     exit::Exit,
 };
@@ -63,12 +63,12 @@ macro_rules! pods {
     };
 }
 pods!(
-    Block4,
-    Block6,
+    Cell,
     Counters,
     EndpointRef,
     FragmentKey,
     FragmentValue,
+    Line,
     Policy
 );
 
@@ -101,8 +101,11 @@ pub fn lift_memlock() {
 pub struct Kernel {
     /// The object.
     pub ebpf: Ebpf,
-    blocks4: HashMap<MapData, [u8; 4], Abi<Block4>>,
-    blocks6: HashMap<MapData, [u8; 8], Abi<Block6>>,
+    blocks4: Array<MapData, Abi<Line>>,
+    blocks6: Array<MapData, Abi<Line>>,
+    spilled4: HashMap<MapData, [u8; 4], Abi<Cell>>,
+    spilled6: HashMap<MapData, [u8; 8], Abi<Cell>>,
+    members: HashMap<MapData, [u8; 4], Members>,
     hosts: HashMap<MapData, [u8; 16], Abi<EndpointRef>>,
     prefixes: LpmTrie<MapData, [u8; 16], Abi<EndpointRef>>,
     policies: Array<MapData, Abi<Policy>>,
@@ -155,6 +158,9 @@ impl Kernel {
         Ok(Self {
             blocks4: take!("BLOCKS4"),
             blocks6: take!("BLOCKS6"),
+            spilled4: take!("SPILLED4"),
+            spilled6: take!("SPILLED6"),
+            members: take!("MEMBERS"),
             hosts: take!("HOSTS"),
             prefixes: take!("PREFIXES"),
             policies: take!("POLICIES"),
@@ -173,10 +179,21 @@ impl Kernel {
     /// Fails if a map does not take an entry.
     pub fn fill(&mut self, contents: &Contents) -> Result<()> {
         for (key, value) in &contents.blocks4 {
-            self.blocks4.insert(key, Abi(*value), 0)?;
+            let address = u32::from_be_bytes(*key);
+            let cell = Cell::of4(address, value);
+            if cell.is_partial() {
+                self.members.insert(key, value.members, 0)?;
+            }
+            if !place(&mut self.blocks4, address.into(), cell)? {
+                self.spilled4.insert(key, Abi(cell), 0)?;
+            }
         }
         for (key, value) in &contents.blocks6 {
-            self.blocks6.insert(key, Abi(*value), 0)?;
+            let address = u64::from_be_bytes(*key);
+            let cell = Cell::of6(address, value);
+            if !place(&mut self.blocks6, address, cell)? {
+                self.spilled6.insert(key, Abi(cell), 0)?;
+            }
         }
         for (key, value) in &contents.hosts {
             self.hosts.insert(key, Abi(*value), 0)?;
@@ -368,6 +385,18 @@ impl Kernel {
         }
         Ok(keys.len())
     }
+}
+
+/// Puts a cell of a new block into its line, if that has room.
+fn place(lines: &mut Array<MapData, Abi<Line>>, address: u64, cell: Cell) -> Result<bool> {
+    let index = line_of(address, line_shift(lines.len()));
+    let Abi(mut line) = lines.get(&index, 0)?;
+    let Some(free) = line.cells.iter_mut().find(|cell| cell.key == 0) else {
+        return Ok(false);
+    };
+    *free = cell;
+    lines.set(index, Abi(line), 0)?;
+    Ok(true)
 }
 
 /// What a program returns when it lets a packet pass.

@@ -64,63 +64,58 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
 ) -> Result<Match, Exit> {
     let packet = network(frame, link)?;
     let payload = packet.offset + packet.header_len;
-    let payload_len = packet.total_len - packet.header_len;
+    let is_later = matches!(packet.fragment, Fragment::Later);
+    let is_esp = packet.protocol == PROTOCOL_ESP;
+    // What has no ports has none of ours.
+    let mut port = 0;
+    let mut datagram_len = 0;
+    if !is_later && !is_esp {
+        let header = udp::parse(frame, payload)?;
+        port = match direction {
+            Direction::Up => header.destination,
+            Direction::Down => header.source,
+        };
+        if port != udp::PORT_IKE && port != udp::PORT_NATT {
+            return Err(Exit::OtherPort);
+        }
+        datagram_len = header.len;
+    }
+    packet.check_len(frame)?;
+    // One place for all: it is most of the code that a match takes.
+    let endpoint = lookup(frame, tables, &packet, direction)?;
 
-    if matches!(packet.fragment, Fragment::Later) {
-        let endpoint = lookup(frame, tables, &packet, direction)?;
+    let payload_len = packet.total_len - packet.header_len;
+    let (class, treat_as, segment_headers) = if is_later {
         let key = fragment_key(frame, &packet).ok_or(Exit::Truncated)?;
         let first = tables.first_fragment(&key).ok_or(Exit::UnknownFragment)?;
-        return Ok(Match {
-            class: Class::Fragment,
-            treat_as: first,
-            endpoint,
-            packet,
-            segment_headers: packet.header_len,
-        });
-    }
-
-    if packet.protocol == PROTOCOL_ESP {
-        let endpoint = lookup(frame, tables, &packet, direction)?;
+        (Class::Fragment, first, packet.header_len)
+    } else if is_esp {
         esp::check(frame, payload, payload_len)?;
-        return Ok(Match {
-            class: Class::Esp,
-            treat_as: Class::Esp,
-            endpoint,
-            packet,
-            segment_headers: packet.header_len,
-        });
-    }
-
-    let header = udp::parse(frame, payload)?;
-    let port = match direction {
-        Direction::Up => header.destination,
-        Direction::Down => header.source,
-    };
-    if port != udp::PORT_IKE && port != udp::PORT_NATT {
-        return Err(Exit::OtherPort);
-    }
-    let endpoint = lookup(frame, tables, &packet, direction)?;
-    let shown = match packet.fragment {
-        Fragment::Whole => header.len,
-        _ => FIRST_FRAGMENT,
-    };
-    if header.len < udp::HEADER_LEN || shown > payload_len {
-        return Err(Exit::Malformed);
-    }
-    let offset = payload + udp::HEADER_LEN;
-    let len = header.len - udp::HEADER_LEN;
-    let class = if port == udp::PORT_NATT {
-        natt::classify(frame, offset, len)?
+        (Class::Esp, Class::Esp, packet.header_len)
     } else {
-        ike::check(frame, offset, len)?;
-        Class::Ike
+        let shown = match packet.fragment {
+            Fragment::Whole => datagram_len,
+            _ => FIRST_FRAGMENT,
+        };
+        if datagram_len < udp::HEADER_LEN || shown > payload_len {
+            return Err(Exit::Malformed);
+        }
+        let offset = payload + udp::HEADER_LEN;
+        let len = datagram_len - udp::HEADER_LEN;
+        let class = if port == udp::PORT_NATT {
+            natt::classify(frame, offset, len)?
+        } else {
+            ike::check(frame, offset, len)?;
+            Class::Ike
+        };
+        (class, class, packet.header_len + udp::HEADER_LEN)
     };
     Ok(Match {
         class,
-        treat_as: class,
+        treat_as,
         endpoint,
         packet,
-        segment_headers: packet.header_len + udp::HEADER_LEN,
+        segment_headers,
     })
 }
 

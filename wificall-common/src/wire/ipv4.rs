@@ -15,7 +15,8 @@ const PLAIN: u8 = 0x45;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
 
-/// Parses the header at `offset` of a packet that carries UDP or ESP.
+/// Parses the header at `offset` of a packet that carries UDP or ESP. Whether the frame is as long as the packet is
+/// for [`Packet::check_len`], once it is known to matter.
 ///
 /// # Errors
 ///
@@ -35,11 +36,7 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
     if bytes[0] >> 4 != 4 || header_len < HEADER_LEN || total_len < header_len {
         return Err(Exit::Malformed);
     }
-    if frame.size() < offset + total_len {
-        return Err(Exit::Truncated);
-    }
     let flags_offset = u16::from_be_bytes([bytes[6], bytes[7]]);
-    let id = u32::from(u16::from_be_bytes([bytes[4], bytes[5]]));
     if flags_offset & (OFFSET_MASK | MORE_FRAGMENTS) != 0 {
         leave_plain::<F>()?;
     }
@@ -57,7 +54,7 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
         header_len,
         total_len,
         fragment,
-        fragment_id: id,
+        fragment_id: u32::from(u16::from_be_bytes([bytes[4], bytes[5]])),
     })
 }
 

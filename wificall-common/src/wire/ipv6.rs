@@ -22,7 +22,8 @@ const FRAGMENT_HEADER_LEN: usize = 8;
 const MORE_FRAGMENTS: u16 = 1;
 const OFFSET_MASK: u16 = 0xfff8;
 
-/// Parses the header at `offset` of a packet that carries UDP or ESP.
+/// Parses the header at `offset` of a packet that carries UDP or ESP. Whether the frame is as long as the packet is
+/// for [`Packet::check_len`], once it is known to matter.
 ///
 /// # Errors
 ///
@@ -39,9 +40,6 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
         return Err(Exit::Malformed);
     }
     let total_len = HEADER_LEN + usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
-    if frame.size() < offset + total_len {
-        return Err(Exit::Truncated);
-    }
     let packet = Packet {
         version: Version::V6,
         offset,

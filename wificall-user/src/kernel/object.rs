@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned, maps::MapInfo};
 use aya_obj::Object;
-use wificall_common::wire::nat64::Pref64;
+use wificall_common::{
+    abi::{line_shift, lines},
+    wire::nat64::Pref64,
+};
 
 use super::error::{Context as _, KernelError};
 use crate::config::Limits;
@@ -22,9 +25,12 @@ pub struct Settings {
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 14] = [
+pub(super) const PINNED: [&str; 17] = [
     "BLOCKS4",
     "BLOCKS6",
+    "SPILLED4",
+    "SPILLED6",
+    "MEMBERS",
     "HOSTS",
     "PREFIXES",
     "POLICIES",
@@ -45,10 +51,13 @@ pub fn activity_slots(limits: &Limits) -> u32 {
 }
 
 /// Sizes of the maps whose size the configuration sets.
-fn sizes(limits: &Limits) -> [(&'static str, u32); 10] {
+fn sizes(limits: &Limits) -> [(&'static str, u32); 13] {
     [
-        ("BLOCKS4", limits.blocks),
-        ("BLOCKS6", limits.blocks),
+        ("BLOCKS4", lines(limits.blocks)),
+        ("BLOCKS6", lines(limits.blocks)),
+        ("SPILLED4", limits.blocks),
+        ("SPILLED6", limits.blocks),
+        ("MEMBERS", limits.blocks),
         ("HOSTS", limits.hosts),
         ("PREFIXES", limits.prefixes),
         ("POLICIES", limits.policies),
@@ -129,6 +138,7 @@ pub(super) fn load(
         .map_or((0, [0; 16]), |pref64| (pref64.len, pref64.prefix));
     loader
         .override_global("FEATURES", &settings.features, true)
+        .override_global("LINE_SHIFT", &line_shift(lines(limits.blocks)), true)
         .override_global("PREF64_LEN", &len, true)
         .override_global("PREF64", &prefix, true)
         .override_global("NONCE", &nonce, true)
