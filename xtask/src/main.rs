@@ -1,7 +1,9 @@
 //! `cargo xtask`: what building and testing need beyond cargo. One file a task.
 
 mod apt;
+mod bench;
 mod bpf;
+mod catalogue;
 mod demo;
 mod ebpf;
 mod kernel;
@@ -20,6 +22,10 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
+    /// Measure what wificall costs beside what people use today, as root
+    Bench(bench::Args),
+    /// Build the agent's table of operators from data/, or check the committed one
+    Catalogue(catalogue::Args),
     /// Show the agent at work in a lab of network namespaces, as root
     Demo(demo::Args),
     /// Build the BPF object that the agent embeds, or check the committed one
@@ -34,10 +40,15 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
+        Task::Bench(args) => match bench::bench(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Task::Demo(args) => match demo::demo(&args) {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Task::Catalogue(args) => catalogue::catalogue(&args),
         Task::Ebpf(args) => ebpf::ebpf(&args),
         Task::Prologue(args) => prologue::prologue(&args),
         Task::Qemu(args) => qemu::qemu(&args),

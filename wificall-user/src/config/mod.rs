@@ -1,7 +1,7 @@
 //! The configuration: TOML → [`Config`], with all errors of a file at once.
 //!
 //! docs/configuration.md has every key for the reader; the types here have the same order.
-//! [`parse`] is pure. What it cannot know (does the interface exist, can this kernel do it) is checked where it is used.
+//! [`parse`] is pure but for the catalogue files that a configuration names. What it cannot know (does the interface exist, can this kernel do it) is checked where it is used.
 
 mod checks;
 mod dscp;
@@ -15,14 +15,16 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::catalogue::{Country, OperatorPattern, Plmn};
-use crate::discover::Upstream;
+use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, Plmn};
+use crate::discover::{Selection, Upstream};
 
 use reader::Section;
 use report::Report;
@@ -42,7 +44,7 @@ pub struct Config {
     pub discovery: Discovery,
     /// `[lab]`
     pub lab: Lab,
-    /// `[[prefix]]`
+    /// `[[prefix]]`, and `prefixes` in `[discovery]`.
     pub prefixes: Vec<StaticPrefix>,
     /// `[defaults]`: the treatment of a match that no policy names.
     pub defaults: Treatment,
@@ -50,6 +52,9 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// `[limits]`
     pub limits: Limits,
+    /// The operators, countries and names that there are: the compiled-in ones, and what this
+    /// configuration adds to them.
+    pub catalogue: Arc<Catalogue>,
 }
 
 /// The process: where it keeps things and where it listens.
@@ -144,10 +149,16 @@ pub enum TcMode {
 /// Whose names are resolved, by whom and how often.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Discovery {
+    /// All catalogued operators.
+    pub world: bool,
     /// Operators by PLMN.
     pub operators: Vec<OperatorPattern>,
-    /// Countries: all catalogued operators of their MCCs.
+    /// Countries: all catalogued operators that serve them.
     pub countries: Vec<Country>,
+    /// Further names.
+    pub names: Vec<ExtraName>,
+    /// Files that add to the catalogue or override it. What they say is in [`Config::catalogue`].
+    pub catalogue: Vec<PathBuf>,
     /// Asked in order.
     pub resolvers: Vec<Upstream>,
     /// Floor of an answer's TTL.
@@ -166,6 +177,30 @@ pub struct Discovery {
     pub concurrency: usize,
     /// The NAT64 prefix behind which IPv4 endpoints are seen as IPv6 (RFC 6052).
     pub nat64_prefix: Option<Ipv6Net>,
+}
+
+impl Discovery {
+    /// Whose names are resolved.
+    #[must_use]
+    pub fn selection(&self) -> Selection<'_> {
+        Selection {
+            world: self.world,
+            operators: &self.operators,
+            countries: &self.countries,
+            names: &self.names,
+        }
+    }
+}
+
+/// A name that is resolved although no selected operator has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtraName {
+    /// The name, in lower case and without a final dot.
+    pub name: String,
+    /// Whose it is.
+    pub operator: Option<Plmn>,
+    /// Where it counts as; by default the operator's country.
+    pub country: Option<Country>,
 }
 
 /// What an address from DNS stands for.
@@ -237,6 +272,23 @@ pub struct Policy {
     pub treatment: Treatment,
 }
 
+impl Policy {
+    /// Whether it is for this owner of an endpoint. Both conditions must hold of the same owner; an empty one always
+    /// does.
+    #[must_use]
+    pub fn matches(&self, owner: &Owner) -> bool {
+        let operator = self.operators.is_empty()
+            || owner
+                .plmn
+                .is_some_and(|plmn| self.operators.iter().any(|known| known.matches(&plmn)));
+        let country = self.countries.is_empty()
+            || owner
+                .country
+                .is_some_and(|country| self.countries.contains(&country));
+        operator && country
+    }
+}
+
 /// Sizes of the kernel's maps, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -263,17 +315,26 @@ pub struct Parsed {
     pub warnings: Warnings,
 }
 
-/// Reads a configuration from its source; `file` is only named in messages.
+/// Reads a configuration from its source, and the catalogue files that it names; `file` is only named in messages.
 ///
 /// # Errors
 ///
-/// All that is wrong, in the order of the file.
+/// All that is wrong, in the order of the file, then in those of the catalogue files.
 pub fn parse(source: &str, file: &Path) -> Result<Parsed, Errors> {
+    parse_with(source, file, &|path| std::fs::read(path))
+}
+
+/// As [`parse`], with a way to read the catalogue files.
+fn parse_with(
+    source: &str,
+    file: &Path,
+    read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Parsed, Errors> {
     let report = Report::new(source);
     let tree = report.parse();
     let config = tree
         .as_ref()
-        .map(|tree| sections::config(Section::root(&report, tree)));
+        .map(|tree| sections::config(Section::root(&report, tree), &report, read));
     let (errors, warnings) = report.finish();
     let file = file.to_owned();
     match config {
@@ -294,6 +355,7 @@ pub fn load(file: &Path) -> Result<Parsed, Errors> {
     let whole_file = |found: String, expected: &str, hint: &str| Errors {
         file: file.to_owned(),
         errors: vec![Problem {
+            file: None,
             line: None,
             column: None,
             key: String::new(),

@@ -1,14 +1,20 @@
 //! Reads the sections of the file.
 
+use std::io;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::reader::{Item, Section};
+use super::report::{Mismatch, Report};
 use super::{
-    Agent, Config, Discovery, Dscp, Glob, Interfaces, Lab, Limits, Policy, Priority, StaticPrefix,
-    TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment, values,
+    Agent, Config, Discovery, Dscp, ExtraName, Glob, Interfaces, Lab, Limits, Policy, Priority,
+    StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment, values,
 };
-use crate::catalogue::{Country, OperatorPattern};
+use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
 use crate::discover::Upstream;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -21,22 +27,36 @@ const COUNTRIES: &str = "an array of countries";
 /// Values as they were read, each with its place.
 type Placed<'a, T> = Vec<(Item<'a>, T)>;
 
-pub(super) fn config(root: Section) -> Config {
+pub(super) fn config(
+    root: Section,
+    report: &Report,
+    read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Config {
     let (discovery_section, lab_section) = (root.section("discovery"), root.section("lab"));
     let limits_section = root.section("limits");
     let in_lab = lab_section.is_present();
+    let (files, catalogue) = catalogue_files(&discovery_section, report, read);
+    let discovery = Discovery {
+        catalogue: files,
+        ..discovery(&discovery_section, in_lab, &catalogue)
+    };
+    let names = discovery.names.iter().map(|name| {
+        let owner = Owner::configured(&catalogue, name.operator, name.country);
+        (name.name.clone(), owner)
+    });
     let mut config = Config {
         agent: agent(root.section("agent")),
         interfaces: interfaces(root.section("interfaces")),
-        discovery: discovery(&discovery_section, in_lab),
         lab: lab(lab_section),
-        prefixes: prefixes(&root),
+        prefixes: prefixes(&root, &discovery_section),
+        catalogue: Arc::new(catalogue.clone().with_names(names)),
+        discovery,
         defaults: defaults(root.section("defaults")),
         policies: Vec::new(),
         limits: limits(&limits_section),
     };
     config.policies = policies(&root, &config);
-    checks::sources(&root, &discovery_section);
+    checks::sources(&root, &discovery_section, &config.discovery);
     checks::sizes(&limits_section, &config);
     discovery_section.finish();
     limits_section.finish();
@@ -86,20 +106,24 @@ fn interfaces(section: Section) -> Interfaces {
     interfaces
 }
 
-fn discovery(section: &Section, in_lab: bool) -> Discovery {
+fn discovery(section: &Section, in_lab: bool, catalogue: &Catalogue) -> Discovery {
     let operators = section.list("operators", OPERATORS, values::operator_pattern);
     let countries = section.list("countries", COUNTRIES, values::country);
+    let names = names(section);
     checks::no_duplicates(&operators, "operator");
     checks::no_duplicates(&countries, "country");
     if !in_lab {
         // Labs use operators that do not exist.
-        checks::known_operators(&operators);
-        checks::known_countries(&countries);
+        checks::known_operators(&operators, catalogue);
+        checks::known_countries(&countries, catalogue);
     }
     let resolvers = section.list("resolvers", "an array of resolvers", values::upstream);
     let discovery = Discovery {
+        world: section.value("world", false, Item::flag),
         operators: unplaced::<OperatorPattern>(operators),
         countries: unplaced::<Country>(countries),
+        names: unplaced(names),
+        catalogue: Vec::new(),
         resolvers: if resolvers.is_empty() {
             vec![Upstream::System]
         } else {
@@ -133,7 +157,93 @@ fn lab(section: Section) -> Lab {
     }
 }
 
-fn prefixes(root: &Section) -> Vec<StaticPrefix> {
+/// The catalogue with what the named files add to it, one after the other.
+fn catalogue_files(
+    section: &Section,
+    report: &Report,
+    read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> (Vec<PathBuf>, Catalogue) {
+    // The whole compiled-in catalogue as such a file has half a megabyte.
+    const LARGEST: usize = 8 << 20;
+    let mut catalogue = catalogue().clone();
+    let files = section.list("catalogue", "an array of files", values::path);
+    checks::no_file_twice(&files);
+    for (index, (item, file)) in files.iter().enumerate() {
+        if files[..index].iter().any(|(_, earlier)| earlier == file) {
+            continue;
+        }
+        let mismatch = |found: String, expected: &str| Mismatch::expected(expected).found(found);
+        let text = match read(file) {
+            Err(error) => Err(mismatch(
+                format!("{} ({error})", file.display()),
+                "a file that can be read",
+            )),
+            Ok(bytes) if bytes.len() > LARGEST => Err(mismatch(
+                format!("a file of {} bytes", bytes.len()),
+                "a catalogue file, of at most 8 MiB",
+            )),
+            Ok(bytes) => String::from_utf8(bytes).map_err(|error| {
+                let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+                mismatch(
+                    format!("a byte sequence in line {line} that is not UTF-8"),
+                    "UTF-8 text",
+                )
+            }),
+        };
+        match text {
+            Err(mismatch) => item.refuse(mismatch),
+            Ok(text) => {
+                if let Err(rows) = catalogue.add_file(&file.to_string_lossy(), &text) {
+                    report.refuse_rows(file, rows);
+                }
+            }
+        }
+    }
+    (unplaced(files), catalogue)
+}
+
+/// Names alone, or tables that also say whose they are.
+fn names<'a>(section: &Section<'a>) -> Placed<'a, ExtraName> {
+    const EXPECTED: &str = "an array of names, or of tables with name, operator and country";
+    let mut names: Placed<ExtraName> = Vec::new();
+    for item in section.items("names", EXPECTED) {
+        let name = match item.get() {
+            DeValue::Table(_) => {
+                let table = item.section(EXPECTED);
+                let name = match table.item("name") {
+                    Some(name) => name.read(values::host_name),
+                    None => {
+                        table.require("name", "a name such as name = \"epdg.example.net\"");
+                        None
+                    }
+                };
+                let operator = table.value("operator", None, |i| values::plmn(i).map(Some));
+                let country = table.value("country", None, |i| values::country(i).map(Some));
+                table.finish();
+                name.map(|name| ExtraName {
+                    name,
+                    operator,
+                    country,
+                })
+            }
+            _ => item.read(values::host_name).map(|name| ExtraName {
+                name,
+                operator: None,
+                country: None,
+            }),
+        };
+        if let Some(name) = name {
+            if names.iter().any(|(_, earlier)| *earlier == name) {
+                item.refuse(Mismatch::expected(format!("{:?} once", name.name)));
+            }
+            names.push((item, name));
+        }
+    }
+    names
+}
+
+fn prefixes(root: &Section, discovery: &Section) -> Vec<StaticPrefix> {
     let mut prefixes: Vec<StaticPrefix> = Vec::new();
     for section in root.sections("prefix") {
         let operator = section.value("operator", None, |item| values::plmn(item).map(Some));
@@ -147,12 +257,24 @@ fn prefixes(root: &Section) -> Vec<StaticPrefix> {
                         operator,
                         country,
                     };
-                    checks::prefix(&item, &prefix, &prefixes);
+                    checks::prefix(&item, &prefix);
+                    checks::prefix_once(&item, &prefix, &prefixes);
                     prefixes.push(prefix);
                 }
             }
         }
         section.finish();
+    }
+    let short = discovery.list("prefixes", "an array of networks", values::network);
+    checks::no_duplicates(&short, "prefix");
+    for (item, prefix) in short {
+        let prefix = StaticPrefix {
+            prefix,
+            operator: None,
+            country: None,
+        };
+        checks::prefix(&item, &prefix);
+        prefixes.push(prefix);
     }
     prefixes
 }
@@ -170,6 +292,7 @@ fn defaults(section: Section) -> Treatment {
 
 fn policies(root: &Section, config: &Config) -> Vec<Policy> {
     let mut policies: Vec<Policy> = Vec::new();
+    let owners = checks::owners(config);
     for mut section in root.sections("policy") {
         let name = section.item("name");
         match &name {
@@ -192,7 +315,7 @@ fn policies(root: &Section, config: &Config) -> Vec<Policy> {
         if let Some(item) = name {
             checks::policy_name(&item, &policy, &policies);
         }
-        checks::policy_reach(&section, &policy, &policies, config);
+        checks::policy_reach(&section, &policy, &policies, &owners);
         section.finish();
         policies.push(policy);
     }

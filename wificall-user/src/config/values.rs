@@ -11,7 +11,9 @@ use toml::de::DeValue;
 
 use super::reader::Item;
 use super::report::Mismatch;
-use crate::catalogue::{Country, CountryError, OperatorPattern, Plmn, PlmnError};
+use crate::catalogue::{
+    Country, CountryError, NameError, OperatorPattern, Plmn, PlmnError, catalogue, names,
+};
 use crate::discover::{Upstream, UpstreamError};
 
 /// An interface name, or a pattern of names: `*` is any number of characters, `?` is one.
@@ -287,12 +289,48 @@ pub(super) fn plmn(item: &Item) -> Result<Plmn, Mismatch> {
 }
 
 fn plmn_mismatch(error: PlmnError, expected: &str) -> Mismatch {
+    let called = || {
+        let operator = catalogue().called(&error.found)?;
+        let country = operator.countries.first();
+        let country = country.map_or(String::new(), |country| format!(", {country}"));
+        Some(format!(
+            "did you mean \"{}\" ({}{country})? `wificall operators --search` finds numbers by names",
+            operator.plmn, operator.name
+        ))
+    };
     Mismatch {
-        hint: error
-            .suggestion
-            .map(|plmn| format!("did you mean \"{plmn}\"?")),
+        hint: match &error.suggestion {
+            Some(plmn) => Some(format!("did you mean \"{plmn}\"?")),
+            None => called().or_else(|| of_mcc(&error.found)),
+        },
         ..Mismatch::expected(expected)
     }
+}
+
+/// A number that begins as those of a country do.
+fn of_mcc(found: &str) -> Option<String> {
+    let (mcc, rest) = found.split_at_checked(3)?;
+    let country = catalogue().countries_of(mcc.parse().ok()?).first()?;
+    (!rest.starts_with(|c: char| c.is_ascii_digit())).then(|| {
+        format!("`wificall operators --search {mcc}` lists those of MCC {mcc} ({country})")
+    })
+}
+
+/// Reads a DNS name.
+pub(super) fn host_name(item: &Item) -> Result<String, Mismatch> {
+    let text = item.string(NameError::EXPECTED)?;
+    names::host_name(text).map_err(|error| Mismatch {
+        hint: match text.parse::<IpAddr>() {
+            Ok(address) => Some(format!(
+                "an address is no name: write \"{}\" in `prefixes`",
+                IpNet::from(address)
+            )),
+            Err(_) => error
+                .suggestion
+                .map(|name| format!("did you mean \"{name}\"?")),
+        },
+        ..Mismatch::expected(NameError::EXPECTED)
+    })
 }
 
 /// Reads a country.
