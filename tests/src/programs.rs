@@ -24,7 +24,7 @@ use wificall_common::{
     Class, Direction,
     abi::{
         Cell, Counter, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue, Hook, Line,
-        Members, Policy, exit_slot, line_of, line_shift,
+        Members, Policy, exit_slot, line_of, line_shift, lines,
     },
     exit::Exit,
 };
@@ -42,6 +42,8 @@ const OBJECT: &[u8] = include_bytes!(concat!(
 const OVERRIDE: &str = "WIFICALL_BPF_OBJECT";
 /// Entries of the maps indexed by group, policy and slot: few, as all of them are read after each run.
 pub const ROWS: u32 = 10;
+/// Blocks of each family that there is room for unless a test says otherwise.
+const BLOCKS: u32 = 1_024;
 /// What every TC program returns: others go on.
 pub const TC_ACT_UNSPEC: u32 = u32::MAX;
 /// What every XDP program returns.
@@ -125,7 +127,8 @@ impl Kernel {
         Self::load_with(setup, [0x1111_2222, 0x3333_4444], &[])
     }
 
-    /// Likewise, with a nonce, and with other sizes of some maps.
+    /// Likewise, with a nonce, and with other sizes of some maps. That of `BLOCKS4` is in blocks, as the limits of the
+    /// configuration are, and makes `BLOCKS6` and what belongs to them.
     ///
     /// # Errors
     ///
@@ -137,11 +140,20 @@ impl Kernel {
         for map in ["COUNTERS", "GROUPS", "CARRIED", "POLICIES", "ACTIVITY"] {
             loader.map_max_entries(map, ROWS);
         }
+        let blocks = sizes.iter().find(|(map, _)| *map == "BLOCKS4");
+        let blocks = blocks.map_or(BLOCKS, |(_, blocks)| *blocks);
         for (map, size) in sizes {
             loader.map_max_entries(map, *size);
         }
+        for map in ["BLOCKS4", "BLOCKS6"] {
+            loader.map_max_entries(map, lines(blocks));
+        }
+        for map in ["SPILLED4", "SPILLED6", "MEMBERS"] {
+            loader.map_max_entries(map, blocks);
+        }
         let mut ebpf = loader
             .override_global("FEATURES", &setup.features, true)
+            .override_global("LINE_SHIFT", &line_shift(lines(blocks)), true)
             .override_global("PREF64", &prefix, true)
             .override_global("PREF64_LEN", &len, true)
             .override_global("NONCE", &nonce, true)
@@ -388,14 +400,14 @@ impl Kernel {
 }
 
 /// Puts a cell of a new block into its line, if that has room.
-fn place(lines: &mut Array<MapData, Abi<Line>>, address: u64, cell: Cell) -> Result<bool> {
-    let index = line_of(address, line_shift(lines.len()));
-    let Abi(mut line) = lines.get(&index, 0)?;
+fn place(map: &mut Array<MapData, Abi<Line>>, address: u64, cell: Cell) -> Result<bool> {
+    let index = line_of(address, line_shift(map.len()));
+    let Abi(mut line) = map.get(&index, 0)?;
     let Some(free) = line.cells.iter_mut().find(|cell| cell.key == 0) else {
         return Ok(false);
     };
     *free = cell;
-    lines.set(index, Abi(line), 0)?;
+    map.set(index, Abi(line), 0)?;
     Ok(true)
 }
 

@@ -6,7 +6,10 @@ use crate::{
     endpoint::{self, Endpoint, Table, mapped},
     exit::Exit,
     frame::Frame,
-    wire::{Fragment, PROTOCOL_ESP, Packet, Version, esp, ethernet, ike, ipv4, ipv6, natt, udp},
+    wire::{
+        Fragment, PROTOCOL_ESP, PROTOCOL_UDP, Packet, Version, esp, ethernet, ike, ipv4, ipv6,
+        natt, udp,
+    },
 };
 
 /// The least that a first fragment of UDP has to show: all headers that are looked at, so that none is read from beyond
@@ -62,6 +65,11 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
     link: Link,
     direction: Direction,
 ) -> Result<Match, Exit> {
+    if F::PLAIN
+        && let Some(exit) = foreign(frame, link, direction)
+    {
+        return Err(exit);
+    }
     let packet = network(frame, link)?;
     let payload = packet.offset + packet.header_len;
     let is_later = matches!(packet.fragment, Fragment::Later);
@@ -117,6 +125,33 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
         packet,
         segment_headers,
     })
+}
+
+/// The way out of a plain packet that has another protocol or another port, which is what most of the box's traffic
+/// has: the same as below, by no more reads than that takes. `None` if it has to be looked at.
+#[inline(always)]
+fn foreign<F: Frame + ?Sized>(frame: &F, link: Link, direction: Direction) -> Option<Exit> {
+    let (version, offset) = match link {
+        Link::Ethernet => ethernet::network(frame).ok()?,
+        Link::Bare => ethernet::bare_network(frame).ok()?,
+    };
+    let protocol = match version {
+        Version::V4 => ipv4::protocol(frame, offset)?,
+        Version::V6 => ipv6::next_header(frame, offset)?,
+    };
+    if protocol != PROTOCOL_UDP {
+        return (protocol != PROTOCOL_ESP).then_some(Exit::OtherProtocol);
+    }
+    let payload = match version {
+        Version::V4 => ipv4::plain_payload(frame, offset)?,
+        Version::V6 => ipv6::plain_payload(frame, offset)?,
+    };
+    let header = udp::parse(frame, payload).ok()?;
+    let port = match direction {
+        Direction::Up => header.destination,
+        Direction::Down => header.source,
+    };
+    (port != udp::PORT_IKE && port != udp::PORT_NATT).then_some(Exit::OtherPort)
 }
 
 #[inline(always)]

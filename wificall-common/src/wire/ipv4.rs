@@ -58,6 +58,24 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
     })
 }
 
+/// The protocol field of the header at `offset`.
+#[inline(always)]
+pub fn protocol<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<u8> {
+    let bytes: [u8; HEADER_LEN] = frame.read(offset)?;
+    Some(bytes[9])
+}
+
+/// Where the payload is if the header at `offset` has no options and the packet is whole. `None` if [`parse`] has to say
+/// what it is.
+#[inline(always)]
+pub fn plain_payload<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<usize> {
+    let bytes: [u8; HEADER_LEN] = frame.read(offset)?;
+    let [more, rest] = (MORE_FRAGMENTS | OFFSET_MASK).to_be_bytes();
+    let is_plain = bytes[0] == PLAIN && (bytes[6] & more) | (bytes[7] & rest) == 0;
+    let is_long_enough = bytes[2] != 0 || bytes[3] >= HEADER_LEN as u8;
+    (is_plain && is_long_enough).then_some(offset + HEADER_LEN)
+}
+
 /// The source address of the header at `offset`, as a number.
 #[inline(always)]
 pub fn source<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<u32> {

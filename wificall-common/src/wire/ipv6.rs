@@ -60,6 +60,20 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
     Ok(packet)
 }
 
+/// The next header field of the header at `offset`, unless it is an extension header.
+#[inline(always)]
+pub fn next_header<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<u8> {
+    let bytes: [u8; 8] = frame.read(offset)?;
+    (!is_extension(bytes[6])).then_some(bytes[6])
+}
+
+/// Where the payload is if no extension header stands before it. `None` if [`parse`] has to say what it is.
+#[inline(always)]
+pub fn plain_payload<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<usize> {
+    let bytes: [u8; 8] = frame.read(offset)?;
+    (bytes[0] >> 4 == 6).then_some(offset + HEADER_LEN)
+}
+
 /// The source address of the header at `offset`, as a number.
 #[inline(always)]
 pub fn source<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<u128> {

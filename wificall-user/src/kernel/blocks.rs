@@ -16,7 +16,10 @@ use aya::{
 };
 use wificall_common::abi::{CELLS_PER_LINE, Cell, Line, line_of, line_shift};
 
-use super::error::{Context as _, KernelError};
+use super::{
+    error::{Context as _, KernelError},
+    maps::absent,
+};
 
 /// A network address as the maps are keyed by: four bytes of a /24, eight of a /64.
 pub(super) trait Address: Copy + Pod {
@@ -123,10 +126,8 @@ impl<A: Address> Blocks<A> {
     pub(super) fn remove(&mut self, address: A) -> Result<(), KernelError> {
         let line = self.lines.line(address.number());
         let Some(slot) = line.iter().find(|slot| slot.is_of(address)) else {
-            return match self.spilled.remove(&address) {
-                Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-                Err(error) => Err(error).doing(|| format!("change map {}", A::MAPS[1])),
-            };
+            return absent(self.spilled.remove(&address))
+                .doing(|| format!("change map {}", A::MAPS[1]));
         };
         // Spilled blocks are looked for only while their line is full: one of them moves in, and is found at its old
         // place until it is at its new one.

@@ -1,6 +1,6 @@
 //! The maps, typed.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use aya::{
     Pod,
@@ -168,7 +168,7 @@ impl Maps {
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Result<(), KernelError> {
-        let result = match key {
+        let result = absent(match key {
             Key::Host(address) => self.hosts.remove(&address),
             Key::Prefix(len, address) => self.prefixes.remove(&LpmKey::new(len.into(), address)),
             Key::Block4(key) => {
@@ -176,11 +176,8 @@ impl Maps {
                 self.members.remove(&key)
             }
             Key::Block6(key) => return self.blocks6.remove(key),
-        };
-        match result {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(error).doing(|| format!("remove {key:?} from the endpoint table")),
-        }
+        });
+        result.doing(|| format!("remove {key:?} from the endpoint table"))
     }
 
     /// Members that are no range come before the cell that refers to them and go after it.
@@ -191,10 +188,7 @@ impl Maps {
             return self.blocks4.set(key, cell);
         }
         self.blocks4.set(key, cell)?;
-        match self.members.remove(&key) {
-            Err(MapError::KeyNotFound) => Ok(()),
-            result => result,
-        }
+        absent(self.members.remove(&key))
     }
 
     fn members(&self, key: [u8; 4]) -> Result<Members, KernelError> {
@@ -318,12 +312,19 @@ impl Maps {
     }
 
     pub(super) fn remove_hook(&mut self, key: HookKey) -> Result<(), KernelError> {
-        match self.hooks.remove(&Raw(key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => {
-                Err(error).doing(|| format!("forget the filter on interface {}", key.ifindex))
-            }
+        absent(self.hooks.remove(&Raw(key)))
+            .doing(|| format!("forget the filter on interface {}", key.ifindex))
+    }
+}
+
+/// Removing what is not there is no failure. aya hands the kernel's ENOENT on as it is.
+pub(super) fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
         }
+        result => result,
     }
 }
 
