@@ -1,6 +1,8 @@
 //! The programs in the kernel, run by `BPF_PROG_TEST_RUN`.
 
+pub mod code;
 pub mod driver;
+pub mod instructions;
 pub mod raw;
 mod run;
 pub mod verifier;
@@ -86,6 +88,15 @@ pub fn object() -> Result<Cow<'static, [u8]>> {
             .with_context(|| format!("read {}", Path::new(&path).display())),
         None => Ok(Cow::Borrowed(OBJECT)),
     }
+}
+
+/// Whether the object to test is the committed one.
+///
+/// # Errors
+///
+/// As [`object`].
+pub fn is_committed() -> Result<bool> {
+    Ok(object()? == OBJECT)
 }
 
 /// Lifts the limit on locked memory, which kernels before 5.11 charge maps to. Where that is refused and mattered,

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     apt::{self, Component},
+    instructions, qemu,
     workspace::{cargo, executable, root, run, show, target},
 };
 
@@ -18,12 +19,33 @@ mod args;
 const BENCH: &str = "wificall-bench";
 
 /// What each layer compares with, or needs.
-const LAYERS: [(&str, &[Component<'_>]); 1] = [("program", &[])];
+const LAYERS: [(&str, &[Component<'_>]); 3] = [
+    ("program", &[]),
+    ("forwarding", &[FORWARDING]),
+    ("xdp", &[FORWARDING]),
+];
+
+/// Routers in namespaces, and the rules that others write for them.
+pub const FORWARDING: Component<'_> = Component {
+    name: "forwarding",
+    packages: &["iproute2", "ethtool", "iptables", "ipset", "nftables"],
+};
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     bench: args::Args,
+    /// Measure nothing: record the programs' numbers of instructions in tests/instructions.toml
+    #[arg(long)]
+    record_instructions: bool,
+    /// Kernel lines, in QEMU, to record them of, besides this machine's
+    #[arg(
+        long,
+        value_name = "VERSIONS",
+        value_delimiter = ',',
+        default_value = "5.10"
+    )]
+    kernels: Vec<String>,
     /// Fail if something is missing instead of installing it
     #[arg(long)]
     no_install: bool,
@@ -37,7 +59,13 @@ pub fn bench(args: &Args) -> Result<ExitCode> {
             "the measurements load BPF programs and make network namespaces\nhint: run `cargo xtask bench` as root"
         );
     }
-    let Args { bench, no_install } = args;
+    let Args {
+        bench, no_install, ..
+    } = args;
+    if args.record_instructions {
+        apt::ensure(&[qemu::COMPONENT], !no_install)?;
+        return instructions::record(&args.kernels).map(|()| ExitCode::SUCCESS);
+    }
     for name in &bench.layers {
         if !LAYERS.iter().any(|(layer, _)| layer == name) {
             let known = LAYERS.map(|(layer, _)| layer).join(", ");

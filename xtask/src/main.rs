@@ -6,6 +6,7 @@ mod bpf;
 mod catalogue;
 mod demo;
 mod ebpf;
+mod instructions;
 mod kernel;
 mod prologue;
 mod qemu;

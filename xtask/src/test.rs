@@ -12,14 +12,14 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     apt::{self, Component},
-    ebpf,
+    bench, ebpf,
     kernel::Kernel,
-    qemu::{self, Guest},
+    qemu::{self, Guest, Outcome},
     toolchain::Toolchain,
     workspace::{cargo, executable, output, root, run, show, target},
 };
 
-const COMPONENTS: [Component<'_>; 5] = [
+const COMPONENTS: [Component<'_>; 6] = [
     Component {
         name: "network namespaces",
         packages: &["iproute2", "iputils-ping", "nftables"],
@@ -42,6 +42,7 @@ const COMPONENTS: [Component<'_>; 5] = [
         name: "captures",
         packages: &["tshark"],
     },
+    bench::FORWARDING,
     qemu::COMPONENT,
 ];
 
@@ -333,32 +334,11 @@ fn build_next_abi(agent: &PathBuf, args: &Args) -> Result<Counts> {
 
 /// The packet vectors, with every program loaded, by another kernel.
 fn vectors_under(version: &str, args: &Args) -> Result<Counts> {
-    let kernel = Kernel::fetch(version)?;
-    let arguments = [
-        "test",
-        "--package",
-        "wificall-tests",
-        "--test",
-        "vectors",
-        "--no-run",
-    ];
-    let program = executable(cargo().args(arguments), "vectors")?;
-    let data = root().join("tests/vectors");
     let mut arguments = vec!["--test-threads".to_owned(), "1".to_owned()];
     arguments.extend(args.filter.clone());
-    let outcome = Guest {
-        program: &program,
-        arguments: &arguments,
-        files: data
-            .exists()
-            .then_some(&data)
-            .map(std::slice::from_ref)
-            .unwrap_or_default(),
-        environment: &[("RUST_BACKTRACE", "1".to_owned())],
-        timeout: GUEST_TIMEOUT,
-    }
-    .run(&kernel)?;
-    println!("Linux {}", kernel.release);
+    let (release, outcome) =
+        run_vectors(version, &arguments, &[("RUST_BACKTRACE", "1".to_owned())])?;
+    println!("Linux {release}");
     let mut counts = Counts::default();
     for line in outcome.log.lines() {
         println!("{line}");
@@ -369,6 +349,38 @@ fn vectors_under(version: &str, args: &Args) -> Result<Counts> {
         eprintln!("{error:#}");
     }
     Ok(counts.checked(success.is_ok(), "the guest", args))
+}
+
+/// Runs the test binary `vectors` under a kernel of a line; that kernel's release and what the guest said.
+pub fn run_vectors(
+    version: &str,
+    arguments: &[String],
+    environment: &[(&str, String)],
+) -> Result<(String, Outcome)> {
+    let kernel = Kernel::fetch(version)?;
+    let build = [
+        "test",
+        "--package",
+        "wificall-tests",
+        "--test",
+        "vectors",
+        "--no-run",
+    ];
+    let program = executable(cargo().args(build), "vectors")?;
+    let data = root().join("tests/vectors");
+    let outcome = Guest {
+        program: &program,
+        arguments,
+        files: data
+            .exists()
+            .then_some(&data)
+            .map(std::slice::from_ref)
+            .unwrap_or_default(),
+        environment,
+        timeout: GUEST_TIMEOUT,
+    }
+    .run(&kernel)?;
+    Ok((kernel.release, outcome))
 }
 
 #[cfg(test)]

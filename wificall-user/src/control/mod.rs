@@ -19,6 +19,7 @@ mod world;
 
 use crate::config::Errors;
 
+pub(crate) use agent::discovery;
 pub use label::Label;
 pub use report::group;
 pub use request::{Refused, Request, Requests};

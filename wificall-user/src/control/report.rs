@@ -1,6 +1,10 @@
 //! The agent's report of itself.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Result;
 use wificall_common::{
@@ -10,10 +14,11 @@ use wificall_common::{
 
 use super::{agent::Agent, label::Label};
 use crate::{
-    discover::{Family, Transport},
+    discover::{Family, Lie, Transport},
     kernel::Key,
     observe::{
         Counter, Discovery, Exit, Group, Hook, Interface, Name, Question, Reloads, Report, Table,
+        metrics::{NAME_STATES, name_state},
     },
 };
 
@@ -179,7 +184,14 @@ impl Agent {
 
     fn discovery_report(&self) -> Discovery {
         let filter = self.world.filter();
-        let known: Vec<_> = self.world.memory.known(&filter).collect();
+        let mut addresses: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
+        for known in self.world.memory.known(&filter) {
+            for name in known.names {
+                let of_name = addresses.entry(name).or_default();
+                of_name.push(known.address.to_string());
+            }
+        }
+        let mut states: BTreeMap<&str, u64> = BTreeMap::new();
         let names: Vec<Name> = self
             .world
             .memory
@@ -208,16 +220,20 @@ impl Agent {
                             .map(|country| country.to_string())
                             .collect(),
                     ),
-                    addresses: known
-                        .iter()
-                        .filter(|known| known.names.contains(name))
-                        .map(|known| known.address.to_string())
-                        .collect(),
+                    addresses: addresses.remove(name).unwrap_or_default(),
+                    found_at: self.world.visited.source(name).map(ToOwned::to_owned),
                     ipv4,
                     ipv6,
                     last_success: state.last_success().map(seconds),
                     error: asked.iter().find_map(|asked| asked.error.clone()),
                 }
+            })
+            // Most of the world's names do not exist: they are counted, lest each scrape cost as
+            // much memory as the agent has otherwise.
+            .filter(|name| {
+                let state = name_state(name);
+                *states.entry(state).or_default() += 1;
+                !name.addresses.is_empty() || matches!(state, "addresses" | "failed")
             })
             .collect();
         // A name that has addresses and whose last attempts all failed rests on what was known before.
@@ -231,17 +247,28 @@ impl Agent {
             last_success: names.iter().filter_map(|name| name.last_success).max(),
             stale,
             names,
+            name_states: NAME_STATES
+                .map(|state| (state.to_owned(), states.get(state).copied().unwrap_or(0)))
+                .into(),
             questions: self
                 .stats
                 .questions()
-                .map(|(family, result, count)| Question {
-                    family: family.as_str().into(),
+                .map(|(kind, result, count)| Question {
+                    kind: kind.as_str().into(),
                     result: result.into(),
                     count,
                 })
                 .collect(),
-            udp_queries: self.stats.queries(Transport::Udp),
-            tcp_queries: self.stats.queries(Transport::Tcp),
+            queries: by_transport(|transport| self.stats.queries(transport)),
+            connections: by_transport(|transport| self.stats.connections(transport)),
+            not_believed: Lie::ALL
+                .map(|lie| (lie.as_str().to_owned(), self.stats.lies(lie)))
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            servers: self.stats.servers(),
+            unasked: self.stats.unasked(),
+            backlog: self.stats.backlog(),
             refused: self
                 .refused
                 .iter()
@@ -251,6 +278,14 @@ impl Agent {
             state_problem: self.state_problem.clone(),
         }
     }
+}
+
+fn by_transport(count: impl Fn(Transport) -> u64) -> Vec<(String, u64)> {
+    Transport::ALL
+        .map(|transport| (transport.as_str().to_owned(), count(transport)))
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .collect()
 }
 
 /// A group's counters that are not zero.

@@ -94,9 +94,12 @@ async fn serve(
     resync.reset();
     let settings = discovery(&config);
     let mut agent = Agent::start(path, config).await?;
-    let (refresher, mut updates) =
-        Refresher::spawn(settings, &agent.world.targets.names).context("start the resolver")?;
+    let (mut refresher, mut updates) =
+        Refresher::spawn(settings, agent.world.names()).context("start the resolver")?;
     agent.stats = refresher.stats().clone();
+    let mut found = refresher
+        .take_found()
+        .context("what was found is told once")?;
     info!(
         instance = agent.world.config.agent.instance,
         interfaces = agent.selection.interfaces.len(),
@@ -131,6 +134,10 @@ async fn serve(
                 let result = agent.learn(&batch).await;
                 batch.clear();
                 result
+            }
+            Some(found) = found.recv() => {
+                agent.find(&found, &refresher);
+                continue;
             }
             _ = resync.tick() => agent.resync(SystemTime::now()).await,
         };

@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    discover::{Filter, Memory, Owner, Targets, targets},
+    discover::{
+        Filter, Found, Memory, Names, Owner, Rank, Stats, Target, Targets, Visited, targets,
+    },
     kernel::{Key, Settings},
     net::{self, Link},
 };
@@ -22,6 +24,7 @@ pub(super) struct World {
     pub config: Config,
     pub memory: Memory,
     pub targets: Targets,
+    pub visited: Visited,
     pub links: Vec<Link>,
     /// Addresses of the box, each with the length of its network's prefix.
     pub local: Vec<IpNet>,
@@ -31,9 +34,59 @@ impl World {
     /// Takes a configuration as the one in force.
     pub(super) fn configure(&mut self, config: Config) {
         self.config = config;
-        self.targets = targets(&self.config.catalogue, &self.config.discovery.selection());
-        self.memory.set_targets(&self.targets.names);
+        let selection = self.config.discovery.selection();
+        self.visited.select(&self.config.catalogue, &selection);
+        self.select();
         self.memory.set_keep(self.config.discovery.keep);
+    }
+
+    /// What NAPTR records said. Returns whether there are more names to look up.
+    pub(super) fn take_found(&mut self, found: &Found, stats: &Stats) -> bool {
+        let is_new = self.visited.take(found, &self.config.catalogue, stats);
+        if is_new {
+            self.select();
+        }
+        is_new
+    }
+
+    /// Makes the targets of the configuration and of what was found.
+    fn select(&mut self) {
+        self.targets = targets(&self.config.catalogue, &self.config.discovery.selection());
+        let names = &mut self.targets.names;
+        for found in self.visited.targets() {
+            if let Err(place) = names.binary_search_by(|t| t.name.cmp(&found.name)) {
+                names.insert(place, found);
+            }
+        }
+        self.memory.set_targets(&self.targets.names);
+    }
+
+    /// What to look up, and in which order.
+    pub(super) fn names(&self) -> Names {
+        let answered: BTreeSet<_> = self
+            .memory
+            .known(&self.filter())
+            .flat_map(|known| known.names)
+            .collect();
+        // What only the world asks for comes after what somebody has asked for by itself.
+        let mut narrow = self.config.discovery.selection();
+        narrow.world = false;
+        let configured = match self.config.discovery.world {
+            true => targets(&self.config.catalogue, &narrow).names,
+            false => Vec::new(),
+        };
+        let rank = |target: &Target| {
+            let by_name = |other: &Target| other.name.cmp(&target.name);
+            if answered.contains(&target.name) {
+                Rank::Known
+            } else if self.config.discovery.world && configured.binary_search_by(by_name).is_err() {
+                Rank::World
+            } else {
+                Rank::Configured
+            }
+        };
+        let routes = &self.config.discovery.routes;
+        Names::new(&self.targets.names, rank, self.visited.names(), routes)
     }
 
     /// Reads links and addresses again.

@@ -1,6 +1,5 @@
 //! A report for people.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::metrics::name_state;
@@ -182,17 +181,19 @@ fn tables(report: &Report) -> String {
 
 fn dns(report: &Report) -> String {
     let dns = &report.discovery;
-    if dns.names.is_empty() {
+    let total: u64 = dns.name_states.iter().map(|(_, count)| count).sum();
+    if total == 0 {
         return String::new();
     }
-    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
-    for name in &dns.names {
-        *states.entry(name_state(name)).or_default() += 1;
-    }
-    let count = |state| states.get(state).copied().unwrap_or_default();
+    let count = |state| {
+        let mut counts = dns.name_states.iter();
+        counts
+            .find(|(name, _)| name == state)
+            .map_or(0, |(_, count)| *count)
+    };
     let mut text = format!(
         "  {} names: {} with addresses, {} without, {} failed, {} not asked yet; {} addresses remembered\n",
-        dns.names.len(),
+        total,
         count("addresses"),
         count("none"),
         count("failed"),
@@ -206,17 +207,25 @@ fn dns(report: &Report) -> String {
     let _ = writeln!(
         text,
         "  {last}{stale}; {} queries sent",
-        dns.udp_queries + dns.tcp_queries
+        dns.queries.iter().map(|(_, count)| count).sum::<u64>()
     );
-    if !dns.refused.is_empty() {
-        let refused: Vec<_> = dns
-            .refused
-            .iter()
-            .map(|(reason, count)| format!("{count} {reason}"))
-            .collect();
-        let _ = writeln!(text, "  addresses refused: {}", refused.join(", "));
+    if dns.unasked > 0 || dns.backlog > 0 {
+        let _ = writeln!(
+            text,
+            "  {} names not asked for yet, {} questions wait for their turn",
+            dns.unasked, dns.backlog
+        );
     }
-    // Most catalogued names do not exist; they are counted above, and in full with --json.
+    for (server, _) in dns.servers.iter().filter(|(_, up)| !up) {
+        let _ = writeln!(text, "  {server} does not answer");
+    }
+    if !dns.not_believed.is_empty() {
+        let _ = writeln!(text, "  not believed: {}", counts(&dns.not_believed));
+    }
+    if !dns.refused.is_empty() {
+        let _ = writeln!(text, "  addresses refused: {}", counts(&dns.refused));
+    }
+    // Most catalogued names do not exist; they are counted above.
     let mut rows = Vec::new();
     for name in &dns.names {
         if !name.addresses.is_empty() || matches!(name_state(name), "addresses" | "failed") {
@@ -235,6 +244,15 @@ fn dns(report: &Report) -> String {
         ["<name", "<operator", ">addresses", ">answered", "<result"],
         &rows,
     )
+}
+
+/// `5 private, 1 own`
+fn counts(counts: &[(String, u64)]) -> String {
+    let counts: Vec<_> = counts
+        .iter()
+        .map(|(what, count)| format!("{count} {what}"))
+        .collect();
+    counts.join(", ")
 }
 
 fn result(name: &Name) -> String {
@@ -341,6 +359,9 @@ Tables
 DNS
   3 names: 1 with addresses, 1 without, 1 failed, 0 not asked yet; 14 addresses remembered
   last answer 3 h 0 min ago, stale; 46 queries sent
+  1 names not asked for yet, 7 questions wait for their turn
+  192.0.2.53:53 does not answer
+  not believed: 2 foreign_name
   addresses refused: 5 private
   NAME                                        OPERATOR  ADDRESSES       ANSWERED  RESULT
   epdg.epc.mnc001.mcc001.pub.3gppnetwork.org  001-01            2  3 h 0 min ago  A addresses, AAAA no_data

@@ -150,6 +150,33 @@ impl Traffic {
         Ok(Some(first.context("later fragments without a first one")?))
     }
 
+    /// Whether its far end's address is looked up.
+    pub fn is_looked_up(&self) -> bool {
+        matches!(self.exit, Exit::Matched | Exit::NotEndpoint)
+    }
+
+    /// Length in bytes of what the driver writes: all behind Ethernet up to the end of the IP header.
+    pub fn header(&self) -> usize {
+        self.network() - 14 + self.own_header()
+    }
+
+    /// Offset of the IP header.
+    fn network(&self) -> usize {
+        14 + match self.link {
+            "eth" => 0,
+            "eth / vlan 7" => 4,
+            _ => 8,
+        }
+    }
+
+    fn own_header(&self) -> usize {
+        match self.far {
+            Far::Arp => 28,
+            Far::Endpoint6 => 40,
+            Far::Endpoint4 | Far::Stranger4 => 20,
+        }
+    }
+
     fn packet(&self, far: &str) -> Result<Packet> {
         let Self { link, inner, .. } = self;
         let text = match self.far {
@@ -204,18 +231,12 @@ impl Traffic {
             Ok(packet.bytes())
         };
         let template = frame(0)?;
-        let network = 14
-            + match self.link {
-                "eth" => 0,
-                "eth / vlan 7" => 4,
-                _ => 8,
-            };
-        let (header, address) = match (self.far, down) {
-            (Far::Arp, _) => (28, 24),
-            (Far::Endpoint6, false) => (40, 24),
-            (Far::Endpoint6, true) => (40, 8),
-            (_, false) => (20, 16),
-            (_, true) => (20, 12),
+        let (network, header) = (self.network(), self.own_header());
+        let address = match (self.far, down) {
+            (Far::Endpoint6, false) | (Far::Arp, _) => 24,
+            (Far::Endpoint6, true) => 8,
+            (_, false) => 16,
+            (_, true) => 12,
         };
         // A stride that shares no factor with the number of endpoints: all of them, in no order that memory likes.
         let mut headers = Vec::new();
@@ -241,7 +262,7 @@ impl Traffic {
         Ok(Frames {
             frame: template,
             headers,
-            header: network - 14 + header,
+            header: self.header(),
         })
     }
 }
