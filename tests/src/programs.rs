@@ -25,8 +25,8 @@ use aya::{
 use wificall_common::{
     Class, Direction,
     abi::{
-        Block4, Block6, Counter, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue,
-        Hook, Policy, exit_slot,
+        Cell, Counter, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue, Hook, Line,
+        Members, Policy, exit_slot, line_of, line_shift, lines,
     },
     exit::Exit,
 };
@@ -44,6 +44,8 @@ const OBJECT: &[u8] = include_bytes!(concat!(
 const OVERRIDE: &str = "WIFICALL_BPF_OBJECT";
 /// Entries of the maps indexed by group, policy and slot: few, as all of them are read after each run.
 pub const ROWS: u32 = 10;
+/// Blocks of each family that there is room for unless a test says otherwise.
+const BLOCKS: u32 = 1_024;
 /// What every TC program returns: others go on.
 pub const TC_ACT_UNSPEC: u32 = u32::MAX;
 /// What every XDP program returns.
@@ -65,12 +67,12 @@ macro_rules! pods {
     };
 }
 pods!(
-    Block4,
-    Block6,
+    Cell,
     Counters,
     EndpointRef,
     FragmentKey,
     FragmentValue,
+    Line,
     Policy
 );
 
@@ -112,8 +114,11 @@ pub fn lift_memlock() {
 pub struct Kernel {
     /// The object.
     pub ebpf: Ebpf,
-    blocks4: HashMap<MapData, [u8; 4], Abi<Block4>>,
-    blocks6: HashMap<MapData, [u8; 8], Abi<Block6>>,
+    blocks4: Array<MapData, Abi<Line>>,
+    blocks6: Array<MapData, Abi<Line>>,
+    spilled4: HashMap<MapData, [u8; 4], Abi<Cell>>,
+    spilled6: HashMap<MapData, [u8; 8], Abi<Cell>>,
+    members: HashMap<MapData, [u8; 4], Members>,
     hosts: HashMap<MapData, [u8; 16], Abi<EndpointRef>>,
     prefixes: LpmTrie<MapData, [u8; 16], Abi<EndpointRef>>,
     policies: Array<MapData, Abi<Policy>>,
@@ -133,7 +138,8 @@ impl Kernel {
         Self::load_with(setup, [0x1111_2222, 0x3333_4444], &[])
     }
 
-    /// Likewise, with a nonce, and with other sizes of some maps.
+    /// Likewise, with a nonce, and with other sizes of some maps. That of `BLOCKS4` is in blocks, as the limits of the
+    /// configuration are, and makes `BLOCKS6` and what belongs to them.
     ///
     /// # Errors
     ///
@@ -145,11 +151,20 @@ impl Kernel {
         for map in ["COUNTERS", "GROUPS", "CARRIED", "POLICIES", "ACTIVITY"] {
             loader.map_max_entries(map, ROWS);
         }
+        let blocks = sizes.iter().find(|(map, _)| *map == "BLOCKS4");
+        let blocks = blocks.map_or(BLOCKS, |(_, blocks)| *blocks);
         for (map, size) in sizes {
             loader.map_max_entries(map, *size);
         }
+        for map in ["BLOCKS4", "BLOCKS6"] {
+            loader.map_max_entries(map, lines(blocks));
+        }
+        for map in ["SPILLED4", "SPILLED6", "MEMBERS"] {
+            loader.map_max_entries(map, blocks);
+        }
         let mut ebpf = loader
             .override_global("FEATURES", &setup.features, true)
+            .override_global("LINE_SHIFT", &line_shift(lines(blocks)), true)
             .override_global("PREF64", &prefix, true)
             .override_global("PREF64_LEN", &len, true)
             .override_global("NONCE", &nonce, true)
@@ -166,6 +181,9 @@ impl Kernel {
         Ok(Self {
             blocks4: take!("BLOCKS4"),
             blocks6: take!("BLOCKS6"),
+            spilled4: take!("SPILLED4"),
+            spilled6: take!("SPILLED6"),
+            members: take!("MEMBERS"),
             hosts: take!("HOSTS"),
             prefixes: take!("PREFIXES"),
             policies: take!("POLICIES"),
@@ -184,10 +202,21 @@ impl Kernel {
     /// Fails if a map does not take an entry.
     pub fn fill(&mut self, contents: &Contents) -> Result<()> {
         for (key, value) in &contents.blocks4 {
-            self.blocks4.insert(key, Abi(*value), 0)?;
+            let address = u32::from_be_bytes(*key);
+            let cell = Cell::of4(address, value);
+            if cell.is_partial() {
+                self.members.insert(key, value.members, 0)?;
+            }
+            if !place(&mut self.blocks4, address.into(), cell)? {
+                self.spilled4.insert(key, Abi(cell), 0)?;
+            }
         }
         for (key, value) in &contents.blocks6 {
-            self.blocks6.insert(key, Abi(*value), 0)?;
+            let address = u64::from_be_bytes(*key);
+            let cell = Cell::of6(address, value);
+            if !place(&mut self.blocks6, address, cell)? {
+                self.spilled6.insert(key, Abi(cell), 0)?;
+            }
         }
         for (key, value) in &contents.hosts {
             self.hosts.insert(key, Abi(*value), 0)?;
@@ -379,6 +408,18 @@ impl Kernel {
         }
         Ok(keys.len())
     }
+}
+
+/// Puts a cell of a new block into its line, if that has room.
+fn place(map: &mut Array<MapData, Abi<Line>>, address: u64, cell: Cell) -> Result<bool> {
+    let index = line_of(address, line_shift(map.len()));
+    let Abi(mut line) = map.get(&index, 0)?;
+    let Some(free) = line.cells.iter_mut().find(|cell| cell.key == 0) else {
+        return Ok(false);
+    };
+    *free = cell;
+    map.set(index, Abi(line), 0)?;
+    Ok(true)
 }
 
 /// What a program returns when it lets a packet pass.

@@ -76,7 +76,17 @@ fn restart_and_upgrade(method: &str) -> Result<()> {
         .context("start after deaths in the middle of it")?;
     check(&agent)?;
 
+    agent.kill()?;
+    make_abi_1(&agent.pin_dir())?;
+    traffic.wait_for_more(ORPHANED)?;
+    agent.start().context("upgrade from ABI 1")?;
+    check(&agent).context("upgrade from ABI 1")?;
     let old = generations(&agent.pin_dir())?;
+    ensure!(
+        old.len() == 1 && !old.iter().any(|name| name.starts_with("abi1-")),
+        "ABI 1 was not migrated: {old:?}"
+    );
+
     agent.kill()?;
     agent.use_binary(next);
     traffic.wait_for_more(ORPHANED)?;
@@ -116,6 +126,20 @@ fn kill_while_starting(agent: &mut Agent<'_>) -> Result<()> {
         // The moment is what is tested; there is no condition to wait for.
         sleep(Duration::from_millis(step * 12));
         agent.kill()?;
+    }
+    Ok(())
+}
+
+/// Makes what is pinned what an agent of ABI 1 would have left: it had other maps of blocks, which a later agent does not
+/// read, and all else as it is in ABI 2.
+fn make_abi_1(pins: &Path) -> Result<()> {
+    for name in generations(pins)? {
+        let (_, number) = name.split_once('-').context("a generation has a number")?;
+        let path = pins.join(format!("abi1-{number}"));
+        fs::rename(pins.join(&name), &path).context("rename the pinned maps")?;
+        for map in ["BLOCKS4", "BLOCKS6", "SPILLED4", "SPILLED6", "MEMBERS"] {
+            fs::remove_file(path.join(map)).with_context(|| format!("unpin {map}"))?;
+        }
     }
     Ok(())
 }

@@ -6,7 +6,10 @@ use crate::{
     endpoint::{self, Endpoint, Table, mapped},
     exit::Exit,
     frame::Frame,
-    wire::{Fragment, PROTOCOL_ESP, Packet, Version, esp, ethernet, ike, ipv4, ipv6, natt, udp},
+    wire::{
+        Fragment, PROTOCOL_ESP, PROTOCOL_UDP, Packet, Version, esp, ethernet, ike, ipv4, ipv6,
+        natt, udp,
+    },
 };
 
 /// The least that a first fragment of UDP has to show: all headers that are looked at, so that none is read from beyond
@@ -62,66 +65,93 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
     link: Link,
     direction: Direction,
 ) -> Result<Match, Exit> {
+    if F::PLAIN
+        && let Some(exit) = foreign(frame, link, direction)
+    {
+        return Err(exit);
+    }
     let packet = network(frame, link)?;
     let payload = packet.offset + packet.header_len;
-    let payload_len = packet.total_len - packet.header_len;
+    let is_later = matches!(packet.fragment, Fragment::Later);
+    let is_esp = packet.protocol == PROTOCOL_ESP;
+    // What has no ports has none of ours.
+    let mut port = 0;
+    let mut datagram_len = 0;
+    if !is_later && !is_esp {
+        let header = udp::parse(frame, payload)?;
+        port = match direction {
+            Direction::Up => header.destination,
+            Direction::Down => header.source,
+        };
+        if port != udp::PORT_IKE && port != udp::PORT_NATT {
+            return Err(Exit::OtherPort);
+        }
+        datagram_len = header.len;
+    }
+    packet.check_len(frame)?;
+    // One place for all: it is most of the code that a match takes.
+    let endpoint = lookup(frame, tables, &packet, direction)?;
 
-    if matches!(packet.fragment, Fragment::Later) {
-        let endpoint = lookup(frame, tables, &packet, direction)?;
+    let payload_len = packet.total_len - packet.header_len;
+    let (class, treat_as, segment_headers) = if is_later {
         let key = fragment_key(frame, &packet).ok_or(Exit::Truncated)?;
         let first = tables.first_fragment(&key).ok_or(Exit::UnknownFragment)?;
-        return Ok(Match {
-            class: Class::Fragment,
-            treat_as: first,
-            endpoint,
-            packet,
-            segment_headers: packet.header_len,
-        });
-    }
-
-    if packet.protocol == PROTOCOL_ESP {
-        let endpoint = lookup(frame, tables, &packet, direction)?;
+        (Class::Fragment, first, packet.header_len)
+    } else if is_esp {
         esp::check(frame, payload, payload_len)?;
-        return Ok(Match {
-            class: Class::Esp,
-            treat_as: Class::Esp,
-            endpoint,
-            packet,
-            segment_headers: packet.header_len,
-        });
-    }
+        (Class::Esp, Class::Esp, packet.header_len)
+    } else {
+        let shown = match packet.fragment {
+            Fragment::Whole => datagram_len,
+            _ => FIRST_FRAGMENT,
+        };
+        if datagram_len < udp::HEADER_LEN || shown > payload_len {
+            return Err(Exit::Malformed);
+        }
+        let offset = payload + udp::HEADER_LEN;
+        let len = datagram_len - udp::HEADER_LEN;
+        let class = if port == udp::PORT_NATT {
+            natt::classify(frame, offset, len)?
+        } else {
+            ike::check(frame, offset, len)?;
+            Class::Ike
+        };
+        (class, class, packet.header_len + udp::HEADER_LEN)
+    };
+    Ok(Match {
+        class,
+        treat_as,
+        endpoint,
+        packet,
+        segment_headers,
+    })
+}
 
-    let header = udp::parse(frame, payload)?;
+/// The way out of a plain packet that has another protocol or another port, which is what most of the box's traffic
+/// has: the same as below, by no more reads than that takes. `None` if it has to be looked at.
+#[inline(always)]
+fn foreign<F: Frame + ?Sized>(frame: &F, link: Link, direction: Direction) -> Option<Exit> {
+    let (version, offset) = match link {
+        Link::Ethernet => ethernet::network(frame).ok()?,
+        Link::Bare => ethernet::bare_network(frame).ok()?,
+    };
+    let protocol = match version {
+        Version::V4 => ipv4::protocol(frame, offset)?,
+        Version::V6 => ipv6::next_header(frame, offset)?,
+    };
+    if protocol != PROTOCOL_UDP {
+        return (protocol != PROTOCOL_ESP).then_some(Exit::OtherProtocol);
+    }
+    let payload = match version {
+        Version::V4 => ipv4::plain_payload(frame, offset)?,
+        Version::V6 => ipv6::plain_payload(frame, offset)?,
+    };
+    let header = udp::parse(frame, payload).ok()?;
     let port = match direction {
         Direction::Up => header.destination,
         Direction::Down => header.source,
     };
-    if port != udp::PORT_IKE && port != udp::PORT_NATT {
-        return Err(Exit::OtherPort);
-    }
-    let endpoint = lookup(frame, tables, &packet, direction)?;
-    let shown = match packet.fragment {
-        Fragment::Whole => header.len,
-        _ => FIRST_FRAGMENT,
-    };
-    if header.len < udp::HEADER_LEN || shown > payload_len {
-        return Err(Exit::Malformed);
-    }
-    let offset = payload + udp::HEADER_LEN;
-    let len = header.len - udp::HEADER_LEN;
-    let class = if port == udp::PORT_NATT {
-        natt::classify(frame, offset, len)?
-    } else {
-        ike::check(frame, offset, len)?;
-        Class::Ike
-    };
-    Ok(Match {
-        class,
-        treat_as: class,
-        endpoint,
-        packet,
-        segment_headers: packet.header_len + udp::HEADER_LEN,
-    })
+    (port != udp::PORT_IKE && port != udp::PORT_NATT).then_some(Exit::OtherPort)
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! The lookup of an address in the endpoint table.
 
 use crate::{
-    abi::{Block4, Block6, EndpointRef, FLAG_HOSTS, FLAG_WHOLE, PREF64S},
+    abi::{Cell, EndpointRef, Members, PREF64S},
     wire::nat64::Pref64,
 };
 
@@ -19,10 +19,12 @@ pub struct Endpoint {
 /// The maps of the endpoint table. Addresses and keys are numbers, in the maps most significant byte first: of an array, the
 /// compiler would put single bytes on the BPF stack, and then load several at once from where the verifier does not allow.
 pub trait Table {
-    /// The block of a /24, by its network address.
-    fn block4(&self, key: u32) -> Option<&Block4>;
-    /// The block of a /64, by the upper half of its network address.
-    fn block6(&self, key: u64) -> Option<&Block6>;
+    /// What is said of a /24, by its network address; a cell without a meaning if nothing is.
+    fn block4(&self, key: u32) -> Cell;
+    /// The members of a /24 whose cell is partial.
+    fn members(&self, key: u32) -> Option<&Members>;
+    /// What is said of a /64, by the upper half of its network address, likewise.
+    fn block6(&self, key: u64) -> Cell;
     /// A single host; IPv4 as `::ffff:a.b.c.d`.
     fn host(&self, address: u128) -> Option<&EndpointRef>;
     /// The longest prefix, or `None` without a lookup if there are no irregular prefixes; IPv4 as for hosts.
@@ -41,23 +43,37 @@ pub const fn mapped(address: u32) -> u128 {
 /// Looks an IPv4 address up.
 #[inline(always)]
 pub fn lookup4<T: Table>(table: &T, address: u32) -> Option<Endpoint> {
-    if let Some(block) = table.block4(address & !0xff) {
-        // `& 7` spares a bounds check.
-        let word = block.members[(address >> 5) as usize & 7];
-        if word & (1 << (address & 31)) != 0 {
-            if block.flags & FLAG_HOSTS != 0
-                && let Some(host) = table.host(mapped(address))
-            {
-                return found(host);
-            }
-            return Some(Endpoint {
-                group: block.group,
-                policy: block.policy,
-                slot: block.slot,
-            });
+    let key = address & !0xff;
+    let block = table.block4(key);
+    if block.group() != 0
+        && block.spans(address)
+        && (!block.is_partial() || is_member(table, key, address))
+    {
+        if block.has_hosts()
+            && let Some(host) = table.host(mapped(address))
+        {
+            return found(host);
         }
+        return Some(endpoint(block));
     }
     table.prefix(mapped(address)).and_then(found)
+}
+
+#[inline(always)]
+fn is_member<T: Table>(table: &T, key: u32, address: u32) -> bool {
+    // `& 7` spares a bounds check.
+    table
+        .members(key)
+        .is_some_and(|members| members[(address >> 5) as usize & 7] & 1 << (address & 31) != 0)
+}
+
+#[inline(always)]
+const fn endpoint(block: Cell) -> Endpoint {
+    Endpoint {
+        group: block.group(),
+        policy: block.policy(),
+        slot: block.slot(),
+    }
 }
 
 /// Looks an IPv6 address up; one inside a NAT64 prefix is looked up as the IPv4 address that it stands for.
@@ -77,18 +93,15 @@ pub fn lookup6<T: Table>(table: &T, address: u128) -> Option<Endpoint> {
     if inner != u64::MAX {
         return lookup4(table, inner as u32);
     }
-    if let Some(block) = table.block6((address >> 64) as u64) {
-        if block.flags & FLAG_HOSTS != 0
+    let block = table.block6((address >> 64) as u64);
+    if block.group() != 0 {
+        if block.has_hosts()
             && let Some(host) = table.host(address)
         {
             return found(host);
         }
-        if block.flags & FLAG_WHOLE != 0 {
-            return Some(Endpoint {
-                group: block.group,
-                policy: block.policy,
-                slot: block.slot,
-            });
+        if !block.is_partial() {
+            return Some(endpoint(block));
         }
     }
     table.prefix(address).and_then(found)

@@ -3,7 +3,7 @@
 
 use wificall_common::{
     Class, Direction,
-    abi::{Block4, Block6, EndpointRef, FLAG_WHOLE, FragmentKey},
+    abi::{Block4, Block6, Cell, EndpointRef, FLAG_WHOLE, FragmentKey, Members},
     classify::{Link, Match, Tables, classify, fragment_key},
     endpoint::Table,
     exit::Exit,
@@ -126,12 +126,16 @@ impl Everything {
 }
 
 impl Table for Everything {
-    fn block4(&self, _: u32) -> Option<&Block4> {
-        Some(&self.block4)
+    fn block4(&self, key: u32) -> Cell {
+        Cell::of4(key, &self.block4)
     }
 
-    fn block6(&self, _: u64) -> Option<&Block6> {
-        Some(&self.block6)
+    fn members(&self, _: u32) -> Option<&Members> {
+        Some(&self.block4.members)
+    }
+
+    fn block6(&self, key: u64) -> Cell {
+        Cell::of6(key, &self.block6)
     }
 
     fn host(&self, _: u128) -> Option<&EndpointRef> {

@@ -1,15 +1,15 @@
 //! The maps. Sizes here are defaults; the agent sets them from its limits when it creates the maps.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
 };
 use wificall_common::{
     Class,
     abi::{
-        Block4, Block6, Bucket, BucketKey, Counters, EXIT_SLOTS, EndpointRef, FragmentKey,
-        FragmentValue, GroupLabel, HookKey, HookRecord, Meta, Policy,
+        Bucket, BucketKey, Cell, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue,
+        GroupLabel, HookKey, HookRecord, Line, Members, Meta, Policy, line_of,
     },
     classify::Tables,
     endpoint::Table,
@@ -32,9 +32,15 @@ struct PrefixKey {
 
 // Endpoints and policies: written by the agent, read here.
 #[map]
-static BLOCKS4: HashMap<u32, Block4> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+static BLOCKS4: Array<Line> = Array::with_max_entries(8_192, BPF_F_MMAPABLE);
 #[map]
-static BLOCKS6: HashMap<u64, Block6> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+static BLOCKS6: Array<Line> = Array::with_max_entries(8_192, BPF_F_MMAPABLE);
+#[map]
+static SPILLED4: HashMap<u32, Cell> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static SPILLED6: HashMap<u64, Cell> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static MEMBERS: HashMap<u32, Members> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
 static HOSTS: HashMap<Aligned<[u8; 16]>, EndpointRef> =
     HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
@@ -92,15 +98,35 @@ pub struct KernelTables;
 
 impl Table for KernelTables {
     #[inline(always)]
-    fn block4(&self, key: u32) -> Option<&Block4> {
-        // SAFETY: the agent replaces whole values; the kernel frees an old one only after this run.
-        unsafe { BLOCKS4.get(key.to_be()) }
+    fn block4(&self, key: u32) -> Cell {
+        let Some(line) = BLOCKS4.get(line_of(u64::from(key), settings::line_shift())) else {
+            return Cell::NONE;
+        };
+        let cell = line.find4(key);
+        if cell.meaning == 0 && line.is_full() {
+            // SAFETY: the agent replaces whole values.
+            return unsafe { SPILLED4.get(key.to_be()) }.map_or(Cell::NONE, |cell| *cell);
+        }
+        cell
     }
 
     #[inline(always)]
-    fn block6(&self, key: u64) -> Option<&Block6> {
+    fn members(&self, key: u32) -> Option<&Members> {
         // SAFETY: as above.
-        unsafe { BLOCKS6.get(key.to_be()) }
+        unsafe { MEMBERS.get(key.to_be()) }
+    }
+
+    #[inline(always)]
+    fn block6(&self, key: u64) -> Cell {
+        let Some(line) = BLOCKS6.get(line_of(key, settings::line_shift())) else {
+            return Cell::NONE;
+        };
+        let cell = line.find6(key);
+        if cell.meaning == 0 && line.is_full() {
+            // SAFETY: as above.
+            return unsafe { SPILLED6.get(key.to_be()) }.map_or(Cell::NONE, |cell| *cell);
+        }
+        cell
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Load-time constants, set by the agent before the programs are loaded.
 
 use wificall_common::{
-    abi::{Features, PREF64S},
+    abi::{self, Features, PREF64S},
     wire::nat64::Pref64,
 };
 
@@ -11,6 +11,9 @@ static FEATURES: u32 = Features::DSCP
     | Features::PRIORITY
     | Features::COUNT_ACCESS
     | Features::PREFIXES;
+/// What a block's hash is shifted by: as the maps of blocks have so many lines.
+#[unsafe(no_mangle)]
+static LINE_SHIFT: u32 = abi::line_shift(abi::lines(16_384));
 /// 0 switches NAT64 off.
 #[unsafe(no_mangle)]
 static PREF64_LEN: u8 = 0;
@@ -34,6 +37,13 @@ pub fn on(features: u32) -> bool {
     // SAFETY: a static of this program; volatile because its value is set after compilation.
     let value = unsafe { core::ptr::read_volatile(&raw const FEATURES) };
     value & features == features
+}
+
+/// Shift of [`line_of`](wificall_common::abi::line_of).
+#[inline(always)]
+pub fn line_shift() -> u32 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const LINE_SHIFT) }
 }
 
 #[inline(always)]

@@ -96,6 +96,7 @@ macro_rules! program {
     ($name:ident, $place:expr) => {
         #[doc = concat!("TC entry point `", stringify!($name), "`.")]
         #[classifier]
+        #[inline(always)]
         pub fn $name(ctx: TcContext) -> i32 {
             match run(&ctx, $place) {
                 Exit::Matched

@@ -22,12 +22,14 @@ use crate::{
 
 /// XDP entry point of access interfaces.
 #[xdp]
+#[inline(always)]
 pub fn xdp_up(ctx: XdpContext) -> u32 {
     action(run(&ctx, Direction::Up, Features::COUNT_ACCESS))
 }
 
 /// XDP entry point of uplink interfaces.
 #[xdp]
+#[inline(always)]
 pub fn xdp_down(ctx: XdpContext) -> u32 {
     action(run(&ctx, Direction::Down, Features::COUNT_UPLINK))
 }

@@ -7,7 +7,7 @@ use std::{
 
 use wificall_common::{
     Class, Direction,
-    abi::{Block4, Block6, Counter, EndpointRef, Features, FragmentKey, Hook},
+    abi::{Cell, Counter, EndpointRef, Features, FragmentKey, Hook, Members},
     classify::{Match, Tables, classify, fragment_key},
     endpoint::Table,
     exit::Exit,
@@ -135,12 +135,18 @@ fn key_bytes(key: &FragmentKey) -> [u8; 40] {
 }
 
 impl Table for Host<'_> {
-    fn block4(&self, key: u32) -> Option<&Block4> {
-        self.contents.blocks4.get(&key.to_be_bytes())
+    fn block4(&self, key: u32) -> Cell {
+        let block = self.contents.blocks4.get(&key.to_be_bytes());
+        block.map_or(Cell::NONE, |block| Cell::of4(key, block))
     }
 
-    fn block6(&self, key: u64) -> Option<&Block6> {
-        self.contents.blocks6.get(&key.to_be_bytes())
+    fn members(&self, key: u32) -> Option<&Members> {
+        Some(&self.contents.blocks4.get(&key.to_be_bytes())?.members)
+    }
+
+    fn block6(&self, key: u64) -> Cell {
+        let block = self.contents.blocks6.get(&key.to_be_bytes());
+        block.map_or(Cell::NONE, |block| Cell::of6(key, block))
     }
 
     fn host(&self, address: u128) -> Option<&EndpointRef> {

@@ -2,9 +2,9 @@
 //!
 //! Addresses are looked up in this order: the block (map `BLOCKS4` by /24, `BLOCKS6` by /64), then, only where the
 //! block says that single hosts differ, `HOSTS`; then, only if any irregular prefix is configured, the LPM trie
-//! `PREFIXES`. See `endpoint.rs` for the algorithm.
+//! `PREFIXES`. See `endpoint.rs` for the algorithm, `lines.rs` for how blocks lie in the maps.
 
-use super::assert_size;
+use super::{Members, assert_size};
 
 /// The block holds single hosts with entries of their own in `HOSTS`.
 pub const FLAG_HOSTS: u32 = 1;
@@ -26,9 +26,9 @@ pub struct EndpointRef {
 }
 assert_size!(EndpointRef, 16);
 
-/// An IPv4 /24: value of `BLOCKS4`, whose key is the block's first three bytes and a zero.
+/// What is said of an IPv4 /24. In the maps it is a [`Cell`](super::Cell), and `members` an entry of `MEMBERS` where they
+/// are no range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
 pub struct Block4 {
     /// Group of the members that have no entry in `HOSTS`.
     pub group: u32,
@@ -38,14 +38,12 @@ pub struct Block4 {
     pub slot: u32,
     /// [`FLAG_HOSTS`].
     pub flags: u32,
-    /// Bit `last_byte % 32` of word `last_byte / 32` is set for each endpoint.
-    pub members: [u32; 8],
+    /// Which addresses are endpoints.
+    pub members: Members,
 }
-assert_size!(Block4, 48);
 
-/// An IPv6 /64: value of `BLOCKS6`, whose key is the block's first eight bytes.
+/// What is said of an IPv6 /64. In the maps it is a [`Cell`](super::Cell).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
 pub struct Block6 {
     /// Group of the members that have no entry in `HOSTS`.
     pub group: u32,
@@ -56,4 +54,3 @@ pub struct Block6 {
     /// [`FLAG_HOSTS`], [`FLAG_WHOLE`].
     pub flags: u32,
 }
-assert_size!(Block6, 16);

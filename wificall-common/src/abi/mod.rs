@@ -8,6 +8,7 @@ mod counters;
 mod endpoint;
 mod features;
 mod fragment;
+mod lines;
 mod meta;
 mod policy;
 mod xdp;
@@ -16,6 +17,7 @@ pub use counters::{CELLS, Counter, Counters, EXIT_SLOTS, Hook, demoted_slot, exi
 pub use endpoint::{Block4, Block6, EndpointRef, FLAG_HOSTS, FLAG_WHOLE};
 pub use features::{Features, PREF64S};
 pub use fragment::{FragmentKey, FragmentValue};
+pub use lines::{CELLS_PER_LINE, Cell, Line, MIN_LINES, Members, line_of, line_shift, lines};
 pub use meta::{GroupLabel, HookKey, HookRecord, LABEL_LEN, META_MAGIC, Meta};
 pub use policy::{
     Bucket, BucketKey, CAP_BURST, DSCP_IF_DEFAULT, DSCP_KEEP, Policy, RULES, TIER_OBSERVED,
@@ -24,7 +26,7 @@ pub use policy::{
 pub use xdp::{VERDICT_MAGIC, XdpVerdict};
 
 /// Version of everything in this module. A data plane of an older version is migrated, a newer one is refused.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 2 } else { 1 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
 
 /// Asserts the size of a map type at compile time; `repr(C)` without implicit padding is checked by the sum of the
 /// fields that each file spells out.

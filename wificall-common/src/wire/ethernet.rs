@@ -1,6 +1,6 @@
 //! Ethernet II (IEEE 802.3 §3.2.6), and devices without a link header.
 
-use super::{Network, Version, pppoe, vlan};
+use super::{Network, Version, ipv4, pppoe, vlan};
 use crate::{
     exit::Exit,
     frame::{Frame, leave_plain},
@@ -20,6 +20,10 @@ pub const TYPE_IPV6: u16 = 0x86dd;
 /// [`Exit::NotIp`], [`Exit::VlanDepth`], [`Exit::Truncated`], [`Exit::Malformed`].
 #[inline(always)]
 pub fn network<F: Frame + ?Sized>(frame: &F) -> Result<Network, Exit> {
+    if F::PLAIN {
+        // One check of bounds for this header and IPv4's. No shorter frame is worth a quick answer.
+        let _: [u8; HEADER_LEN + ipv4::HEADER_LEN] = frame.read(0).ok_or(Exit::Truncated)?;
+    }
     let ethertype = u16::from_be_bytes(frame.read(HEADER_LEN - 2).ok_or(Exit::Truncated)?);
     match ethertype {
         TYPE_IPV4 => return Ok((Version::V4, HEADER_LEN)),

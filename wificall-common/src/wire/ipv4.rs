@@ -15,7 +15,8 @@ const PLAIN: u8 = 0x45;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
 
-/// Parses the header at `offset` of a packet that carries UDP or ESP.
+/// Parses the header at `offset` of a packet that carries UDP or ESP. Whether the frame is as long as the packet is
+/// for [`Packet::check_len`], once it is known to matter.
 ///
 /// # Errors
 ///
@@ -35,11 +36,7 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
     if bytes[0] >> 4 != 4 || header_len < HEADER_LEN || total_len < header_len {
         return Err(Exit::Malformed);
     }
-    if frame.size() < offset + total_len {
-        return Err(Exit::Truncated);
-    }
     let flags_offset = u16::from_be_bytes([bytes[6], bytes[7]]);
-    let id = u32::from(u16::from_be_bytes([bytes[4], bytes[5]]));
     if flags_offset & (OFFSET_MASK | MORE_FRAGMENTS) != 0 {
         leave_plain::<F>()?;
     }
@@ -57,8 +54,26 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
         header_len,
         total_len,
         fragment,
-        fragment_id: id,
+        fragment_id: u32::from(u16::from_be_bytes([bytes[4], bytes[5]])),
     })
+}
+
+/// The protocol field of the header at `offset`.
+#[inline(always)]
+pub fn protocol<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<u8> {
+    let bytes: [u8; HEADER_LEN] = frame.read(offset)?;
+    Some(bytes[9])
+}
+
+/// Where the payload is if the header at `offset` has no options and the packet is whole. `None` if [`parse`] has to say
+/// what it is.
+#[inline(always)]
+pub fn plain_payload<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<usize> {
+    let bytes: [u8; HEADER_LEN] = frame.read(offset)?;
+    let [more, rest] = (MORE_FRAGMENTS | OFFSET_MASK).to_be_bytes();
+    let is_plain = bytes[0] == PLAIN && (bytes[6] & more) | (bytes[7] & rest) == 0;
+    let is_long_enough = bytes[2] != 0 || bytes[3] >= HEADER_LEN as u8;
+    (is_plain && is_long_enough).then_some(offset + HEADER_LEN)
 }
 
 /// The source address of the header at `offset`, as a number.

@@ -22,7 +22,8 @@ const FRAGMENT_HEADER_LEN: usize = 8;
 const MORE_FRAGMENTS: u16 = 1;
 const OFFSET_MASK: u16 = 0xfff8;
 
-/// Parses the header at `offset` of a packet that carries UDP or ESP.
+/// Parses the header at `offset` of a packet that carries UDP or ESP. Whether the frame is as long as the packet is
+/// for [`Packet::check_len`], once it is known to matter.
 ///
 /// # Errors
 ///
@@ -39,9 +40,6 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
         return Err(Exit::Malformed);
     }
     let total_len = HEADER_LEN + usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
-    if frame.size() < offset + total_len {
-        return Err(Exit::Truncated);
-    }
     let packet = Packet {
         version: Version::V6,
         offset,
@@ -60,6 +58,20 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Exit
         return Err(Exit::Malformed);
     }
     Ok(packet)
+}
+
+/// The next header field of the header at `offset`, unless it is an extension header.
+#[inline(always)]
+pub fn next_header<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<u8> {
+    let bytes: [u8; 8] = frame.read(offset)?;
+    (!is_extension(bytes[6])).then_some(bytes[6])
+}
+
+/// Where the payload is if no extension header stands before it. `None` if [`parse`] has to say what it is.
+#[inline(always)]
+pub fn plain_payload<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<usize> {
+    let bytes: [u8; 8] = frame.read(offset)?;
+    (bytes[0] >> 4 == 6).then_some(offset + HEADER_LEN)
 }
 
 /// The source address of the header at `offset`, as a number.

@@ -17,6 +17,8 @@ pub mod pppoe;
 pub mod udp;
 pub mod vlan;
 
+use crate::{exit::Exit, frame::Frame};
+
 /// IP protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
 /// IP protocol number of ESP.
@@ -46,13 +48,29 @@ pub struct Packet {
     pub protocol: u8,
     /// Length in bytes of the IP header, options and extension headers included.
     pub header_len: usize,
-    /// Length in bytes of the packet, headers included; at least `header_len`.
+    /// Length in bytes of the packet, headers included; at least `header_len`, but see [`check_len`](Self::check_len).
     pub total_len: usize,
     /// Place in a fragmented datagram.
     pub fragment: Fragment,
     /// Identification of the datagram if it is fragmented, else 0. Not a field of [`Fragment`]: there it would be
     /// undefined in whole packets, and the verifier refuses to see an undefined register spilled.
     pub fragment_id: u32,
+}
+
+impl Packet {
+    /// Checks that the frame holds the whole packet. Asked once the packet is worth it: what goes to another port may be
+    /// as long as it likes.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Truncated`].
+    #[inline(always)]
+    pub fn check_len<F: Frame + ?Sized>(&self, frame: &F) -> Result<(), Exit> {
+        if frame.size() < self.offset + self.total_len {
+            return Err(Exit::Truncated);
+        }
+        Ok(())
+    }
 }
 
 /// Where an IP packet stands in a fragmented datagram.

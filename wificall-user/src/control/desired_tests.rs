@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use wificall_common::{
-    abi::{Block4, Block6, EndpointRef},
+    abi::{Block4, Block6, Cell, EndpointRef, Members},
     endpoint::{Endpoint, Table, lookup4, lookup6},
     wire::nat64::Pref64,
 };
@@ -30,11 +30,16 @@ struct Maps {
 }
 
 impl Table for Maps {
-    fn block4(&self, key: u32) -> Option<&Block4> {
-        self.blocks4.get(&key.to_be_bytes())
+    fn block4(&self, key: u32) -> Cell {
+        let block = self.blocks4.get(&key.to_be_bytes());
+        block.map_or(Cell::NONE, |block| Cell::of4(key, block))
     }
-    fn block6(&self, key: u64) -> Option<&Block6> {
-        self.blocks6.get(&key.to_be_bytes())
+    fn members(&self, key: u32) -> Option<&Members> {
+        Some(&self.blocks4.get(&key.to_be_bytes())?.members)
+    }
+    fn block6(&self, key: u64) -> Cell {
+        let block = self.blocks6.get(&key.to_be_bytes());
+        block.map_or(Cell::NONE, |block| Cell::of6(key, block))
     }
     fn host(&self, address: u128) -> Option<&EndpointRef> {
         self.hosts.get(&address.to_be_bytes())

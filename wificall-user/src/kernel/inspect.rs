@@ -55,10 +55,11 @@ pub enum EndpointMap {
 impl EndpointMap {
     const ALL: [Self; 4] = [Self::Blocks4, Self::Blocks6, Self::Hosts, Self::Prefixes];
 
+    /// The map that has as many entries as there is room for.
     const fn pin(self) -> &'static str {
         match self {
-            Self::Blocks4 => "BLOCKS4",
-            Self::Blocks6 => "BLOCKS6",
+            Self::Blocks4 => "SPILLED4",
+            Self::Blocks6 => "SPILLED6",
             Self::Hosts => "HOSTS",
             Self::Prefixes => "PREFIXES",
         }

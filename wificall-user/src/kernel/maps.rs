@@ -1,6 +1,6 @@
 //! The maps, typed.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use aya::{
     Pod,
@@ -10,11 +10,14 @@ use aya::{
     },
 };
 use wificall_common::abi::{
-    Block4, Block6, CELLS, Counter, Counters, EXIT_SLOTS, EndpointRef, GroupLabel, HookKey,
-    HookRecord, Meta, Policy,
+    Block4, Block6, CELLS, Cell, Counter, Counters, EXIT_SLOTS, EndpointRef, GroupLabel, HookKey,
+    HookRecord, Members, Meta, Policy,
 };
 
-use super::error::{Context as _, KernelError};
+use super::{
+    blocks::Blocks,
+    error::{Context as _, KernelError},
+};
 
 /// A type of `wificall_common::abi` as aya wants it.
 #[derive(Clone, Copy)]
@@ -28,10 +31,6 @@ struct Raw<T>(T);
 /// As said.
 unsafe trait Abi: Copy + 'static {}
 // SAFETY: integers and arrays of integers with explicit padding, sizes asserted where they are declared.
-unsafe impl Abi for Block4 {}
-// SAFETY: as above.
-unsafe impl Abi for Block6 {}
-// SAFETY: as above.
 unsafe impl Abi for EndpointRef {}
 // SAFETY: as above.
 unsafe impl Abi for Policy {}
@@ -79,8 +78,9 @@ pub struct Entry {
 
 /// The open maps of a data plane.
 pub(super) struct Maps {
-    blocks4: HashMap<MapData, [u8; 4], Raw<Block4>>,
-    blocks6: HashMap<MapData, [u8; 8], Raw<Block6>>,
+    blocks4: Blocks<[u8; 4]>,
+    members: HashMap<MapData, [u8; 4], Members>,
+    blocks6: Blocks<[u8; 8]>,
     hosts: HashMap<MapData, [u8; 16], Raw<EndpointRef>>,
     prefixes: LpmTrie<MapData, [u8; 16], Raw<EndpointRef>>,
     policies: Array<MapData, Raw<Policy>>,
@@ -107,8 +107,9 @@ impl Maps {
     /// Opens the maps pinned in `directory`, whose shapes were checked before.
     pub(super) fn open(directory: &Path) -> Result<Self, KernelError> {
         Ok(Self {
-            blocks4: open!(directory, "BLOCKS4", HashMap),
-            blocks6: open!(directory, "BLOCKS6", HashMap),
+            blocks4: Blocks::open(directory)?,
+            members: open!(directory, "MEMBERS", HashMap),
+            blocks6: Blocks::open(directory)?,
             hosts: open!(directory, "HOSTS", HashMap),
             prefixes: open!(directory, "PREFIXES", LpmTrie),
             policies: open!(directory, "POLICIES", Array),
@@ -125,13 +126,16 @@ impl Maps {
 
     pub(super) fn entries(&self) -> Result<BTreeMap<Key, Entry>, KernelError> {
         let mut all = BTreeMap::new();
-        for pair in self.blocks4.iter() {
-            let (key, Raw(block)) = pair.doing(|| "read map BLOCKS4".into())?;
-            all.insert(Key::Block4(key), Entry::from(block));
+        for (key, cell) in self.blocks4.cells()? {
+            let members = if cell.is_partial() {
+                self.members(key)?
+            } else {
+                Members::default()
+            };
+            all.insert(Key::Block4(key), Entry::from(cell.block4(members).1));
         }
-        for pair in self.blocks6.iter() {
-            let (key, Raw(block)) = pair.doing(|| "read map BLOCKS6".into())?;
-            all.insert(Key::Block6(key), Entry::from(block));
+        for (key, cell) in self.blocks6.cells()? {
+            all.insert(Key::Block6(key), Entry::from(cell.block6().1));
         }
         for pair in self.hosts.iter() {
             let (key, Raw(host)) = pair.doing(|| "read map HOSTS".into())?;
@@ -154,22 +158,43 @@ impl Maps {
                 self.prefixes
                     .insert(&LpmKey::new(len.into(), address), Raw(entry.into()), 0)
             }
-            Key::Block4(key) => self.blocks4.insert(key, Raw(entry.into()), 0),
-            Key::Block6(key) => self.blocks6.insert(key, Raw(entry.into()), 0),
+            Key::Block4(key) => self.set_block4(key, &entry.into()),
+            Key::Block6(key) => {
+                let cell = Cell::of6(u64::from_be_bytes(key), &entry.into());
+                self.blocks6.set(key, cell)
+            }
         }
         .doing(|| format!("add {key:?} to the endpoint table"))
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Result<(), KernelError> {
-        let result = match key {
+        let result = absent(match key {
             Key::Host(address) => self.hosts.remove(&address),
             Key::Prefix(len, address) => self.prefixes.remove(&LpmKey::new(len.into(), address)),
-            Key::Block4(key) => self.blocks4.remove(&key),
-            Key::Block6(key) => self.blocks6.remove(&key),
-        };
-        match result {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(error).doing(|| format!("remove {key:?} from the endpoint table")),
+            Key::Block4(key) => {
+                self.blocks4.remove(key)?;
+                self.members.remove(&key)
+            }
+            Key::Block6(key) => return self.blocks6.remove(key),
+        });
+        result.doing(|| format!("remove {key:?} from the endpoint table"))
+    }
+
+    /// Members that are no range come before the cell that refers to them and go after it.
+    fn set_block4(&mut self, key: [u8; 4], block: &Block4) -> Result<(), MapError> {
+        let cell = Cell::of4(u32::from_be_bytes(key), block);
+        if cell.is_partial() {
+            self.members.insert(key, block.members, 0)?;
+            return self.blocks4.set(key, cell);
+        }
+        self.blocks4.set(key, cell)?;
+        absent(self.members.remove(&key))
+    }
+
+    fn members(&self, key: [u8; 4]) -> Result<Members, KernelError> {
+        match self.members.get(&key, 0) {
+            Err(MapError::KeyNotFound) => Ok(Members::default()),
+            result => result.doing(|| "read map MEMBERS".into()),
         }
     }
 
@@ -287,12 +312,19 @@ impl Maps {
     }
 
     pub(super) fn remove_hook(&mut self, key: HookKey) -> Result<(), KernelError> {
-        match self.hooks.remove(&Raw(key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => {
-                Err(error).doing(|| format!("forget the filter on interface {}", key.ifindex))
-            }
+        absent(self.hooks.remove(&Raw(key)))
+            .doing(|| format!("forget the filter on interface {}", key.ifindex))
+    }
+}
+
+/// Removing what is not there is no failure. aya hands the kernel's ENOENT on as it is.
+pub(super) fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
         }
+        result => result,
     }
 }
 

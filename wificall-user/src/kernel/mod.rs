@@ -1,6 +1,7 @@
 //! The data plane: loading, pinning, attaching, maps. The only module that knows aya.
 
 mod attach;
+mod blocks;
 mod error;
 mod inspect;
 mod log;

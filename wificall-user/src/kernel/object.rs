@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned, maps::MapInfo};
 use aya_obj::Object;
 use wificall_common::{
-    abi::{Features, PREF64S},
+    abi::{Features, PREF64S, line_shift, lines},
     wire::nat64::Pref64,
 };
 
@@ -25,9 +25,12 @@ pub struct Settings {
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 14] = [
+pub(super) const PINNED: [&str; 17] = [
     "BLOCKS4",
     "BLOCKS6",
+    "SPILLED4",
+    "SPILLED6",
+    "MEMBERS",
     "HOSTS",
     "PREFIXES",
     "POLICIES",
@@ -48,10 +51,13 @@ pub fn activity_slots(limits: &Limits) -> u32 {
 }
 
 /// Sizes of the maps whose size the configuration sets.
-fn sizes(limits: &Limits) -> [(&'static str, u32); 10] {
+fn sizes(limits: &Limits) -> [(&'static str, u32); 13] {
     [
-        ("BLOCKS4", limits.blocks),
-        ("BLOCKS6", limits.blocks),
+        ("BLOCKS4", lines(limits.blocks)),
+        ("BLOCKS6", lines(limits.blocks)),
+        ("SPILLED4", limits.blocks),
+        ("SPILLED6", limits.blocks),
+        ("MEMBERS", limits.blocks),
         ("HOSTS", limits.hosts),
         ("PREFIXES", limits.prefixes),
         ("POLICIES", limits.policies),
@@ -139,6 +145,7 @@ pub(super) fn load(
     let (more_len, more) = (more.map(|(len, _)| len), more.map(|(_, prefix)| prefix));
     loader
         .override_global("FEATURES", &settings.features, true)
+        .override_global("LINE_SHIFT", &line_shift(lines(limits.blocks)), true)
         .override_global("PREF64_LEN", &len, true)
         .override_global("PREF64", &prefix, true)
         .override_global("PREF64_MORE_LEN", &more_len, true)

@@ -115,7 +115,6 @@ impl Loaded {
         let room = endpoints.max(1_024);
         let sizes = [
             ("BLOCKS4", room),
-            ("BLOCKS6", room),
             ("ACTIVITY", room),
             // An LRU map is evicted from before it is full.
             ("FRAGMENTS", 2 * room),
