@@ -147,7 +147,7 @@ fn what_is_written_is_read() -> Result<()> {
         instance.0.clone(),
         Settings {
             features: 0,
-            pref64: None,
+            pref64: [None; 4],
         },
         limits()?,
     )?;
