@@ -1,5 +1,8 @@
 //! The packet vectors, three ways: on the host, in XDP and in TC.
 
+#[path = "vectors/snoop.rs"]
+mod snoop;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use wificall_common::abi::Features;
@@ -198,7 +201,10 @@ fn kernel(setup: &Setup, contents: &Contents) -> Kernel {
 fn instruction_counts() {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let all = Setup {
-        features: Setup::DEFAULT.features | Features::HANDOVER,
+        features: Setup::DEFAULT.features
+            | Features::HANDOVER
+            | Features::SNOOP_NAMES
+            | Features::SNOOP_IKE,
         pref64: Some(([0; 16], 96)),
     };
     let none = Setup {

@@ -6,7 +6,9 @@ use crate::{
     endpoint::{self, Endpoint, Table, mapped},
     exit::Exit,
     frame::Frame,
-    wire::{Fragment, PROTOCOL_ESP, Packet, Version, esp, ethernet, ike, ipv4, ipv6, natt, udp},
+    wire::{
+        Fragment, PROTOCOL_ESP, Packet, Version, dns, esp, ethernet, ike, ipv4, ipv6, natt, udp,
+    },
 };
 
 /// The least that a first fragment of UDP has to show: all headers that are looked at, so that none is read from beyond
@@ -32,6 +34,18 @@ const _: () = assert!(ipv6::HEADER_LEN + ipv6::MAX_EXTENSIONS * 2048 <= MAX_HEAD
 pub trait Tables: Table {
     /// The class of the first fragment of this datagram, if that matched.
     fn first_fragment(&self, key: &FragmentKey) -> Option<Class>;
+
+    /// Whether DNS messages are to be told apart ([`Exit::Dns`]).
+    #[inline(always)]
+    fn snoops_names(&self) -> bool {
+        false
+    }
+
+    /// Whether IKE_SA_INIT with unknown addresses is to be told apart ([`Exit::NewIke`]).
+    #[inline(always)]
+    fn snoops_ike(&self) -> bool {
+        false
+    }
 }
 
 /// A packet that matched.
@@ -97,9 +111,18 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
         Direction::Down => header.source,
     };
     if port != udp::PORT_IKE && port != udp::PORT_NATT {
-        return Err(Exit::OtherPort);
+        return Err(if tables.snoops_names() && port == dns::PORT {
+            Exit::Dns
+        } else {
+            Exit::OtherPort
+        });
     }
-    let endpoint = lookup(frame, tables, &packet, direction)?;
+    let endpoint = match lookup(frame, tables, &packet, direction) {
+        Err(Exit::NotEndpoint) if tables.snoops_ike() => {
+            return Err(unknown(frame, port, payload + udp::HEADER_LEN));
+        }
+        found => found?,
+    };
     let shown = match packet.fragment {
         Fragment::Whole => header.len,
         _ => FIRST_FRAGMENT,
@@ -124,8 +147,33 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
     })
 }
 
+/// The way out of a packet with an unknown address: as much as tells IKE_SA_INIT from the ESP of somebody's VPN, whose
+/// every packet passes here. The rest is left to who looks next.
 #[inline(always)]
-fn network<F: Frame + ?Sized>(frame: &F, link: Link) -> Result<Packet, Exit> {
+fn unknown<F: Frame + ?Sized>(frame: &F, port: u16, offset: usize) -> Exit {
+    let mut header = offset;
+    if port == udp::PORT_NATT {
+        // With a value for a frame that ends here: an undefined register is refused by the verifier.
+        if frame.read(offset).unwrap_or([0xff; natt::MARKER_LEN]) != [0; natt::MARKER_LEN] {
+            return Exit::NotEndpoint;
+        }
+        header += natt::MARKER_LEN;
+    }
+    let [exchange] = frame.read(header + ike::EXCHANGE_OFFSET).unwrap_or([0]);
+    if exchange == ike::EXCHANGE_SA_INIT {
+        Exit::NewIke
+    } else {
+        Exit::NotEndpoint
+    }
+}
+
+/// Finds the IP header and parses it.
+///
+/// # Errors
+///
+/// The way out of a packet that is neither UDP nor ESP.
+#[inline(always)]
+pub fn network<F: Frame + ?Sized>(frame: &F, link: Link) -> Result<Packet, Exit> {
     let (version, offset) = match link {
         Link::Ethernet => ethernet::network(frame)?,
         Link::Bare => ethernet::bare_network(frame)?,

@@ -3,13 +3,13 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use wificall_common::{
     Class,
     abi::{
-        Block4, Block6, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue, GroupLabel,
-        HookKey, HookRecord, Meta, Policy,
+        Block4, Block6, Counters, EVENT_BUCKETS, EVENT_SLOTS, EVENTS_SIZE, EXIT_SLOTS, EndpointRef,
+        Event, Features, FragmentKey, FragmentValue, GroupLabel, HookKey, HookRecord, Meta, Policy,
     },
     classify::Tables,
     endpoint::Table,
@@ -55,6 +55,19 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
 #[map]
 pub static ACTIVITY: Array<u32> = Array::with_max_entries(16_384, 0);
 
+// What is told as it happens.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_SIZE, 0);
+#[map]
+pub static EVENT_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_SLOTS, 0);
+#[map]
+pub static BUCKETS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_BUCKETS, 0);
+/// An event in the making: longer than the stack.
+#[map]
+pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
+/// Hashes of the catalogue's names outside of `3gppnetwork.org`: written by the agent.
+#[map]
+pub static NAMES: HashMap<u64, u8> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 #[map]
 static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -67,7 +80,8 @@ pub fn forget(number: usize, mask: usize) -> usize {
             scratch.write_volatile(number as u64);
             scratch.read_volatile() as usize & mask
         },
-        None => number & mask,
+        // Never: the entry exists. And not the number, whose origin would be known on this path.
+        None => 0,
     }
 }
 
@@ -108,7 +122,7 @@ impl Table for KernelTables {
 
     #[inline(always)]
     fn prefix(&self, address: u128) -> Option<&EndpointRef> {
-        if !settings::on(wificall_common::abi::Features::PREFIXES) {
+        if !settings::on(Features::PREFIXES) {
             return None;
         }
         let padded = PrefixKey {
@@ -130,5 +144,15 @@ impl Tables for KernelTables {
         // SAFETY: values are written once and never changed.
         let value = unsafe { FRAGMENTS.get(key) }?;
         Class::from_u8(value.class)
+    }
+
+    #[inline(always)]
+    fn snoops_names(&self) -> bool {
+        settings::on(Features::SNOOP_NAMES)
+    }
+
+    #[inline(always)]
+    fn snoops_ike(&self) -> bool {
+        settings::on(Features::SNOOP_IKE)
     }
 }

@@ -6,6 +6,7 @@
 
 mod counters;
 mod endpoint;
+mod event;
 mod features;
 mod fragment;
 mod meta;
@@ -14,6 +15,11 @@ mod xdp;
 
 pub use counters::{CELLS, Counter, Counters, EXIT_SLOTS, Hook, exit_slot};
 pub use endpoint::{Block4, Block6, EndpointRef, FLAG_HOSTS, FLAG_WHOLE};
+pub use event::{
+    CLIENT_BUCKETS, EVENT_BUCKETS, EVENT_BURST, EVENT_DATA, EVENT_HEAD, EVENT_SLOTS, EVENT_VERSION,
+    EVENTS_SIZE, Event, EventFate, EventHeader, EventKind, EventPacket, client_bucket, event_slot,
+    kind_bucket, take,
+};
 pub use features::Features;
 pub use fragment::{FragmentKey, FragmentValue};
 pub use meta::{GroupLabel, HookKey, HookRecord, LABEL_LEN, META_MAGIC, Meta};

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::reader::{Item, Section};
 use super::report::Mismatch;
-use super::{Config, Discovery, Glob, Policy, StaticPrefix, values};
+use super::{Config, Discovery, Glob, Policy, Snoop, SnoopIke, StaticPrefix, values};
 use crate::catalogue::{Country, OperatorPattern, catalogue};
 
 /// Something listed twice in one array.
@@ -150,12 +150,19 @@ pub(super) fn prefix(item: &Item, prefix: &StaticPrefix, earlier: &[StaticPrefix
 }
 
 /// That there is anything to classify.
-pub(super) fn sources(root: &Section, discovery: &Section) {
+pub(super) fn sources(root: &Section, discovery: &Section, snoop: &Snoop) {
+    // What clients ask for is something to classify; an IKE peer that is only reported is not.
+    if snoop.names || snoop.ike == SnoopIke::Observe {
+        return;
+    }
     if discovery.lacks("operators") && discovery.lacks("countries") && root.lacks("prefix") {
         discovery.refuse(
             Mismatch::expected("`operators` or `countries` in [discovery], or a [[prefix]]")
                 .found("nothing to classify")
-                .hint("name the countries of your guests' carriers: countries = [\"AU\"]"),
+                .hint(
+                    "name the countries of your guests' carriers: countries = [\"AU\"]; or learn from what they ask \
+                     for: names = true in [snoop]",
+                ),
         );
     }
 }

@@ -185,6 +185,13 @@ impl<'a> Item<'a> {
             .ok_or_else(|| Mismatch::expected(expected))
     }
 
+    /// The value as `true` or `false`.
+    pub fn flag(&self) -> Result<bool, Mismatch> {
+        self.get()
+            .as_bool()
+            .ok_or_else(|| Mismatch::expected("true or false, without quotes"))
+    }
+
     /// The value as a whole number within `range`.
     pub fn number(&self, range: RangeInclusive<u32>) -> Result<u32, Mismatch> {
         let refused = || {

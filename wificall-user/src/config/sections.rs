@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::reader::{Item, Section};
 use super::{
-    Agent, Config, Discovery, Dscp, Glob, Interfaces, Lab, Limits, Policy, Priority, StaticPrefix,
-    TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment, values,
+    Agent, Config, Discovery, Dscp, GeoIp, Glob, Interfaces, Lab, Limits, Policy, Priority, Snoop,
+    SnoopIke, StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment, values,
 };
 use crate::catalogue::{Country, OperatorPattern};
 use crate::discover::Upstream;
@@ -29,6 +29,8 @@ pub(super) fn config(root: Section) -> Config {
         agent: agent(root.section("agent")),
         interfaces: interfaces(root.section("interfaces")),
         discovery: discovery(&discovery_section, in_lab),
+        snoop: snoop(root.section("snoop")),
+        geoip: geoip(root.section("geoip")),
         lab: lab(lab_section),
         prefixes: prefixes(&root),
         defaults: defaults(root.section("defaults")),
@@ -36,7 +38,7 @@ pub(super) fn config(root: Section) -> Config {
         limits: limits(&limits_section),
     };
     config.policies = policies(&root, &config);
-    checks::sources(&root, &discovery_section);
+    checks::sources(&root, &discovery_section, &config.snoop);
     checks::sizes(&limits_section, &config);
     discovery_section.finish();
     limits_section.finish();
@@ -123,6 +125,30 @@ fn discovery(section: &Section, in_lab: bool) -> Discovery {
     };
     checks::durations(section, &discovery, in_lab, DAY);
     discovery
+}
+
+fn snoop(section: Section) -> Snoop {
+    let snoop = Snoop {
+        names: section.value("names", false, Item::flag),
+        ike: section.value("ike", SnoopIke::Off, |item| {
+            item.choice(&[
+                ("off", SnoopIke::Off),
+                ("report", SnoopIke::Report),
+                ("observe", SnoopIke::Observe),
+            ])
+        }),
+        events_per_second: section.value("events_per_second", 500, |item| item.number(8..=100_000)),
+    };
+    section.finish();
+    snoop
+}
+
+fn geoip(section: Section) -> GeoIp {
+    let geoip = GeoIp {
+        database: section.value("database", None, |item| values::path(item).map(Some)),
+    };
+    section.finish();
+    geoip
 }
 
 fn lab(section: Section) -> Lab {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     catalogue::catalogue,
-    config::Config,
+    config::{Config, SnoopIke},
     discover::{Filter, Memory, Owner, Targets, targets},
     kernel::{Key, Settings},
     net::{self, Link},
@@ -121,11 +121,26 @@ impl World {
         let trie = desired.keys().any(|key| matches!(key, Key::Prefix(..)));
         Settings {
             features: hooks::features(&self.config.interfaces)
+                | snoop_features(&self.config)
                 | policy::features(rows)
                 | if trie { Features::PREFIXES } else { 0 },
             pref64: pref64(&self.config),
+            events_per_second: self.config.snoop.events_per_second,
         }
     }
+}
+
+fn snoop_features(config: &Config) -> u32 {
+    let names = if config.snoop.names {
+        Features::SNOOP_NAMES
+    } else {
+        0
+    };
+    let ike = match config.snoop.ike {
+        SnoopIke::Off => 0,
+        SnoopIke::Report | SnoopIke::Observe => Features::SNOOP_IKE,
+    };
+    names | ike
 }
 
 fn pref64(config: &Config) -> Option<Pref64> {

@@ -15,11 +15,13 @@
 
 mod connection;
 pub mod filter;
+pub mod geoip;
 pub mod memory;
 mod pace;
 pub mod resolver;
 pub mod run;
 pub mod schedule;
+pub mod snoop;
 pub mod stats;
 pub mod store;
 pub mod target;

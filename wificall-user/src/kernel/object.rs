@@ -19,10 +19,23 @@ pub struct Settings {
     pub features: u32,
     /// The NAT64 prefix.
     pub pref64: Option<Pref64>,
+    /// Events of each kind a second, on each CPU.
+    pub events_per_second: u32,
+}
+
+impl Settings {
+    /// Nanoseconds that an event uses up of the rate of its kind, and of its client's share: an eighth of it, so that no
+    /// client's flood leaves nothing for the others.
+    fn gaps(&self) -> (u64, u64) {
+        const SECOND: u64 = 1_000_000_000;
+        const SHARE: u64 = 8;
+        let gap = SECOND / u64::from(self.events_per_second.max(1));
+        (gap, gap * SHARE)
+    }
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 14] = [
+pub(super) const PINNED: [&str; 17] = [
     "BLOCKS4",
     "BLOCKS6",
     "HOSTS",
@@ -37,6 +50,9 @@ pub(super) const PINNED: [&str; 14] = [
     "CARRIED",
     "CARRIED_EXITS",
     "CLSACT_HOOKS",
+    "EVENTS",
+    "EVENT_COUNTS",
+    "NAMES",
 ];
 
 /// Activity slots: one for every entry that the endpoint table can hold.
@@ -127,7 +143,10 @@ pub(super) fn load(
     let (len, prefix) = settings
         .pref64
         .map_or((0, [0; 16]), |pref64| (pref64.len, pref64.prefix));
+    let (event_gap, client_gap) = settings.gaps();
     loader
+        .override_global("EVENT_GAP", &event_gap, true)
+        .override_global("CLIENT_GAP", &client_gap, true)
         .override_global("FEATURES", &settings.features, true)
         .override_global("PREF64_LEN", &len, true)
         .override_global("PREF64", &prefix, true)
