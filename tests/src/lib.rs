@@ -6,6 +6,7 @@
 //! missing tool or privilege is an error with a hint, never a skipped test.
 
 pub mod agent;
+pub mod bench;
 pub mod capture;
 pub mod dns;
 mod home;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::catalogue::names::host_name;
 use crate::catalogue::{Country, OperatorPattern};
 use crate::config::Agent;
 
@@ -161,12 +162,9 @@ impl FromStr for Target {
             None => message,
         };
         if text.contains('.') {
-            let name = text.strip_suffix('.').unwrap_or(text);
-            return if is_host_name(name) {
-                Ok(Self::Name(name.to_ascii_lowercase()))
-            } else {
-                Err("a DNS name has labels of 1 to 63 letters, digits, - and _, and 253 characters at most".to_owned())
-            };
+            return host_name(text)
+                .map(Self::Name)
+                .map_err(|error| suggest(error.to_string(), error.suggestion));
         }
         if text.starts_with(|c: char| c.is_ascii_digit()) {
             return text.parse().map(Self::Operators).map_err(
@@ -182,17 +180,6 @@ impl FromStr for Target {
                 )
             })
     }
-}
-
-/// Whether a name can be asked for (RFC 1035 §2.3.4; `_` as in practice).
-fn is_host_name(name: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    name.len() <= 253 && name.split('.').all(label)
 }
 
 fn instance(name: &str) -> Result<Agent, String> {
@@ -287,14 +274,15 @@ mod tests {
             ("NZ", Ok(Target::Country("NZ".parse().unwrap()))),
             ("wo.vzwwo.com", name("wo.vzwwo.com")),
             ("EPDG.epc.att.net.", name("epdg.epc.att.net")),
-            ("262.01", name("262.01")),
+            ("262.example", name("262.example")),
         ] {
             assert_eq!(text.parse::<Target>(), expected);
         }
         for (text, hint) in [
             ("UK", "did you mean GB?"),
             ("26201", "did you mean 262-01?"),
-            ("a..b", "a DNS name"),
+            ("a..b", "did you mean a.b?"),
+            ("262.01", "a DNS name"),
         ] {
             let message = text.parse::<Target>().unwrap_err();
             assert!(message.contains(hint), "{message}");

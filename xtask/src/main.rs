@@ -1,6 +1,7 @@
 //! `cargo xtask`: what building and testing need beyond cargo. One file a task.
 
 mod apt;
+mod bench;
 mod bpf;
 mod demo;
 mod ebpf;
@@ -20,6 +21,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
+    /// Measure what wificall costs beside what people use today, as root
+    Bench(bench::Args),
     /// Show the agent at work in a lab of network namespaces, as root
     Demo(demo::Args),
     /// Build the BPF object that the agent embeds, or check the committed one
@@ -34,6 +37,10 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
+        Task::Bench(args) => match bench::bench(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Task::Demo(args) => match demo::demo(&args) {
             Ok(code) => return code,
             Err(error) => Err(error),

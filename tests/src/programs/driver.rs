@@ -55,29 +55,31 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// One for frames that differ in the `header` bytes behind Ethernet, a multiple of four, and in nothing else.
+    /// One for frames that differ in the `header` bytes behind Ethernet, a multiple of four, and are `frame` else; these
+    /// headers stand one after another in `headers`.
     ///
     /// # Errors
     ///
     /// Fails if the kernel refuses a map or the program.
-    pub fn new(kind: Kind, frames: &[Vec<u8>], header: usize) -> Result<Self> {
+    pub fn new(kind: Kind, frame: &[u8], headers: &[u8], header: usize) -> Result<Self> {
         let next = RawArray::new(ArrayKind::Programs, 4, 1)?;
         let position = RawArray::new(ArrayKind::Values, 8, 1)?;
-        let headers = RawArray::new(ArrayKind::Values, header, frames.len())?;
-        for (index, frame) in frames.iter().enumerate() {
-            headers.set(index.try_into()?, &frame[LINK..LINK + header])?;
+        let count = headers.len() / header;
+        let list = RawArray::new(ArrayKind::Values, header, count)?;
+        for (index, header) in headers.chunks_exact(header).enumerate() {
+            list.set(index.try_into()?, header)?;
         }
         let insns = instructions(
             kind,
             header,
-            frames.len().try_into()?,
-            [position.number(), headers.number(), next.number()],
+            count.try_into()?,
+            [position.number(), list.number(), next.number()],
         )?;
         Ok(Self {
             program: RawProgram::load(kind, &insns)?,
             next,
-            frame: frames[0].clone(),
-            _lists: [position, headers],
+            frame: frame.to_vec(),
+            _lists: [position, list],
         })
     }
 

@@ -98,6 +98,7 @@ pub(super) fn parse(files: &Files) -> Result<Catalogue, DataError> {
         mccs,
         countries,
         dialled,
+        configured: BTreeMap::new(),
     })
 }
 

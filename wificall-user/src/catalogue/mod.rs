@@ -5,15 +5,18 @@
 
 mod country;
 mod data;
-mod names;
+pub mod names;
+mod owner;
 mod plmn;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
 pub use country::{Country, CountryError};
 pub use data::DataError;
-pub use names::{EpdgName, NameKind};
+pub use names::{EpdgName, NameError, NameKind, ParsedName};
+pub use owner::Owner;
 pub use plmn::{OperatorPattern, Plmn, PlmnError};
 
 /// A mobile network operator.
@@ -32,8 +35,8 @@ enum Dialled {
     Address(IpAddr),
 }
 
-/// The compiled-in tables. There is one: [`catalogue`].
-#[derive(Debug)]
+/// The compiled-in tables, [`catalogue`], or these and what a configuration adds to them.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Catalogue {
     /// Sorted by PLMN, each once.
     operators: Vec<Operator>,
@@ -43,6 +46,8 @@ pub struct Catalogue {
     countries: Vec<(Country, &'static str)>,
     /// Sorted by PLMN.
     dialled: Vec<(Plmn, Dialled)>,
+    /// Names that the configuration lists, in lower case.
+    configured: BTreeMap<String, BTreeSet<Owner>>,
 }
 
 /// The catalogue.
@@ -95,6 +100,13 @@ impl Catalogue {
         self.countries_of(plmn.mcc()).first().copied()
     }
 
+    /// The countries that an operator serves, its main one first. Empty for operators of no
+    /// country.
+    #[must_use]
+    pub fn countries_served(&self, plmn: Plmn) -> &[Country] {
+        self.countries_of(plmn.mcc())
+    }
+
     /// The mobile country codes that serve a country.
     pub fn mccs_of(&self, country: Country) -> impl Iterator<Item = u16> {
         self.mccs
@@ -121,22 +133,59 @@ impl Catalogue {
         self.country_name(country).is_some()
     }
 
-    /// The names under which an operator's ePDGs may be found: the standard ones, which every
-    /// number has whether catalogued or not, then the carrier's own.
+    /// The names that are looked up for an operator: the standard ones, which every number has
+    /// whether catalogued or not, then the carrier's own.
     #[must_use]
     pub fn names(&self, plmn: Plmn) -> Vec<EpdgName> {
-        let mut names = Vec::from(names::standard(plmn));
+        let mut names: Vec<_> = names::standard(self.as_written(plmn)).collect();
         for dialled in self.dialled(plmn) {
             if let Dialled::Name(name) = *dialled
                 && names.iter().all(|known| known.name != name)
             {
                 names.push(EpdgName {
                     name: name.into(),
-                    kind: NameKind::Carrier,
+                    kind: names::parse(name).map_or(NameKind::Carrier, |parsed| parsed.kind),
                 });
             }
         }
         names
+    }
+
+    /// The names that an operator may have besides [`names`](Self::names), which are looked up
+    /// only when somebody asks for all forms.
+    #[must_use]
+    pub fn further_names(&self, plmn: Plmn) -> Vec<EpdgName> {
+        let usual = self.names(plmn);
+        names::on_demand(self.as_written(plmn))
+            .filter(|name| usual.iter().all(|known| known.name != name.name))
+            .collect()
+    }
+
+    /// The operator's number with as many digits as it writes.
+    fn as_written(&self, plmn: Plmn) -> Plmn {
+        self.operator(plmn).map_or(plmn, |operator| operator.plmn)
+    }
+
+    /// The operators whose handsets are configured with this name, in lower case.
+    fn users_of_name(&self, name: &str) -> impl Iterator<Item = Plmn> {
+        self.dialled
+            .iter()
+            .filter(move |(_, dialled)| matches!(dialled, Dialled::Name(known) if *known == name))
+            .map(|(plmn, _)| *plmn)
+    }
+
+    /// The same catalogue, which also knows names that the configuration lists. They are in lower
+    /// case.
+    #[must_use]
+    pub fn with_names(mut self, names: impl IntoIterator<Item = (String, Owner)>) -> Self {
+        for (name, owner) in names {
+            self.configured.entry(name).or_default().insert(owner);
+        }
+        self
+    }
+
+    fn configured_owners(&self, name: &str) -> impl Iterator<Item = Owner> {
+        self.configured.get(name).into_iter().flatten().copied()
     }
 
     /// The addresses that the carrier's handsets are configured with.

@@ -9,7 +9,7 @@ fn plmn(text: &str) -> Plmn {
 
 fn names(text: &str) -> Vec<String> {
     let names = catalogue().names(plmn(text));
-    names.into_iter().map(|n| n.name.into_owned()).collect()
+    names.into_iter().map(|n| n.name).collect()
 }
 
 fn countries(mcc: u16) -> Vec<String> {
@@ -23,12 +23,13 @@ fn standard_names_pad_the_mnc() {
         "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org",
         "sos.epdg.epc.mnc001.mcc262.pub.3gppnetwork.org",
         "n3iwf.5gc.mnc001.mcc262.pub.3gppnetwork.org",
+        "epdg.epc.mnc01.mcc262.pub.3gppnetwork.org",
     ];
     assert_eq!(names("262-01"), expected);
     assert_eq!(names("262-001"), expected);
     // No operator of the catalogue: the names follow from the number all the same.
     assert_eq!(catalogue().operator(plmn("262-98")), None);
-    assert_eq!(names("262-98").len(), 3);
+    assert_eq!(names("262-98").len(), 4);
     assert_eq!(
         names("001-01")[0],
         "epdg.epc.mnc001.mcc001.pub.3gppnetwork.org"
@@ -51,10 +52,91 @@ fn carriers_have_names_of_their_own() {
 }
 
 #[test]
+fn names_have_owners() {
+    let catalogue = catalogue().clone().with_names([
+        ("epdg.example.net".to_owned(), Owner::UNKNOWN),
+        (
+            "vowifi.jio.com".to_owned(),
+            Owner::configured(catalogue(), None, "BT".parse().ok()),
+        ),
+    ]);
+    let owner = |owner: &Owner| {
+        let text = |part: Option<String>| part.unwrap_or_else(|| "?".to_owned());
+        format!(
+            "{} {}",
+            text(owner.plmn.map(|p| p.to_string())),
+            text(owner.country.map(|c| c.to_string()))
+        )
+    };
+    for (name, kind, owners) in [
+        (
+            "EPDG.epc.mnc001.mcc262.pub.3gppnetwork.org.",
+            NameKind::Operator,
+            &["262-01 DE"][..],
+        ),
+        // Dialled by others too.
+        (
+            "epdg.epc.mnc008.mcc240.pub.3gppnetwork.org",
+            NameKind::Operator,
+            &["240-06 SE", "240-08 SE"],
+        ),
+        (
+            "ss.epdg.epc.geo.mnc260.mcc310.pub.3gppnetwork.org",
+            NameKind::Carrier,
+            &["310-260 US"],
+        ),
+        (
+            "tac-lb01.tac-hb02.tac.sos.epdg.epc.mnc001.mcc262.pub.3gppnetwork.org",
+            NameKind::AreaEmergency,
+            &["262-01 DE"],
+        ),
+        (
+            "epdg.epc.mcc262.visited-country.pub.3gppnetwork.org",
+            NameKind::VisitedCountry,
+            &["? DE"],
+        ),
+        (
+            "epdg.epc.mcc901.visited-country.pub.3gppnetwork.org",
+            NameKind::VisitedCountry,
+            &["? ?"],
+        ),
+        (
+            "epdg.THREE.ie",
+            NameKind::Carrier,
+            &["272-02 IE", "272-05 IE"],
+        ),
+        ("epdg.example.net", NameKind::Carrier, &["? ?"]),
+    ] {
+        let (found, found_owners) = catalogue.owner_of_name(name).unwrap();
+        let found_owners: Vec<_> = found_owners.iter().map(owner).collect();
+        assert_eq!(
+            (found, &*found_owners),
+            (
+                kind,
+                &owners.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>()[..]
+            ),
+            "{name}"
+        );
+    }
+    let (_, owners) = catalogue.owner_of_name("vowifi.jio.com").unwrap();
+    assert!(owners.iter().map(owner).any(|owner| owner == "? BT"));
+    assert!(owners.len() > 5);
+    for name in [
+        "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org.evil.example",
+        "evil-vowifi.jio.com",
+        "vowifi.jio.com.evil.example",
+        "www.example.net",
+        "",
+    ] {
+        assert_eq!(catalogue.owner_of_name(name), None, "{name}");
+    }
+}
+
+#[test]
 fn some_carriers_dial_an_address() {
     let addresses = catalogue().addresses(plmn("655-01"));
     assert_eq!(addresses, ["41.1.162.233".parse::<IpAddr>().unwrap()]);
-    assert_eq!(names("655-01").len(), 3);
+    assert_eq!(names("655-01").len(), 4);
     assert!(catalogue().addresses(plmn("262-01")).is_empty());
 }
 

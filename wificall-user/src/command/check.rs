@@ -9,6 +9,7 @@ use super::machine::{self, Note};
 use super::{Failure, Outcome, print, print_json};
 use crate::cli;
 use crate::config::{self, Config, Errors, Parsed, Problem};
+use crate::discover::targets;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -72,14 +73,9 @@ fn text(file: &Path, parsed: &Parsed, notes: &[Note]) -> String {
 
 fn summary(config: &Config) -> String {
     let interfaces = config.interfaces.access.len() + config.interfaces.uplink.len();
-    let discovery = &config.discovery;
-    let names = crate::discover::targets(
-        crate::catalogue::catalogue(),
-        &discovery.operators,
-        &discovery.countries,
-    )
-    .names
-    .len();
+    let names = targets(&config.catalogue, &config.discovery.selection())
+        .names
+        .len();
     format!(
         "instance {}; interface names and globs: {interfaces}, DNS names: {names}, prefixes: {}, policies: {}",
         config.agent.instance,
@@ -114,7 +110,7 @@ mod tests {
             text(Path::new(FILE), &parsed, &notes),
             format!(
                 "{}\nthis machine: Linux 5.4 is older than 5.10\n  hint: upgrade\n\
-                 wificall.toml: ok, instance default; interface names and globs: 1, DNS names: 3, \
+                 wificall.toml: ok, instance default; interface names and globs: 1, DNS names: 4, \
                  prefixes: 1, policies: 0\n",
                 parsed.warnings
             )

@@ -11,11 +11,10 @@ use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
 use super::{Failure, Outcome, print, print_json};
-use crate::catalogue::catalogue;
 use crate::cli::{self, DEFAULT_CONFIG, Target};
 use crate::config::{self, Config};
 use crate::discover::{
-    self, Family, Filter, Owner, Reason, Resolver, Settings, Stats, Targets, targets,
+    self, Family, Filter, Owner, Reason, Resolver, Selection, Settings, Stats, Targets, targets,
 };
 use crate::net;
 
@@ -95,8 +94,7 @@ fn configuration(named: Option<&Path>, needed: bool) -> Result<Config, config::E
 
 fn wanted(arguments: &[Target], config: &Config) -> Targets {
     if arguments.is_empty() {
-        let discovery = &config.discovery;
-        return targets(catalogue(), &discovery.operators, &discovery.countries);
+        return targets(&config.catalogue, &config.discovery.selection());
     }
     let (mut operators, mut countries) = (Vec::new(), Vec::new());
     let mut names: Vec<Arc<str>> = Vec::new();
@@ -107,12 +105,23 @@ fn wanted(arguments: &[Target], config: &Config) -> Targets {
             Target::Name(name) => names.push(name.as_str().into()),
         }
     }
-    let mut wanted = targets(catalogue(), &operators, &countries);
+    let mut wanted = targets(
+        &config.catalogue,
+        &Selection {
+            operators: &operators,
+            countries: &countries,
+            ..Selection::default()
+        },
+    );
     for name in names {
         if wanted.names.iter().all(|target| target.name != name) {
             wanted.names.push(discover::Target {
+                owners: config
+                    .catalogue
+                    .owner_of_name(&name)
+                    .map(|(_, owners)| owners)
+                    .unwrap_or_default(),
                 name,
-                owners: BTreeSet::new(),
             });
         }
     }
@@ -128,6 +137,7 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
         refresh_max: discovery.refresh_max,
         queries_per_second: discovery.queries_per_second,
         concurrency: discovery.concurrency,
+        mark: None,
     };
     let resolver =
         Resolver::new(&settings, Arc::new(Stats::default())).context("make a resolver")?;
@@ -383,11 +393,11 @@ mod tests {
             let names = wanted(&arguments, &config).names;
             names.iter().map(|target| target.name.to_string()).collect()
         };
-        assert_eq!(names(&[]).len(), 3);
+        assert_eq!(names(&[]).len(), 4);
         assert_eq!(names(&["x.example.org"]), ["x.example.org"]);
         // One name, asked for twice.
         let standard = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
-        assert_eq!(names(&["262-01", standard]).len(), 3);
+        assert_eq!(names(&["262-01", standard]).len(), 4);
     }
 
     fn configuration_of_defaults() -> Config {

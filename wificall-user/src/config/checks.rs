@@ -1,5 +1,6 @@
 //! What can be wrong although each key by itself is right.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use ipnet::IpNet;
 use super::reader::{Item, Section};
 use super::report::Mismatch;
 use super::{Config, Discovery, Glob, Policy, Snoop, SnoopIke, StaticPrefix, values};
-use crate::catalogue::{Country, OperatorPattern, catalogue};
+use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner};
 
 /// Something listed twice in one array.
 pub(super) fn no_duplicates<T: PartialEq + Display>(placed: &[(Item, T)], what: &str) {
@@ -61,9 +62,9 @@ fn name_the_same(one: &Glob, other: &Glob) -> bool {
 }
 
 /// Operators that the catalogue does not have.
-pub(super) fn known_operators(operators: &[(Item, OperatorPattern)]) {
+pub(super) fn known_operators(operators: &[(Item, OperatorPattern)], catalogue: &Catalogue) {
     for (item, pattern) in operators {
-        if catalogue()
+        if catalogue
             .operators()
             .any(|operator| pattern.matches(&operator.plmn))
         {
@@ -81,12 +82,11 @@ pub(super) fn known_operators(operators: &[(Item, OperatorPattern)]) {
 }
 
 /// Countries of which the catalogue has no operators.
-pub(super) fn known_countries(countries: &[(Item, Country)]) {
+pub(super) fn known_countries(countries: &[(Item, Country)], catalogue: &Catalogue) {
     for (item, country) in countries {
-        let in_country = |mcc| catalogue().countries_of(mcc).contains(country);
-        if !catalogue()
+        if !catalogue
             .operators()
-            .any(|operator| in_country(operator.plmn.mcc()))
+            .any(|operator| catalogue.countries_served(operator.plmn).contains(country))
         {
             item.warn(
                 Mismatch::expected("a country of which the catalogue has operators")
@@ -124,8 +124,8 @@ pub(super) fn durations(section: &Section, discovery: &Discovery, in_lab: bool, 
     }
 }
 
-/// A static prefix beside those before it. One prefix may have several owners, but each of them once.
-pub(super) fn prefix(item: &Item, prefix: &StaticPrefix, earlier: &[StaticPrefix]) {
+/// That a static prefix is one of hosts, and not of everybody.
+pub(super) fn prefix(item: &Item, prefix: &StaticPrefix) {
     // No operator has more: 0.0.0.0/0 would turn every VPN into Wi-Fi Calling.
     let widest = match prefix.prefix {
         IpNet::V4(_) => 8,
@@ -141,6 +141,10 @@ pub(super) fn prefix(item: &Item, prefix: &StaticPrefix, earlier: &[StaticPrefix
             "a network of unicast addresses, not wider than /8 (IPv6: /16)",
         ));
     }
+}
+
+/// A static prefix beside those before it: one prefix may have several owners, but each of them once.
+pub(super) fn prefix_once(item: &Item, prefix: &StaticPrefix, earlier: &[StaticPrefix]) {
     if let Some(index) = earlier.iter().position(|other| other == prefix) {
         item.refuse(
             Mismatch::expected("each prefix once")
@@ -150,19 +154,24 @@ pub(super) fn prefix(item: &Item, prefix: &StaticPrefix, earlier: &[StaticPrefix
 }
 
 /// That there is anything to classify.
-pub(super) fn sources(root: &Section, discovery: &Section, snoop: &Snoop) {
+pub(super) fn sources(root: &Section, section: &Section, discovery: &Discovery, snoop: &Snoop) {
     // What clients ask for is something to classify; an IKE peer that is only reported is not.
     if snoop.names || snoop.ike == SnoopIke::Observe {
         return;
     }
-    if discovery.lacks("operators") && discovery.lacks("countries") && root.lacks("prefix") {
-        discovery.refuse(
-            Mismatch::expected("`operators` or `countries` in [discovery], or a [[prefix]]")
-                .found("nothing to classify")
-                .hint(
-                    "name the countries of your guests' carriers: countries = [\"AU\"]; or learn from what they ask \
-                     for: names = true in [snoop]",
-                ),
+    let nothing = ["operators", "countries", "names", "prefixes"]
+        .into_iter()
+        .all(|key| section.lacks(key));
+    if nothing && !discovery.world && root.lacks("prefix") {
+        section.refuse(
+            Mismatch::expected(
+                "`countries`, `operators`, `world = true`, `names` or `prefixes` in [discovery], or a [[prefix]]",
+            )
+            .found("nothing to classify")
+            .hint(
+                "name the countries of your guests' carriers: countries = [\"AU\"]; or all: world = true; or learn from \
+                 what guests ask for: names = true in [snoop]",
+            ),
         );
     }
 }
@@ -205,7 +214,7 @@ pub(super) fn policy_reach(
     section: &Section,
     policy: &Policy,
     earlier: &[Policy],
-    config: &Config,
+    owners: &BTreeSet<Owner>,
 ) {
     if section.lacks("operators") && section.lacks("countries") {
         section.require("operators` or `countries", "one of them, or both");
@@ -230,7 +239,7 @@ pub(super) fn policy_reach(
                 ))
                 .hint(format!("the first match wins: {hint}")),
         );
-    } else if !reachable(policy, config) {
+    } else if !owners.iter().any(|owner| policy.matches(owner)) {
         section.warn(
             Mismatch::expected("operators or countries that [discovery] or a [[prefix]] has")
                 .found("only others")
@@ -265,54 +274,14 @@ fn covers_pattern(wide: &OperatorPattern, narrow: &OperatorPattern) -> bool {
     }
 }
 
-/// Whether anything that is discovered or listed can be matched by the policy.
-fn reachable(policy: &Policy, config: &Config) -> bool {
-    let operator = |pattern: &OperatorPattern| {
-        let named = policy
-            .operators
+/// All owners that an endpoint can have.
+pub(super) fn owners(config: &Config) -> BTreeSet<Owner> {
+    let mut owners = config.discovery.selection().owners(&config.catalogue);
+    owners.extend(
+        config
+            .prefixes
             .iter()
-            .any(|own| covers_pattern(own, pattern) || covers_pattern(pattern, own));
-        policy.operators.is_empty() || named
-    };
-    let country = |countries: &[Country]| {
-        policy.countries.is_empty()
-            || countries
-                .iter()
-                .any(|country| policy.countries.contains(country))
-    };
-    let by_operator = config.discovery.operators.iter().any(|pattern| {
-        let mcc = match pattern {
-            OperatorPattern::Exact(plmn) => plmn.mcc(),
-            OperatorPattern::AllOf { mcc } => *mcc,
-        };
-        operator(pattern) && country(catalogue().countries_of(mcc))
-    });
-    let by_country = || {
-        catalogue().operators().any(|known| {
-            let countries = catalogue().countries_of(known.plmn.mcc());
-            let discovered = countries
-                .iter()
-                .any(|country| config.discovery.countries.contains(country));
-            discovered && operator(&OperatorPattern::Exact(known.plmn)) && country(countries)
-        })
-    };
-    let by_prefix = || {
-        config.prefixes.iter().any(|prefix| {
-            let by_mcc = prefix
-                .operator
-                .map_or(&[][..], |plmn| catalogue().countries_of(plmn.mcc()));
-            let countries = prefix.country.as_slice();
-            let operator = match prefix.operator {
-                Some(plmn) => operator(&OperatorPattern::Exact(plmn)),
-                None => policy.operators.is_empty(),
-            };
-            operator
-                && country(if countries.is_empty() {
-                    by_mcc
-                } else {
-                    countries
-                })
-        })
-    };
-    by_operator || by_country() || by_prefix()
+            .map(|prefix| Owner::configured(&config.catalogue, prefix.operator, prefix.country)),
+    );
+    owners
 }

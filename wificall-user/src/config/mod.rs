@@ -17,12 +17,13 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::catalogue::{Country, OperatorPattern, Plmn};
-use crate::discover::Upstream;
+use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, Plmn};
+use crate::discover::{Selection, Upstream};
 
 use reader::Section;
 use report::Report;
@@ -46,7 +47,7 @@ pub struct Config {
     pub geoip: GeoIp,
     /// `[lab]`
     pub lab: Lab,
-    /// `[[prefix]]`
+    /// `[[prefix]]`, and `prefixes` in `[discovery]`.
     pub prefixes: Vec<StaticPrefix>,
     /// `[defaults]`: the treatment of a match that no policy names.
     pub defaults: Treatment,
@@ -54,6 +55,9 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// `[limits]`
     pub limits: Limits,
+    /// The operators, countries and names that there are: the compiled-in ones, and what this
+    /// configuration adds to them.
+    pub catalogue: Arc<Catalogue>,
 }
 
 /// The process: where it keeps things and where it listens.
@@ -148,10 +152,14 @@ pub enum TcMode {
 /// Whose names are resolved, by whom and how often.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Discovery {
+    /// All catalogued operators.
+    pub world: bool,
     /// Operators by PLMN.
     pub operators: Vec<OperatorPattern>,
-    /// Countries: all catalogued operators of their MCCs.
+    /// Countries: all catalogued operators that serve them.
     pub countries: Vec<Country>,
+    /// Further names.
+    pub names: Vec<ExtraName>,
     /// Asked in order.
     pub resolvers: Vec<Upstream>,
     /// Floor of an answer's TTL.
@@ -170,6 +178,30 @@ pub struct Discovery {
     pub concurrency: usize,
     /// The NAT64 prefix behind which IPv4 endpoints are seen as IPv6 (RFC 6052).
     pub nat64_prefix: Option<Ipv6Net>,
+}
+
+impl Discovery {
+    /// Whose names are resolved.
+    #[must_use]
+    pub fn selection(&self) -> Selection<'_> {
+        Selection {
+            world: self.world,
+            operators: &self.operators,
+            countries: &self.countries,
+            names: &self.names,
+        }
+    }
+}
+
+/// A name that is resolved although no selected operator has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtraName {
+    /// The name, in lower case and without a final dot.
+    pub name: String,
+    /// Whose it is.
+    pub operator: Option<Plmn>,
+    /// Where it counts as; by default the operator's country.
+    pub country: Option<Country>,
 }
 
 /// What an address from DNS stands for.
@@ -276,6 +308,23 @@ pub struct Policy {
     pub countries: Vec<Country>,
     /// What is done.
     pub treatment: Treatment,
+}
+
+impl Policy {
+    /// Whether it is for this owner of an endpoint. Both conditions must hold of the same owner; an empty one always
+    /// does.
+    #[must_use]
+    pub fn matches(&self, owner: &Owner) -> bool {
+        let operator = self.operators.is_empty()
+            || owner
+                .plmn
+                .is_some_and(|plmn| self.operators.iter().any(|known| known.matches(&plmn)));
+        let country = self.countries.is_empty()
+            || owner
+                .country
+                .is_some_and(|country| self.countries.contains(&country));
+        operator && country
+    }
 }
 
 /// Sizes of the kernel's maps, in entries.

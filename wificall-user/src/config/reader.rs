@@ -92,14 +92,17 @@ impl<'a> Section<'a> {
         expected: &str,
         read: impl Fn(&Item<'a>) -> Result<T, Mismatch>,
     ) -> Vec<(Item<'a>, T)> {
-        let elements = self
-            .item(key)
-            .map(|item| item.elements(expected))
-            .unwrap_or_default();
-        elements
+        self.items(key, expected)
             .into_iter()
             .filter_map(|element| element.read(&read).map(|value| (element, value)))
             .collect()
+    }
+
+    /// The elements of an array. Empty if it is not there.
+    pub fn items(&self, key: &'static str, expected: &str) -> Vec<Item<'a>> {
+        self.item(key)
+            .map(|item| item.elements(expected))
+            .unwrap_or_default()
     }
 
     /// The table of a key.
@@ -118,11 +121,7 @@ impl<'a> Section<'a> {
     /// The tables of an array of tables.
     pub fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
         let expected = format!("an array of tables, each under [[{key}]]");
-        let elements = self
-            .item(key)
-            .map(|item| item.elements(&expected))
-            .unwrap_or_default();
-        elements
+        self.items(key, &expected)
             .iter()
             .map(|element| element.section(&expected))
             .collect()

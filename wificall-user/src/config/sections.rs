@@ -1,14 +1,19 @@
 //! Reads the sections of the file.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::reader::{Item, Section};
+use super::report::Mismatch;
 use super::{
-    Agent, Config, Discovery, Dscp, GeoIp, Glob, Interfaces, Lab, Limits, Policy, Priority, Snoop,
-    SnoopIke, StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment, values,
+    Agent, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits, Policy,
+    Priority, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks, dscp,
+    treatment, values,
 };
-use crate::catalogue::{Country, OperatorPattern};
+use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
 use crate::discover::Upstream;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -25,20 +30,27 @@ pub(super) fn config(root: Section) -> Config {
     let (discovery_section, lab_section) = (root.section("discovery"), root.section("lab"));
     let limits_section = root.section("limits");
     let in_lab = lab_section.is_present();
+    let catalogue = catalogue().clone();
+    let discovery = discovery(&discovery_section, in_lab, &catalogue);
+    let names = discovery.names.iter().map(|name| {
+        let owner = Owner::configured(&catalogue, name.operator, name.country);
+        (name.name.clone(), owner)
+    });
     let mut config = Config {
         agent: agent(root.section("agent")),
         interfaces: interfaces(root.section("interfaces")),
-        discovery: discovery(&discovery_section, in_lab),
         snoop: snoop(root.section("snoop")),
         geoip: geoip(root.section("geoip")),
         lab: lab(lab_section),
-        prefixes: prefixes(&root),
+        prefixes: prefixes(&root, &discovery_section),
+        catalogue: Arc::new(catalogue.clone().with_names(names)),
+        discovery,
         defaults: defaults(root.section("defaults")),
         policies: Vec::new(),
         limits: limits(&limits_section),
     };
     config.policies = policies(&root, &config);
-    checks::sources(&root, &discovery_section, &config.snoop);
+    checks::sources(&root, &discovery_section, &config.discovery, &config.snoop);
     checks::sizes(&limits_section, &config);
     discovery_section.finish();
     limits_section.finish();
@@ -88,20 +100,23 @@ fn interfaces(section: Section) -> Interfaces {
     interfaces
 }
 
-fn discovery(section: &Section, in_lab: bool) -> Discovery {
+fn discovery(section: &Section, in_lab: bool, catalogue: &Catalogue) -> Discovery {
     let operators = section.list("operators", OPERATORS, values::operator_pattern);
     let countries = section.list("countries", COUNTRIES, values::country);
+    let names = names(section);
     checks::no_duplicates(&operators, "operator");
     checks::no_duplicates(&countries, "country");
     if !in_lab {
         // Labs use operators that do not exist.
-        checks::known_operators(&operators);
-        checks::known_countries(&countries);
+        checks::known_operators(&operators, catalogue);
+        checks::known_countries(&countries, catalogue);
     }
     let resolvers = section.list("resolvers", "an array of resolvers", values::upstream);
     let discovery = Discovery {
+        world: section.value("world", false, Item::flag),
         operators: unplaced::<OperatorPattern>(operators),
         countries: unplaced::<Country>(countries),
+        names: unplaced(names),
         resolvers: if resolvers.is_empty() {
             vec![Upstream::System]
         } else {
@@ -159,7 +174,47 @@ fn lab(section: Section) -> Lab {
     }
 }
 
-fn prefixes(root: &Section) -> Vec<StaticPrefix> {
+/// Names alone, or tables that also say whose they are.
+fn names<'a>(section: &Section<'a>) -> Placed<'a, ExtraName> {
+    const EXPECTED: &str = "an array of names, or of tables with name, operator and country";
+    let mut names: Placed<ExtraName> = Vec::new();
+    for item in section.items("names", EXPECTED) {
+        let name = match item.get() {
+            DeValue::Table(_) => {
+                let table = item.section(EXPECTED);
+                let name = match table.item("name") {
+                    Some(name) => name.read(values::host_name),
+                    None => {
+                        table.require("name", "a name such as name = \"epdg.example.net\"");
+                        None
+                    }
+                };
+                let operator = table.value("operator", None, |i| values::plmn(i).map(Some));
+                let country = table.value("country", None, |i| values::country(i).map(Some));
+                table.finish();
+                name.map(|name| ExtraName {
+                    name,
+                    operator,
+                    country,
+                })
+            }
+            _ => item.read(values::host_name).map(|name| ExtraName {
+                name,
+                operator: None,
+                country: None,
+            }),
+        };
+        if let Some(name) = name {
+            if names.iter().any(|(_, earlier)| *earlier == name) {
+                item.refuse(Mismatch::expected(format!("{:?} once", name.name)));
+            }
+            names.push((item, name));
+        }
+    }
+    names
+}
+
+fn prefixes(root: &Section, discovery: &Section) -> Vec<StaticPrefix> {
     let mut prefixes: Vec<StaticPrefix> = Vec::new();
     for section in root.sections("prefix") {
         let operator = section.value("operator", None, |item| values::plmn(item).map(Some));
@@ -173,12 +228,24 @@ fn prefixes(root: &Section) -> Vec<StaticPrefix> {
                         operator,
                         country,
                     };
-                    checks::prefix(&item, &prefix, &prefixes);
+                    checks::prefix(&item, &prefix);
+                    checks::prefix_once(&item, &prefix, &prefixes);
                     prefixes.push(prefix);
                 }
             }
         }
         section.finish();
+    }
+    let short = discovery.list("prefixes", "an array of networks", values::network);
+    checks::no_duplicates(&short, "prefix");
+    for (item, prefix) in short {
+        let prefix = StaticPrefix {
+            prefix,
+            operator: None,
+            country: None,
+        };
+        checks::prefix(&item, &prefix);
+        prefixes.push(prefix);
     }
     prefixes
 }
@@ -196,6 +263,7 @@ fn defaults(section: Section) -> Treatment {
 
 fn policies(root: &Section, config: &Config) -> Vec<Policy> {
     let mut policies: Vec<Policy> = Vec::new();
+    let owners = checks::owners(config);
     for mut section in root.sections("policy") {
         let name = section.item("name");
         match &name {
@@ -218,7 +286,7 @@ fn policies(root: &Section, config: &Config) -> Vec<Policy> {
         if let Some(item) = name {
             checks::policy_name(&item, &policy, &policies);
         }
-        checks::policy_reach(&section, &policy, &policies, config);
+        checks::policy_reach(&section, &policy, &policies, &owners);
         section.finish();
         policies.push(policy);
     }

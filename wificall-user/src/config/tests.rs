@@ -152,8 +152,8 @@ f:7:1: interfaces.wireles: found an unknown key, expected one of the keys access
 [discovery]
 "#,
         r#"
-f:1:1: discovery: found nothing to classify, expected `operators` or `countries` in [discovery], or a [[prefix]]
-  hint: name the countries of your guests' carriers: countries = ["AU"]
+f:1:1: discovery: found nothing to classify, expected `countries`, `operators`, `world = true`, `names` or `prefixes` in [discovery], or a [[prefix]]
+  hint: name the countries of your guests' carriers: countries = ["AU"]; or all: world = true; or learn from what guests ask for: names = true in [snoop]
 "#,
     ),
     (
@@ -176,6 +176,49 @@ f:3:23: discovery.operators[1]: found "262-1", expected MCC-MNC with three and t
   hint: did you mean "262-01"?
 f:3:41: discovery.operators[3]: found "x", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
 f:3:46: discovery.operators[4]: found 505, expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
+"#,
+    ),
+    (
+        r#"
+[discovery]
+world = "yes"
+names = ["epdg", "epdg..example.net", "https://epdg.example.net/", "192.0.2.1", 3, "a b.example", "epdg.example.net", "EPDG.example.net."]
+prefixes = ["192.0.2.1", "0.0.0.0/0", "109.237.187.0/24", "109.237.187.0/24"]
+"#,
+        r#"
+f:2:9: discovery.world: found "yes", expected true or false, without quotes
+f:3:10: discovery.names[0]: found "epdg", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+f:3:18: discovery.names[1]: found "epdg..example.net", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+  hint: did you mean "epdg.example.net"?
+f:3:39: discovery.names[2]: found "https://epdg.example.net/", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+  hint: did you mean "epdg.example.net"?
+f:3:68: discovery.names[3]: found "192.0.2.1", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+  hint: an address is no name: write "192.0.2.1/32" in `prefixes`
+f:3:81: discovery.names[4]: found 3, expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+f:3:84: discovery.names[5]: found "a b.example", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+  hint: did you mean "a-b.example"?
+f:3:119: discovery.names[7]: found "EPDG.example.net.", expected "epdg.example.net" once
+f:4:13: discovery.prefixes[0]: found "192.0.2.1", expected a network such as "192.0.2.0/24" or "2001:db8::/64"
+  hint: a single address is "192.0.2.1/32"
+f:4:26: discovery.prefixes[1]: found "0.0.0.0/0", expected a network of unicast addresses, not wider than /8 (IPv6: /16)
+f:4:59: discovery.prefixes[3]: found "109.237.187.0/24", expected each prefix once
+"#,
+    ),
+    (
+        r#"
+[discovery]
+names = [{ operator = "262-01" }, { name = "epdg.example.net", operater = "262-01" }, { name = "a", country = "UK" }, { name = "b.example", country = "UK", operator = "262" }]
+"#,
+        r#"
+f:2:10: discovery.names[0]: found no `name`, expected a name such as name = "epdg.example.net"
+f:2:64: discovery.names[1].operater: found an unknown key, expected one of the keys name, operator, country
+  hint: did you mean `operator`?
+f:2:96: discovery.names[2].name: found "a", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
+f:2:111: discovery.names[2].country: found "UK", expected an ISO 3166-1 alpha-2 code in capitals, such as AU
+  hint: did you mean "GB"?
+f:2:151: discovery.names[3].country: found "UK", expected an ISO 3166-1 alpha-2 code in capitals, such as AU
+  hint: did you mean "GB"?
+f:2:168: discovery.names[3].operator: found "262", expected MCC-MNC with three and two or three digits, such as 262-01
 "#,
     ),
     (
@@ -439,8 +482,8 @@ operators = []
         r#"
 f:1:1: interfaces: found no interface, expected `access`, `uplink` or both in [interfaces]
   hint: name the interfaces towards phones: access = ["wlan*"]
-f:3:1: discovery: found nothing to classify, expected `operators` or `countries` in [discovery], or a [[prefix]]
-  hint: name the countries of your guests' carriers: countries = ["AU"]
+f:3:1: discovery: found nothing to classify, expected `countries`, `operators`, `world = true`, `names` or `prefixes` in [discovery], or a [[prefix]]
+  hint: name the countries of your guests' carriers: countries = ["AU"]; or all: world = true; or learn from what guests ask for: names = true in [snoop]
 "#,
     ),
     (
@@ -548,6 +591,12 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
         mark: None,
     };
     let expected = Config {
+        snoop: Snoop {
+            names: false,
+            ike: SnoopIke::Off,
+            events_per_second: 500,
+        },
+        geoip: GeoIp::default(),
         agent: Agent {
             instance: "default".to_owned(),
             bpffs: "/sys/fs/bpf".into(),
@@ -565,8 +614,10 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             wireless: vec![],
         },
         discovery: Discovery {
+            world: false,
             operators: vec![],
             countries: vec!["AU".parse().unwrap(), "DE".parse().unwrap()],
+            names: vec![],
             resolvers: vec![Upstream::System],
             refresh_min: Duration::from_secs(60),
             refresh_max: Duration::from_secs(3600),
@@ -589,6 +640,7 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             policies: 256,
             fragments: 1024,
         },
+        catalogue: Arc::new(crate::catalogue::catalogue().clone()),
     };
     assert_eq!(parsed.config, expected);
     let agent = parsed.config.agent;
@@ -625,6 +677,9 @@ wireless = ["wlan*"]
 [discovery]
 operators = ["001-01", "505-*"]
 countries = ["DE"]
+world = true
+names = ["ePDG.example.net.", { name = "vowifi.example.net", operator = "262-01", country = "AT" }]
+prefixes = ["109.237.188.0/24"]
 resolvers = ["system", "192.0.2.53", "tcp://[2001:db8::53]:5353"]
 refresh_min = "1000ms"
 refresh_max = "1d"
@@ -692,6 +747,23 @@ fn a_file_with_every_key_means_what_it_says() {
         config.discovery.operators,
         ["001-01", "505-*"].map(|text| text.parse().unwrap())
     );
+    assert!(config.discovery.world);
+    assert_eq!(
+        config.discovery.names,
+        [
+            ExtraName {
+                name: "epdg.example.net".to_owned(),
+                operator: None,
+                country: None,
+            },
+            ExtraName {
+                name: "vowifi.example.net".to_owned(),
+                operator: "262-01".parse().ok(),
+                country: "AT".parse().ok(),
+            },
+        ]
+    );
+    assert!(config.catalogue.owner_of_name("epdg.example.net").is_some());
     let resolvers = ["system", "192.0.2.53", "tcp://[2001:db8::53]:5353"];
     assert_eq!(
         config.discovery.resolvers,
@@ -716,6 +788,10 @@ fn a_file_with_every_key_means_what_it_says() {
     assert_eq!(
         (config.prefixes[1].operator, config.prefixes[1].country),
         (None, None)
+    );
+    assert_eq!(
+        config.prefixes[2].prefix,
+        "109.237.188.0/24".parse().unwrap()
     );
     let limits = Limits {
         blocks: 1,

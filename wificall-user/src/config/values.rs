@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::reader::Item;
 use super::report::Mismatch;
-use crate::catalogue::{Country, CountryError, OperatorPattern, Plmn, PlmnError};
+use crate::catalogue::{Country, CountryError, NameError, OperatorPattern, Plmn, PlmnError, names};
 use crate::discover::{Upstream, UpstreamError};
 
 /// An interface name, or a pattern of names: `*` is any number of characters, `?` is one.
@@ -293,6 +293,23 @@ fn plmn_mismatch(error: PlmnError, expected: &str) -> Mismatch {
             .map(|plmn| format!("did you mean \"{plmn}\"?")),
         ..Mismatch::expected(expected)
     }
+}
+
+/// Reads a DNS name.
+pub(super) fn host_name(item: &Item) -> Result<String, Mismatch> {
+    let text = item.string(NameError::EXPECTED)?;
+    names::host_name(text).map_err(|error| Mismatch {
+        hint: match text.parse::<IpAddr>() {
+            Ok(address) => Some(format!(
+                "an address is no name: write \"{}\" in `prefixes`",
+                IpNet::from(address)
+            )),
+            Err(_) => error
+                .suggestion
+                .map(|name| format!("did you mean \"{name}\"?")),
+        },
+        ..Mismatch::expected(NameError::EXPECTED)
+    })
 }
 
 /// Reads a country.

@@ -355,5 +355,6 @@ pub(super) fn discovery(config: &Config) -> Settings {
         refresh_max: discovery.refresh_max,
         queries_per_second: discovery.queries_per_second,
         concurrency: discovery.concurrency,
+        mark: None,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use wificall_common::abi::{DSCP_IF_DEFAULT, DSCP_KEEP, Features, Policy as Row, RULES};
 
 use crate::{
-    config::{Config, DscpMode, Policy, Priority, Treatment},
+    config::{Config, DscpMode, Priority, Treatment},
     discover::Owner,
 };
 
@@ -15,21 +15,8 @@ pub fn row_for(config: &Config, owners: &BTreeSet<Owner>) -> Row {
     let policy = config
         .policies
         .iter()
-        .find(|policy| owners.iter().any(|owner| matches(policy, owner)));
+        .find(|policy| owners.iter().any(|owner| policy.matches(owner)));
     row(policy.map_or(&config.defaults, |policy| &policy.treatment))
-}
-
-/// Both conditions must hold of the same owner; an empty one always does.
-fn matches(policy: &Policy, owner: &Owner) -> bool {
-    let operator = policy.operators.is_empty()
-        || owner
-            .plmn
-            .is_some_and(|plmn| policy.operators.iter().any(|known| known.matches(&plmn)));
-    let country = policy.countries.is_empty()
-        || owner
-            .country
-            .is_some_and(|country| policy.countries.contains(&country));
-    operator && country
 }
 
 fn row(treatment: &Treatment) -> Row {

@@ -11,7 +11,6 @@ use super::{
     hooks, policy,
 };
 use crate::{
-    catalogue::catalogue,
     config::{Config, SnoopIke},
     discover::{Filter, Memory, Owner, Targets, targets},
     kernel::{Key, Settings},
@@ -32,11 +31,7 @@ impl World {
     /// Takes a configuration as the one in force.
     pub(super) fn configure(&mut self, config: Config) {
         self.config = config;
-        self.targets = targets(
-            catalogue(),
-            &self.config.discovery.operators,
-            &self.config.discovery.countries,
-        );
+        self.targets = targets(&self.config.catalogue, &self.config.discovery.selection());
         self.memory.set_targets(&self.targets.names);
         self.memory.set_keep(self.config.discovery.keep);
     }
@@ -73,14 +68,8 @@ impl World {
             .filter(|(address, _)| filter.check(*address).is_ok())
             .collect();
         let prefixes = self.config.prefixes.iter().map(|prefix| {
-            let country = prefix
-                .country
-                .or_else(|| catalogue().country_of(prefix.operator?));
-            let owner = Owner {
-                plmn: prefix.operator,
-                country,
-            };
-            let owners = if owner.plmn.is_none() && owner.country.is_none() {
+            let owner = Owner::configured(&self.config.catalogue, prefix.operator, prefix.country);
+            let owners = if owner == Owner::UNKNOWN {
                 BTreeSet::new()
             } else {
                 BTreeSet::from([owner])

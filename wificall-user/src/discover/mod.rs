@@ -39,7 +39,7 @@ pub use memory::{Applied, Bounds, Known, Memory};
 pub use resolver::Resolver;
 pub use run::{Command, Refresher};
 pub use stats::Stats;
-pub use target::{Owner, Target, Targets, targets};
+pub use target::{Owner, Selection, Target, Targets, targets};
 pub use upstream::{Transport, Upstream, UpstreamError};
 
 /// How to ask.
@@ -58,6 +58,8 @@ pub struct Settings {
     pub queries_per_second: u32,
     /// Names looked up at the same time. At least 1.
     pub concurrency: usize,
+    /// The fwmark of all queries (`SO_MARK`): carriers answer by where one asks from.
+    pub mark: Option<u32>,
 }
 
 /// Which addresses are asked for: a name has two questions, each with its own schedule.

@@ -69,6 +69,7 @@ struct Server {
 #[derive(Clone, Debug)]
 struct Connect {
     timeout: Duration,
+    mark: Option<u32>,
     pacer: Arc<Pacer>,
     stats: Arc<Stats>,
 }
@@ -100,6 +101,7 @@ impl Resolver {
     fn with(settings: &Settings, pacer: Arc<Pacer>, stats: Arc<Stats>) -> Result<Self, NetError> {
         let connect = Connect {
             timeout: settings.timeout,
+            mark: settings.mark,
             pacer,
             stats: stats.clone(),
         };
@@ -281,7 +283,8 @@ impl Connect {
         // The address here is only hickory's name for the server: `Paced` knows where to connect,
         // port and IPv6 scope included.
         let config = NameServerConfig::new(addr.ip(), true, connections);
-        let paced = Paced::new(addr, self.timeout, self.pacer.clone(), self.stats.clone());
+        let (pacer, stats) = (self.pacer.clone(), self.stats.clone());
+        let paced = Paced::new(addr, self.timeout, self.mark, pacer, stats);
         let config = ResolverConfig::from_name_servers(vec![config]);
         let mut builder = Client::builder_with_config(config, paced);
         *builder.options_mut() = options();

@@ -17,6 +17,7 @@ fn settings(upstreams: Vec<Upstream>) -> Settings {
         refresh_max: Duration::from_secs(3600),
         queries_per_second: 1000,
         concurrency: 8,
+        mark: None,
     }
 }
 

@@ -22,6 +22,7 @@ fn settings(addr: SocketAddr) -> Settings {
         refresh_max: Duration::from_secs(3600),
         queries_per_second: 500,
         concurrency: 4,
+        mark: None,
     }
 }
 

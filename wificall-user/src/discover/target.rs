@@ -4,29 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use crate::catalogue::Owner;
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Plmn};
-
-/// Whose an endpoint is. An endpoint has a set of owners: many ePDGs serve several operators, and
-/// some several countries.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-pub struct Owner {
-    /// The operator; `None` where only the country is known.
-    pub plmn: Option<Plmn>,
-    /// The country. Of an operator it is the main one of its MCC, for nothing in its names tells
-    /// more; `None` for operators of no country.
-    pub country: Option<Country>,
-}
-
-impl Owner {
-    /// The operator as the catalogue writes it, and its country.
-    #[must_use]
-    pub fn of(catalogue: &Catalogue, plmn: Plmn) -> Self {
-        Self {
-            plmn: Some(catalogue.operator(plmn).map_or(plmn, |o| o.plmn)),
-            country: catalogue.country_of(plmn),
-        }
-    }
-}
+use crate::config::ExtraName;
 
 /// A name to look up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,25 +27,92 @@ pub struct Targets {
     pub addresses: Vec<(IpAddr, BTreeSet<Owner>)>,
 }
 
-/// The names and addresses of all operators that a pattern names or that belong to a country.
+/// What to look for, as a configuration or a command line says it.
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
+pub struct Selection<'a> {
+    /// All catalogued operators.
+    pub world: bool,
+    /// Operators, catalogued or not, and all catalogued ones of an MCC.
+    pub operators: &'a [OperatorPattern],
+    /// All catalogued operators of countries.
+    pub countries: &'a [Country],
+    /// Further names.
+    pub names: &'a [ExtraName],
+}
+
+impl Selection<'_> {
+    /// An operator as it counts. Its country is the main one that it serves, unless it was
+    /// selected by another and not by that.
+    fn owner(&self, catalogue: &Catalogue, plmn: Plmn) -> Owner {
+        let owner = Owner::of(catalogue, plmn);
+        let by_itself = self.world || self.operators.iter().any(|o| o.matches(&plmn));
+        let country = match owner.country {
+            Some(main) if !by_itself && !self.countries.contains(&main) => {
+                let served = catalogue.countries_served(plmn).iter();
+                served
+                    .copied()
+                    .find(|country| self.countries.contains(country))
+                    .or(Some(main))
+            }
+            main => main,
+        };
+        Owner { country, ..owner }
+    }
+
+    /// The operators that are selected, in the order of their numbers.
+    #[must_use]
+    pub fn operators(&self, catalogue: &Catalogue) -> BTreeSet<Plmn> {
+        let exact = self.operators.iter().filter_map(|pattern| match *pattern {
+            OperatorPattern::Exact(plmn) => Some(plmn),
+            OperatorPattern::AllOf { .. } => None,
+        });
+        let catalogued = catalogue.operators().map(|operator| operator.plmn);
+        let catalogued = catalogued.filter(|plmn| {
+            self.world
+                || self.operators.iter().any(|pattern| pattern.matches(plmn))
+                || catalogue
+                    .countries_served(*plmn)
+                    .iter()
+                    .any(|country| self.countries.contains(country))
+        });
+        // The catalogued first: of two equal numbers a set keeps that, as the operator writes it.
+        catalogued.chain(exact).collect()
+    }
+
+    /// All owners that what is selected has.
+    #[must_use]
+    pub fn owners(&self, catalogue: &Catalogue) -> BTreeSet<Owner> {
+        let operators = self.operators(catalogue).into_iter();
+        let operators = operators.map(|plmn| self.owner(catalogue, plmn));
+        let names = self.names.iter();
+        let names = names.map(|name| Owner::configured(catalogue, name.operator, name.country));
+        operators.chain(names).collect()
+    }
+}
+
+/// The names and addresses of all operators that are selected, and the further names.
 ///
-/// A pattern of one operator counts whether catalogued or not; `262-*` and a country stand for
-/// the catalogued operators.
+/// A pattern of one operator counts whether catalogued or not; `262-*`, a country and the world
+/// stand for the catalogued operators.
 #[must_use]
-pub fn targets(
-    catalogue: &Catalogue,
-    operators: &[OperatorPattern],
-    countries: &[Country],
-) -> Targets {
+pub fn targets(catalogue: &Catalogue, selection: &Selection) -> Targets {
     let mut names: BTreeMap<Arc<str>, BTreeSet<Owner>> = BTreeMap::new();
     let mut addresses: BTreeMap<IpAddr, BTreeSet<Owner>> = BTreeMap::new();
-    for plmn in plmns(catalogue, operators, countries) {
-        let owner = Owner::of(catalogue, plmn);
+    for plmn in selection.operators(catalogue) {
+        let owner = selection.owner(catalogue, plmn);
         for name in catalogue.names(plmn) {
             names.entry(name.name.into()).or_default().insert(owner);
         }
         for address in catalogue.addresses(plmn) {
             addresses.entry(address).or_default().insert(owner);
+        }
+    }
+    for extra in selection.names {
+        let owner = Owner::configured(catalogue, extra.operator, extra.country);
+        let owners = names.entry(extra.name.as_str().into()).or_default();
+        // Nobody in particular adds nothing to somebody.
+        if owner != Owner::UNKNOWN || owners.is_empty() {
+            owners.insert(owner);
         }
     }
     Targets {
@@ -77,32 +124,6 @@ pub fn targets(
     }
 }
 
-fn plmns(
-    catalogue: &Catalogue,
-    operators: &[OperatorPattern],
-    countries: &[Country],
-) -> BTreeSet<Plmn> {
-    let mut plmns = BTreeSet::new();
-    let mut mccs = BTreeSet::new();
-    for pattern in operators {
-        match *pattern {
-            OperatorPattern::Exact(plmn) => {
-                plmns.insert(plmn);
-            }
-            OperatorPattern::AllOf { mcc } => {
-                mccs.insert(mcc);
-            }
-        }
-    }
-    for country in countries {
-        mccs.extend(catalogue.mccs_of(*country));
-    }
-    for mcc in mccs {
-        plmns.extend(catalogue.operators_of(mcc).map(|operator| operator.plmn));
-    }
-    plmns
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +132,14 @@ mod tests {
     fn find(operators: &[&str], countries: &[&str]) -> Targets {
         let operators: Vec<_> = operators.iter().map(|o| o.parse().unwrap()).collect();
         let countries: Vec<_> = countries.iter().map(|c| c.parse().unwrap()).collect();
-        targets(catalogue(), &operators, &countries)
+        targets(
+            catalogue(),
+            &Selection {
+                operators: &operators,
+                countries: &countries,
+                ..Selection::default()
+            },
+        )
     }
 
     fn owners(target: &Target) -> Vec<String> {
@@ -123,9 +151,9 @@ mod tests {
 
     #[test]
     fn one_operator_catalogued_or_not() {
-        assert_eq!(find(&["262-01"], &[]).names.len(), 3);
+        assert_eq!(find(&["262-01"], &[]).names.len(), 4);
         let unknown = find(&["262-98"], &[]);
-        assert_eq!(unknown.names.len(), 3);
+        assert_eq!(unknown.names.len(), 4);
         assert_eq!(owners(&unknown.names[0]), ["262-98 DE"]);
         // Written otherwise, shown as the operator writes it.
         assert_eq!(owners(&find(&["262-001"], &[]).names[0]), ["262-01 DE"]);
@@ -153,6 +181,54 @@ mod tests {
             .collect();
         assert_eq!(mccs, [262, 310, 311, 312, 313, 314, 315, 316, 505].into());
         assert!(targets.names.is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn the_world_has_everybody() {
+        let world = Selection {
+            world: true,
+            ..Selection::default()
+        };
+        let names = targets(catalogue(), &world).names;
+        let operators: BTreeSet<_> = names.iter().flat_map(|t| &t.owners).collect();
+        assert_eq!(operators.len(), catalogue().operators().count());
+        assert!(names.len() > 3 * operators.len());
+    }
+
+    #[test]
+    fn further_names_are_somebody_s_or_nobody_s() {
+        let extra = |name: &str, operator: Option<&str>, country: Option<&str>| ExtraName {
+            name: name.to_owned(),
+            operator: operator.map(|o| o.parse().unwrap()),
+            country: country.map(|c| c.parse().unwrap()),
+        };
+        let standard = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
+        let extras = [
+            extra("a.example", None, None),
+            extra("b.example", Some("262-01"), None),
+            extra("c.example", Some("262-01"), Some("AT")),
+            extra(standard, None, None),
+        ];
+        let selection = Selection {
+            operators: &["262-01".parse().unwrap()],
+            names: &extras,
+            ..Selection::default()
+        };
+        let targets = targets(catalogue(), &selection);
+        let owners = |name: &str| {
+            let target = targets.names.iter().find(|t| &*t.name == name).unwrap();
+            target.owners.clone()
+        };
+        assert_eq!(owners("a.example"), [Owner::UNKNOWN].into());
+        let telekom = Owner::of(catalogue(), "262-01".parse().unwrap());
+        assert_eq!(owners("b.example"), [telekom].into());
+        assert_eq!(owners(standard), [telekom].into());
+        let in_austria = Owner {
+            country: "AT".parse().ok(),
+            ..telekom
+        };
+        assert_eq!(owners("c.example"), [in_austria].into());
+        assert_eq!(targets.names.len(), 7);
     }
 
     #[test]

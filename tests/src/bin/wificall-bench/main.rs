@@ -1,0 +1,94 @@
+//! The measurements that `cargo xtask bench` runs. It runs in the root of the repository.
+
+mod args;
+mod docs;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use wificall_tests::bench::{
+    LAYERS, Layer, Scale,
+    budget::{self, verdicts},
+    record::Record,
+    report::Results,
+};
+
+use crate::args::Args;
+
+#[derive(Parser)]
+#[command(name = "wificall-bench")]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+    /// Where to write <layer>.json
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/bench")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let Cli { args, out } = Cli::parse();
+    match run(&args, &out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args, out: &Path) -> Result<()> {
+    let scale = if args.quick {
+        Scale::Quick
+    } else {
+        Scale::Full
+    };
+    let budgets = budget::budgets()?;
+    let mut failures = Vec::new();
+    for layer in layers(&args.layers)? {
+        let record = Record::now(scale)?;
+        eprintln!("== {}: {}", layer.name, record.line());
+        let rows = (layer.measure)(scale).with_context(|| format!("layer {}", layer.name))?;
+        let results = Results {
+            layer: layer.name.to_owned(),
+            record,
+            rows,
+        };
+        results.write(out)?;
+        let verdicts = verdicts(&budgets, &results.rows)?;
+        println!("{}", docs::block(layer, &results, &verdicts));
+        if args.write_docs {
+            docs::write(layer, &results, &verdicts)?;
+        }
+        if args.check {
+            failures.extend(budget::check(layer, scale, &budgets, &verdicts)?);
+        }
+    }
+    if !failures.is_empty() {
+        bail!(
+            "past their budgets in {}, with the margin for noise:\n{}\n{}",
+            budget::FILE,
+            failures.join("\n"),
+            budget::HINT
+        );
+    }
+    Ok(())
+}
+
+/// The layers of these names, in their order; all if there are none.
+fn layers(names: &[String]) -> Result<Vec<&'static Layer>> {
+    for name in names {
+        if !LAYERS.iter().any(|layer| layer.name == name) {
+            let known: Vec<_> = LAYERS.iter().map(|layer| layer.name).collect();
+            bail!(
+                "no layer is called {name:?}; there are: {}",
+                known.join(", ")
+            );
+        }
+    }
+    let chosen = |layer: &&Layer| names.is_empty() || names.iter().any(|name| name == layer.name);
+    Ok(LAYERS.iter().filter(chosen).collect())
+}
