@@ -204,7 +204,8 @@ fn instruction_counts() {
         features: Setup::DEFAULT.features
             | Features::HANDOVER
             | Features::SNOOP_NAMES
-            | Features::SNOOP_IKE,
+            | Features::SNOOP_IKE
+            | Features::CAP,
         pref64: Some(([0; 16], 96)),
     };
     let none = Setup {

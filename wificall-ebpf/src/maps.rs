@@ -8,8 +8,9 @@ use aya_ebpf::{
 use wificall_common::{
     Class,
     abi::{
-        Block4, Block6, Counters, EVENT_BUCKETS, EVENT_SLOTS, EVENTS_SIZE, EXIT_SLOTS, EndpointRef,
-        Event, Features, FragmentKey, FragmentValue, GroupLabel, HookKey, HookRecord, Meta, Policy,
+        Block4, Block6, Bucket, BucketKey, Counters, EVENT_BUCKETS as BUCKET_SLOTS, EVENT_SLOTS,
+        EVENTS_SIZE, EXIT_SLOTS, EndpointRef, Event, Features, FragmentKey, FragmentValue,
+        GroupLabel, HookKey, HookRecord, Meta, Policy,
     },
     classify::Tables,
     endpoint::Table,
@@ -52,6 +53,9 @@ pub static EXITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EXIT_SLOTS, 0
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
     LruHashMap::with_max_entries(1_024, 0);
+/// Not pinned: it holds seconds. The agent makes it small where no policy has a cap.
+#[map]
+pub static BUCKETS: LruHashMap<BucketKey, Bucket> = LruHashMap::with_max_entries(4_096, 0);
 #[map]
 pub static ACTIVITY: Array<u32> = Array::with_max_entries(16_384, 0);
 
@@ -61,7 +65,7 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_SIZE, 0);
 #[map]
 pub static EVENT_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_SLOTS, 0);
 #[map]
-pub static BUCKETS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_BUCKETS, 0);
+pub static EVENT_BUCKETS: PerCpuArray<u64> = PerCpuArray::with_max_entries(BUCKET_SLOTS, 0);
 /// An event in the making: longer than the stack.
 #[map]
 pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
@@ -133,8 +137,8 @@ impl Table for KernelTables {
     }
 
     #[inline(always)]
-    fn pref64(&self) -> Option<wificall_common::wire::nat64::Pref64> {
-        settings::pref64()
+    fn pref64(&self, index: usize) -> Option<wificall_common::wire::nat64::Pref64> {
+        settings::pref64(index)
     }
 }
 

@@ -21,7 +21,7 @@ use wificall_common::{
 };
 
 use crate::{
-    maps::{self, BUCKETS, EVENT, EVENT_COUNTS, EVENTS, NAMES},
+    maps::{self, EVENT, EVENT_BUCKETS, EVENT_COUNTS, EVENTS, NAMES},
     settings,
     whole::Whole,
 };
@@ -246,7 +246,7 @@ fn admit(kind: EventKind, client: u128, now: u64) -> EventFate {
 
 #[inline(always)]
 fn spend(bucket: u32, now: u64, gap: u64) -> bool {
-    let Some(bucket) = BUCKETS.get_ptr_mut(bucket) else {
+    let Some(bucket) = EVENT_BUCKETS.get_ptr_mut(bucket) else {
         return false;
     };
     // SAFETY: this CPU's own value.

@@ -22,4 +22,9 @@ impl Features {
     pub const SNOOP_NAMES: u32 = 1 << 7;
     /// Look at IKE_SA_INIT with addresses that are no endpoints.
     pub const SNOOP_IKE: u32 = 1 << 8;
+    /// Hold clients to the caps of policies.
+    pub const CAP: u32 = 1 << 9;
 }
+
+/// NAT64 prefixes that the programs have room for.
+pub const PREF64S: usize = 4;

@@ -10,6 +10,7 @@ use super::reader::{Item, Section};
 use super::report::Mismatch;
 use super::{Config, Discovery, Glob, Policy, Snoop, SnoopIke, StaticPrefix, values};
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner};
+use crate::discover::Observed;
 
 /// Something listed twice in one array.
 pub(super) fn no_duplicates<T: PartialEq + Display>(placed: &[(Item, T)], what: &str) {
@@ -120,6 +121,18 @@ pub(super) fn durations(section: &Section, discovery: &Discovery, in_lab: bool, 
         );
         item.refuse(Mismatch::expected(format!(
             "`refresh_min` ({min}) not above `refresh_max` ({max})"
+        )));
+    }
+}
+
+/// How long observed endpoints stay.
+pub(super) fn observed(section: &Section, observed: &Observed) {
+    if observed.longest < observed.keep
+        && let Some(item) = section.item("longest").or_else(|| section.item("keep"))
+    {
+        let (keep, longest) = (values::show(observed.keep), values::show(observed.longest));
+        item.refuse(Mismatch::expected(format!(
+            "`keep` ({keep}) not above `longest` ({longest})"
         )));
     }
 }

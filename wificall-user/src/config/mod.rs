@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, Plmn};
-use crate::discover::{Selection, Upstream};
+use crate::discover::{Observed, Selection, Upstream, nat64::Nat64};
 
 use reader::Section;
 use report::Report;
@@ -45,6 +45,8 @@ pub struct Config {
     pub snoop: Snoop,
     /// `[geoip]`
     pub geoip: GeoIp,
+    /// `[observed]`
+    pub observed: Observed,
     /// `[lab]`
     pub lab: Lab,
     /// `[[prefix]]`, and `prefixes` in `[discovery]`.
@@ -177,7 +179,7 @@ pub struct Discovery {
     /// Queries at a time.
     pub concurrency: usize,
     /// The NAT64 prefix behind which IPv4 endpoints are seen as IPv6 (RFC 6052).
-    pub nat64_prefix: Option<Ipv6Net>,
+    pub nat64_prefix: Nat64,
 }
 
 impl Discovery {
@@ -277,6 +279,17 @@ pub struct Treatment {
     pub priority: Priority,
     /// The fwmark that its `up` packets get.
     pub mark: Option<Mark>,
+    /// What that mark is for.
+    pub mark_use: MarkUse,
+}
+
+/// What a mark is for. It decides how far an endpoint must be trusted to get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkUse {
+    /// A route is chosen by it, or something is counted.
+    Route,
+    /// A firewall lets packets pass that have it.
+    Passage,
 }
 
 /// A priority, named by meaning: the numbers differ between wireless and wired links.

@@ -9,12 +9,12 @@ use toml::de::DeValue;
 use super::reader::{Item, Section};
 use super::report::Mismatch;
 use super::{
-    Agent, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits, Policy,
-    Priority, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks, dscp,
-    treatment, values,
+    Agent, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits, MarkUse,
+    Policy, Priority, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks,
+    dscp, treatment, values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
-use crate::discover::Upstream;
+use crate::discover::{Observed, Upstream, nat64::Nat64};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,6 +41,7 @@ pub(super) fn config(root: Section) -> Config {
         interfaces: interfaces(root.section("interfaces")),
         snoop: snoop(root.section("snoop")),
         geoip: geoip(root.section("geoip")),
+        observed: observed(root.section("observed")),
         lab: lab(lab_section),
         prefixes: prefixes(&root, &discovery_section),
         catalogue: Arc::new(catalogue.clone().with_names(names)),
@@ -136,7 +137,7 @@ fn discovery(section: &Section, in_lab: bool, catalogue: &Catalogue) -> Discover
         }),
         queries_per_second: section.value("queries_per_second", 20, |item| item.number(1..=10_000)),
         concurrency: section.value("concurrency", 8, |item| item.number(1..=256)) as usize,
-        nat64_prefix: section.value("nat64_prefix", None, |item| values::nat64(item).map(Some)),
+        nat64_prefix: section.value("nat64_prefix", Nat64::Auto, values::nat64),
     };
     checks::durations(section, &discovery, in_lab, DAY);
     discovery
@@ -164,6 +165,21 @@ fn geoip(section: Section) -> GeoIp {
     };
     section.finish();
     geoip
+}
+
+fn observed(section: Section) -> Observed {
+    let default = Observed::default();
+    let observed = Observed {
+        dscp: section.value("dscp", default.dscp, Item::flag),
+        priority: section.value("priority", default.priority, Item::flag),
+        mark: section.value("mark", default.mark, Item::flag),
+        cap: section.value("cap", default.cap, values::cap),
+        keep: duration(&section, "keep", default.keep, SECOND..=DAY),
+        longest: duration(&section, "longest", default.longest, SECOND..=30 * DAY),
+    };
+    checks::observed(&section, &observed);
+    section.finish();
+    observed
 }
 
 fn lab(section: Section) -> Lab {
@@ -255,6 +271,7 @@ fn defaults(section: Section) -> Treatment {
         dscp: Dscp::all(dscp::EF),
         priority: Priority::Voice,
         mark: None,
+        mark_use: MarkUse::Route,
     };
     let defaults = treatment::read(&section, built_in);
     section.finish();

@@ -243,7 +243,7 @@ f:6:9: discovery.widen: found "blocks", expected "block" or "exact"
 f:7:22: discovery.queries_per_second: found 0, expected a number from 1 to 10000
 f:8:15: discovery.concurrency: found 1000, expected a number from 1 to 256
 f:9:11: discovery.timeout: found "1m", expected a duration from 100ms to 30s, such as "30s"
-f:10:16: discovery.nat64_prefix: found "64:ff9b::/95", expected an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96"
+f:10:16: discovery.nat64_prefix: found "64:ff9b::/95", expected "auto", "none", or an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96"
 "#,
     ),
     (
@@ -262,7 +262,7 @@ f:4:29: discovery.resolvers[1]: found "https://192.0.2.1", expected `system`, or
   hint: encrypted DNS is not supported: run a local forwarder and name its address
 f:4:50: discovery.resolvers[2]: found "192.0.2.1:0", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353 or tcp://192.0.2.53
 f:4:65: discovery.resolvers[3]: found 53, expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353 or tcp://192.0.2.53
-f:5:16: discovery.nat64_prefix: found "192.0.2.0/24", expected an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96"
+f:5:16: discovery.nat64_prefix: found "192.0.2.0/24", expected "auto", "none", or an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96"
 "#,
     ),
     (
@@ -589,6 +589,7 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
         dscp: Dscp::all(46),
         priority: Priority::Voice,
         mark: None,
+        mark_use: MarkUse::Route,
     };
     let expected = Config {
         snoop: Snoop {
@@ -626,7 +627,15 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             widen: Widen::Block,
             queries_per_second: 20,
             concurrency: 8,
-            nat64_prefix: None,
+            nat64_prefix: Nat64::Auto,
+        },
+        observed: Observed {
+            dscp: true,
+            priority: true,
+            mark: false,
+            cap: std::num::NonZeroU32::new(150),
+            keep: Duration::from_secs(600),
+            longest: Duration::from_secs(4 * 3600),
         },
         lab: Lab::default(),
         prefixes: vec![],
@@ -773,7 +782,7 @@ fn a_file_with_every_key_means_what_it_says() {
     assert_eq!(config.discovery.keep, Duration::from_secs(10));
     assert_eq!(
         config.discovery.nat64_prefix,
-        Some("64:ff9b::/96".parse().unwrap())
+        Nat64::Prefix("64:ff9b::/96".parse().unwrap())
     );
     assert_eq!(
         config.lab.admit,
@@ -830,7 +839,8 @@ fn a_policy_takes_from_the_defaults_what_it_does_not_give() {
         expected.map(|(dscp, priority, mark)| Treatment {
             dscp,
             priority,
-            mark
+            mark,
+            mark_use: MarkUse::Route,
         })
     );
 }

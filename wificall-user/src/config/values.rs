@@ -2,16 +2,18 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::reader::Item;
 use super::report::Mismatch;
 use crate::catalogue::{Country, CountryError, NameError, OperatorPattern, Plmn, PlmnError, names};
+use crate::discover::nat64::{self, Nat64};
 use crate::discover::{Upstream, UpstreamError};
 
 /// An interface name, or a pattern of names: `*` is any number of characters, `?` is one.
@@ -252,14 +254,17 @@ pub(super) fn network(item: &Item) -> Result<IpNet, Mismatch> {
 }
 
 /// Reads a NAT64 prefix (RFC 6052 §2.2).
-pub(super) fn nat64(item: &Item) -> Result<Ipv6Net, Mismatch> {
-    const EXPECTED: &str =
-        r#"an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96""#;
-    const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+pub(super) fn nat64(item: &Item) -> Result<Nat64, Mismatch> {
+    const EXPECTED: &str = r#""auto", "none", or an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96""#;
+    match item.string(EXPECTED)? {
+        "auto" => return Ok(Nat64::Auto),
+        "none" => return Ok(Nat64::Off),
+        _ => {}
+    }
     let IpNet::V6(net) = network(item)? else {
         return Err(Mismatch::expected(EXPECTED));
     };
-    if !LENGTHS.contains(&net.prefix_len()) {
+    if nat64::pref64(net).is_none() {
         return Err(Mismatch::expected(EXPECTED));
     }
     // Bits 64 to 71 are reserved in all of these addresses.
@@ -268,7 +273,17 @@ pub(super) fn nat64(item: &Item) -> Result<Ipv6Net, Mismatch> {
             "a NAT64 prefix whose bits 64 to 71 are zero (RFC 6052 §2.2)",
         ));
     }
-    Ok(net)
+    Ok(Nat64::Prefix(net))
+}
+
+/// Reads packets a second; `None` for `"none"`.
+pub(super) fn cap(item: &Item) -> Result<Option<NonZeroU32>, Mismatch> {
+    const EXPECTED: &str = r#"packets a second from 1 to 1000000, or "none""#;
+    match item.get() {
+        DeValue::String(text) if text == "none" => Ok(None),
+        DeValue::Integer(_) => item.number(1..=1_000_000).map(NonZeroU32::new),
+        _ => Err(Mismatch::expected(EXPECTED)),
+    }
 }
 
 /// Reads an operator or all operators of an MCC.

@@ -11,18 +11,21 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 use tracing::{debug, info, warn};
-use wificall_common::abi::Hook;
+use wificall_common::abi::{Hook, TIER_TRUSTED};
 
 use super::{
     desired::{self, Desired},
     hooks::Selection,
     label::Label,
     plan::{Actual, LeftOut, Plan, plan},
-    world::{World, network},
+    world::{World, network, ways_out},
 };
 use crate::{
     config::Config,
-    discover::{Bounds, Outcome, Reason, Settings, Stats, Targets, Update, store},
+    discover::{
+        Bounds, Outcome, Reason, Settings, Stats, Targets, Update, geoip::GeoIp, nat64,
+        snoop::Snoop, store,
+    },
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
 };
@@ -60,6 +63,14 @@ pub(super) struct Agent {
     pub activity: BTreeMap<Key, u32>,
     /// What was found in the kernel at a start without state.
     pub recovered: Desired,
+    /// Whether our resolver is to be asked about other names than before.
+    pub questions_changed: bool,
+    /// What clients' packets have told.
+    pub snoop: Snoop,
+    /// The reading end of that; `None` if nothing is looked at.
+    pub events: Option<kernel::Events>,
+    pub geoip: Option<GeoIp>,
+    pub geoip_problem: Option<String>,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
@@ -77,14 +88,18 @@ impl Agent {
             warn!("{warning}");
         }
         let (links, local) = network().await?;
+        let ways_out = ways_out(&config).await?;
         let mut world = World {
             config: config.clone(),
             memory: loaded.memory,
             targets: Targets::default(),
             links,
             local,
+            ways_out,
         };
         world.configure(config);
+        // What has had its time while nothing ran is not to be an endpoint again.
+        world.memory.expire(SystemTime::now());
         let settings = world.settings(&world.desired());
         let plane = Plane::open(
             Pins::new(world.config.agent.pin_dir()),
@@ -111,10 +126,16 @@ impl Agent {
             repairs: 0,
             activity: BTreeMap::new(),
             recovered: Desired::new(),
+            questions_changed: false,
+            snoop: Snoop::new(kernel::ktime()),
+            events: None,
+            geoip: None,
+            geoip_problem: None,
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
         };
+        agent.follow_geoip();
         agent.recover()?;
         agent.reconcile(now, true).await?;
         Ok(agent)
@@ -129,6 +150,11 @@ impl Agent {
                 .entries
                 .iter()
                 .filter_map(|(key, entry)| Some((*key, actual.meaning(entry)?)))
+                // What nobody had confirmed is not good for that long.
+                .filter(|(_, entry)| {
+                    let meaning = entry.meaning.as_ref();
+                    meaning.is_none_or(|meaning| meaning.row.tier == TIER_TRUSTED)
+                })
                 .collect();
             if !self.recovered.is_empty() {
                 warn!(
@@ -163,6 +189,7 @@ impl Agent {
         }
         if changed || reattach {
             self.plane.start_log();
+            self.listen()?;
         }
         self.hook(changed || reattach).await?;
         for key in &plan.remove {
@@ -238,6 +265,14 @@ impl Agent {
         let filter = self.world.filter();
         let mut answered = false;
         for update in updates {
+            if &*update.name == nat64::NAME {
+                if self.world.learn_nat64(update) {
+                    info!(prefixes = ?self.world.nat64_prefixes(), "NAT64 found");
+                    answered = true;
+                }
+                self.unsaved = true;
+                continue;
+            }
             let applied = self.world.memory.apply(update, &filter);
             for (address, reason) in &applied.refused {
                 *self.refused.entry(*reason).or_default() += 1;
@@ -256,6 +291,7 @@ impl Agent {
             // Also without a new address: a known one may have got another name, and with it another owner.
             answered |= matches!(update.outcome, Outcome::Addresses { .. });
             self.unsaved = true;
+            self.questions_changed |= applied.to_confirm;
         }
         if answered {
             self.reconcile(SystemTime::now(), false).await?;
@@ -272,8 +308,16 @@ impl Agent {
             info!(?gone, "endpoints that had their time");
             self.unsaved = true;
         }
+        self.world.follow_nat64();
+        self.questions_changed |= self.world.memory.admit(now);
+        self.snoop.expire(now);
+        self.follow_geoip();
         self.repair().await?;
         self.reconcile(now, false).await
+    }
+
+    pub(super) fn note_unsaved(&mut self) {
+        self.unsaved = true;
     }
 
     /// Tells the memory which entries had traffic since the last time.

@@ -14,13 +14,14 @@ mod reload;
 mod report;
 mod request;
 mod run;
+mod snoop;
 pub mod socket;
 mod world;
 
 use crate::config::Errors;
 
 pub use label::Label;
-pub use report::group;
+pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};
 pub use run::run;
 

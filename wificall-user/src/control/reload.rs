@@ -68,7 +68,7 @@ impl Agent {
             self.recovered.clear();
         }
         refresher.command(Command::Configure(discovery(&self.world.config)));
-        refresher.command(Command::Replace(self.world.targets.names.clone()));
+        refresher.command(Command::Replace(self.world.questions()));
         if self.world.config.discovery.resolvers != before.discovery.resolvers {
             refresher.command(Command::RefreshNow);
         }
@@ -88,7 +88,10 @@ impl Agent {
             return self.reconcile(SystemTime::now(), true).await;
         }
         // Another way of attaching leaves the old one in place until the new one runs.
-        let reattach = self.world.config.interfaces != before.interfaces;
+        let reattach = self.world.config.interfaces != before.interfaces
+            || self.world.config.snoop != before.snoop
+            || self.world.config.catalogue != before.catalogue;
+        self.follow_geoip();
         self.reconcile(SystemTime::now(), reattach).await
     }
 }

@@ -1,19 +1,24 @@
 //! The agent's report of itself.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Result;
 use wificall_common::{
     Class, Direction,
-    abi::{ABI_VERSION, Counters},
+    abi::{ABI_VERSION, Counters, EventKind},
 };
 
 use super::{agent::Agent, label::Label};
 use crate::{
-    discover::{Family, Transport},
+    discover::{Family, Known, Owner, Transport, memory::NameState},
     kernel::Key,
     observe::{
-        Counter, Discovery, Exit, Group, Hook, Interface, Name, Question, Reloads, Report, Table,
+        Address, Candidate, Client, ClientName, Counter, Discovery, Exit, Fate, Group, Hook,
+        Interface, Name, Question, Reloads, Report, Snoop, Table,
     },
 };
 
@@ -55,7 +60,9 @@ impl Agent {
                     frames,
                 })
                 .collect(),
+            demoted: demoted(self.plane.demoted()?),
             discovery,
+            snoop: self.snoop_report()?,
             reloads: Reloads {
                 done: self.reloads_done,
                 refused: self.reloads_refused,
@@ -99,6 +106,10 @@ impl Agent {
             .filter_map(|interface| interface.problem.clone())
             .collect();
         problems.extend(self.table_problem.clone());
+        problems.extend(self.geoip_problem.clone());
+        if self.world.config.snoop.on() {
+            problems.extend(self.world.origins().problem);
+        }
         problems.extend(self.selection.waiting.iter().map(|name| {
             format!("no interface is called `{name}`: it is attached when it appears")
         }));
@@ -177,49 +188,94 @@ impl Agent {
             .collect()
     }
 
+    fn snoop_report(&self) -> Result<Snoop> {
+        let count = |kind: &str, fate: &str, count| Fate {
+            kind: kind.into(),
+            fate: fate.into(),
+            count,
+        };
+        let events = self.plane.event_counts()?;
+        let clients = self.snoop.clients();
+        Ok(Snoop {
+            on: self.events.is_some(),
+            events: events
+                .into_iter()
+                .map(|(kind, fate, number)| count(kind.name(), fate.name(), number))
+                .collect(),
+            heard: self
+                .snoop
+                .fates()
+                .map(|(kind, fate, number)| {
+                    let kind = kind.map_or("unknown", EventKind::name);
+                    count(kind, fate.as_str(), number)
+                })
+                .collect(),
+            waiting: self.snoop.waiting() as u64,
+            displaced: self.snoop.displaced(),
+            clients: clients
+                .iter()
+                .map(|(address, names)| {
+                    let owners = clients.owners(address);
+                    let operators: BTreeSet<_> = owners.iter().filter_map(|o| o.plmn).collect();
+                    let countries: BTreeSet<_> = owners.iter().filter_map(|o| o.country).collect();
+                    Client {
+                        address: address.to_string(),
+                        operators: operators.iter().map(ToString::to_string).collect(),
+                        countries: countries.iter().map(ToString::to_string).collect(),
+                        names: names
+                            .iter()
+                            .map(|(name, asked)| ClientName {
+                                name: name.clone(),
+                                first: seconds(asked.first),
+                                last: seconds(asked.last),
+                            })
+                            .collect(),
+                    }
+                })
+                .collect(),
+            candidates: self
+                .snoop
+                .candidates()
+                .iter()
+                .map(|(address, candidate)| Candidate {
+                    address: address.to_string(),
+                    country: candidate.country.map(|country| country.to_string()),
+                    first: seconds(candidate.first),
+                    last: seconds(candidate.last),
+                    exchanges: candidate.exchanges,
+                })
+                .collect(),
+        })
+    }
+
     fn discovery_report(&self) -> Discovery {
         let filter = self.world.filter();
-        let known: Vec<_> = self.world.memory.known(&filter).collect();
-        let names: Vec<Name> = self
-            .world
-            .memory
-            .names()
-            .map(|(name, state)| {
-                let asked = Family::ALL.map(|family| state.asked(family));
-                let [ipv4, ipv6] = asked.map(|asked| asked.result.map(ToOwned::to_owned));
-                let strings = |values: std::collections::BTreeSet<String>| -> Vec<String> {
-                    values.into_iter().collect()
-                };
-                Name {
-                    name: name.to_string(),
-                    operators: strings(
-                        state
-                            .owners
-                            .iter()
-                            .filter_map(|owner| owner.plmn)
-                            .map(|plmn| plmn.to_string())
-                            .collect(),
-                    ),
-                    countries: strings(
-                        state
-                            .owners
-                            .iter()
-                            .filter_map(|owner| owner.country)
-                            .map(|country| country.to_string())
-                            .collect(),
-                    ),
-                    addresses: known
-                        .iter()
-                        .filter(|known| known.names.contains(name))
-                        .map(|known| known.address.to_string())
-                        .collect(),
-                    ipv4,
-                    ipv6,
-                    last_success: state.last_success().map(seconds),
-                    error: asked.iter().find_map(|asked| asked.error.clone()),
-                }
-            })
-            .collect();
+        let memory = &self.world.memory;
+        let known: Vec<_> = memory.known(&filter).collect();
+        let mut addresses: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for known in &known {
+            for name in &known.names {
+                let of_name = addresses.entry(name).or_default();
+                of_name.push(known.address.to_string());
+            }
+        }
+        let report = |(name, state): (&Arc<str>, &NameState)| {
+            let asked = Family::ALL.map(|family| state.asked(family));
+            let [ipv4, ipv6] =
+                [&asked[0], &asked[1]].map(|asked| asked.result.map(ToOwned::to_owned));
+            let (operators, countries) = owners(&state.owners);
+            Name {
+                name: name.to_string(),
+                operators,
+                countries,
+                addresses: addresses.get(&**name).cloned().unwrap_or_default(),
+                ipv4,
+                ipv6,
+                last_success: state.last_success().map(seconds),
+                error: asked.iter().find_map(|asked| asked.error.clone()),
+            }
+        };
+        let names: Vec<Name> = memory.names().map(report).collect();
         // A name that has addresses and whose last attempts all failed rests on what was known before.
         let mut answering = names
             .iter()
@@ -227,7 +283,11 @@ impl Agent {
             .peekable();
         let stale = answering.peek().is_some() && answering.all(|name| name.error.is_some());
         Discovery {
-            addresses: self.world.memory.len() as u64,
+            addresses: memory.len() as u64,
+            seen: memory.seen_names().map(report).collect(),
+            known: known.iter().map(address).collect(),
+            displaced: memory.displaced(),
+            nat64: self.world.nat64_prefixes(),
             last_success: names.iter().filter_map(|name| name.last_success).max(),
             stale,
             names,
@@ -251,6 +311,40 @@ impl Agent {
             state_problem: self.state_problem.clone(),
         }
     }
+}
+
+fn address(known: &Known) -> Address {
+    let (operators, countries) = owners(&known.owners);
+    let sources = known.sources.iter();
+    Address {
+        address: known.address.to_string(),
+        tier: known.tier.as_str().into(),
+        operators,
+        countries,
+        sources: sources
+            .map(|(source, at)| (source.as_str().to_owned(), seconds(*at)))
+            .collect(),
+        first_seen: seconds(known.first_seen),
+        last_answer: seconds(known.last_answer),
+        last_traffic: known.last_traffic.map(seconds),
+    }
+}
+
+/// Operators and countries, each once and in order.
+fn owners(owners: &BTreeSet<Owner>) -> (Vec<String>, Vec<String>) {
+    let operators: BTreeSet<_> = owners.iter().filter_map(|owner| owner.plmn).collect();
+    let countries: BTreeSet<_> = owners.iter().filter_map(|owner| owner.country).collect();
+    (
+        operators.iter().map(ToString::to_string).collect(),
+        countries.iter().map(ToString::to_string).collect(),
+    )
+}
+
+/// Packets over a cap, as reports have them.
+#[must_use]
+pub fn demoted(packets: [u64; 2]) -> Vec<(String, u64)> {
+    let directions = Direction::ALL.map(|direction| direction.name().to_owned());
+    directions.into_iter().zip(packets).collect()
 }
 
 /// A group's counters that are not zero.

@@ -14,11 +14,11 @@ use super::{
     Failure, Request, Requests,
     agent::{Agent, discovery},
     lock::Lock,
-    socket,
+    snoop, socket,
 };
 use crate::{
     config,
-    discover::{Refresher, Update},
+    discover::{Command, Refresher, Update},
     net::{self, Change},
     observe,
 };
@@ -95,7 +95,7 @@ async fn serve(
     let settings = discovery(&config);
     let mut agent = Agent::start(path, config).await?;
     let (refresher, mut updates) =
-        Refresher::spawn(settings, &agent.world.targets.names).context("start the resolver")?;
+        Refresher::spawn(settings, &agent.world.questions()).context("start the resolver")?;
     agent.stats = refresher.stats().clone();
     info!(
         instance = agent.world.config.agent.instance,
@@ -132,12 +132,19 @@ async fn serve(
                 batch.clear();
                 result
             }
+            heard = snoop::heard(&mut agent.events) => match heard {
+                Ok(()) => agent.hear().await,
+                Err(problem) => return Err(problem).context("wait for what the programs tell"),
+            },
             _ = resync.tick() => agent.resync(SystemTime::now()).await,
         };
         agent.table_problem = result.err().map(|problem| {
             error!("{problem:#}");
             format!("{problem:#}")
         });
+        if std::mem::take(&mut agent.questions_changed) {
+            refresher.command(Command::Replace(agent.world.questions()));
+        }
     }
     agent.save_now(SystemTime::now());
     info!(

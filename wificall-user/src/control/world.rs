@@ -1,18 +1,29 @@
 //! What the agent knows, apart from the kernel's tables; and what follows from it.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use wificall_common::{abi::Features, wire::nat64::Pref64};
+use wificall_common::{
+    abi::{Features, PREF64S},
+    wire::nat64::Pref64,
+};
 
 use super::{
-    desired::{self, Desired},
+    desired::{self, Claim, Desired},
     hooks, policy,
 };
 use crate::{
     config::{Config, SnoopIke},
-    discover::{Filter, Memory, Owner, Targets, targets},
+    discover::{
+        Filter, Memory, Owner, Target, Targets, Update,
+        nat64::{self, Nat64},
+        targets,
+    },
     kernel::{Key, Settings},
     net::{self, Link},
 };
@@ -25,6 +36,8 @@ pub(super) struct World {
     pub links: Vec<Link>,
     /// Addresses of the box, each with the length of its network's prefix.
     pub local: Vec<IpNet>,
+    /// The interfaces that packets to the Internet leave by, if that is asked for.
+    pub ways_out: BTreeSet<u32>,
 }
 
 impl World {
@@ -33,12 +46,61 @@ impl World {
         self.config = config;
         self.targets = targets(&self.config.catalogue, &self.config.discovery.selection());
         self.memory.set_targets(&self.targets.names);
-        self.memory.set_keep(self.config.discovery.keep);
+        let discovery = &self.config.discovery;
+        self.memory.set_keep(discovery.keep);
+        self.memory
+            .set_observed(self.config.observed, discovery.queries_per_second);
+        self.follow_nat64();
+    }
+
+    /// What our resolver is to be asked for: the configured names, those that clients asked for, and the NAT64 prefix.
+    pub(super) fn questions(&self) -> Vec<Target> {
+        let mut questions = self.targets.names.clone();
+        questions.extend(self.memory.to_confirm());
+        if self.config.discovery.nat64_prefix == Nat64::Auto {
+            questions.push(nat64::target());
+        }
+        questions
+    }
+
+    /// The NAT64 prefixes in force, written.
+    pub(super) fn nat64_prefixes(&self) -> Vec<String> {
+        self.pref64()
+            .map(|Pref64 { prefix, len }| format!("{}/{len}", Ipv6Addr::from(prefix)))
+            .collect()
+    }
+
+    /// Takes in what DNS said of the NAT64 prefix. Returns whether another is in force now.
+    pub(super) fn learn_nat64(&mut self, update: &Update) -> bool {
+        let auto = self.config.discovery.nat64_prefix == Nat64::Auto;
+        let changed = auto && self.memory.apply_nat64(update);
+        self.follow_nat64();
+        changed
+    }
+
+    /// Tells the memory which NAT64 prefixes are in force.
+    pub(super) fn follow_nat64(&mut self) {
+        self.memory.set_pref64(self.pref64().collect());
+    }
+
+    /// The NAT64 prefixes in force.
+    pub(super) fn pref64(&self) -> impl Iterator<Item = Pref64> {
+        let configured = match self.config.discovery.nat64_prefix {
+            Nat64::Prefix(net) => Some(net),
+            Nat64::Auto | Nat64::Off => None,
+        };
+        let auto = self.config.discovery.nat64_prefix == Nat64::Auto;
+        let found = self.memory.nat64().prefixes().filter(move |_| auto);
+        configured
+            .into_iter()
+            .chain(found)
+            .filter_map(nat64::pref64)
     }
 
     /// Reads links and addresses again.
     pub(super) async fn look_around(&mut self) -> Result<()> {
         (self.links, self.local) = network().await?;
+        self.ways_out = ways_out(&self.config).await?;
         Ok(())
     }
 
@@ -50,21 +112,28 @@ impl World {
             .addresses
             .iter()
             .filter(|(address, _)| filter.check(*address).is_ok())
-            .cloned();
+            .map(|(address, owners)| (*address, Claim::from(owners.clone())));
         // An answer of DNS64 stands for an IPv4 host, and that is how the classifier looks it up.
-        let pref64 = pref64(&self.config);
-        let plain = |address: IpAddr| match (address, pref64) {
-            (IpAddr::V6(v6), Some(pref64)) => {
-                pref64.extract(&v6.octets()).map_or(address, IpAddr::from)
-            }
-            _ => address,
+        let prefixes: Vec<Pref64> = self.pref64().collect();
+        let plain = |address: IpAddr| {
+            let IpAddr::V6(v6) = address else {
+                return address;
+            };
+            let inner = prefixes
+                .iter()
+                .find_map(|pref64| pref64.extract(&v6.octets()));
+            inner.map_or(address, IpAddr::from)
         };
-        let hosts: Vec<(IpAddr, BTreeSet<Owner>)> = self
+        let hosts: Vec<(IpAddr, Claim)> = self
             .memory
             .known(&filter)
-            .map(|known| (known.address, known.owners))
+            .map(|known| {
+                let owners = Arc::unwrap_or_clone(known.owners);
+                let tier = known.tier;
+                (known.address, Claim { tier, owners })
+            })
             .chain(literal)
-            .map(|(address, owners)| (plain(address), owners))
+            .map(|(address, claim)| (plain(address), claim))
             .filter(|(address, _)| filter.check(*address).is_ok())
             .collect();
         let prefixes = self.config.prefixes.iter().map(|prefix| {
@@ -108,12 +177,16 @@ impl World {
             .filter_map(|entry| entry.meaning.as_ref())
             .map(|meaning| &meaning.row);
         let trie = desired.keys().any(|key| matches!(key, Key::Prefix(..)));
+        let mut pref64 = [None; PREF64S];
+        for (slot, prefix) in pref64.iter_mut().zip(self.pref64()) {
+            *slot = Some(prefix);
+        }
         Settings {
             features: hooks::features(&self.config.interfaces)
                 | snoop_features(&self.config)
                 | policy::features(rows)
                 | if trie { Features::PREFIXES } else { 0 },
-            pref64: pref64(&self.config),
+            pref64,
             events_per_second: self.config.snoop.events_per_second,
         }
     }
@@ -132,11 +205,15 @@ fn snoop_features(config: &Config) -> u32 {
     names | ike
 }
 
-fn pref64(config: &Config) -> Option<Pref64> {
-    config.discovery.nat64_prefix.map(|net| Pref64 {
-        prefix: net.network().octets(),
-        len: net.prefix_len(),
-    })
+/// The interfaces that packets to the Internet leave by. Not asked for where nothing follows from it.
+pub(super) async fn ways_out(config: &Config) -> Result<BTreeSet<u32>> {
+    if !config.snoop.on() || !config.interfaces.uplink.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let indices = net::ways_out()
+        .await
+        .context("read the routes over netlink")?;
+    Ok(indices.into_iter().collect())
 }
 
 /// Links, and addresses with their networks' prefix lengths.

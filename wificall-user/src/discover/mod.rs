@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! configuration ── target ──▶ names ── schedule, run ──▶ resolver ──▶ Update
-//!                                                                      │ filter
-//!                      store (state on disk) ◀── memory (addresses) ◀──┘
+//!                               ▲                                      │ filter
+//!   names to confirm ── seen ◀──┴───────────── memory (addresses) ◀────┤
+//!                                                │                     │
+//!                       store (state on disk) ◀──┘      Sighting ──────┘ of clients' answers
 //! ```
 //!
 //! A [`Refresher`] asks and reports; it decides nothing about addresses. Whoever holds the
@@ -13,20 +15,25 @@
 //! Invariants: an answer never takes an address away, a failed or empty one changes no address at
 //! all, and everything that grows with what DNS says is bounded.
 
+mod asked;
 mod connection;
 pub mod filter;
 pub mod geoip;
 pub mod memory;
+pub mod nat64;
+mod observed;
 mod pace;
 pub mod resolver;
 pub mod run;
 pub mod schedule;
+mod seen;
 pub mod snoop;
 pub mod stats;
 pub mod store;
 pub mod target;
 #[cfg(test)]
 mod test_server;
+pub mod trust;
 mod upstream;
 
 use std::fmt;
@@ -35,11 +42,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use filter::{Filter, Reason};
-pub use memory::{Applied, Bounds, Known, Memory};
+pub use memory::{Applied, Bounds, Known, Memory, Sighting};
 pub use resolver::Resolver;
 pub use run::{Command, Refresher};
 pub use stats::Stats;
-pub use target::{Owner, Selection, Target, Targets, targets};
+pub use target::{Owner, Selection, Target, Targets, owners_of_name, targets};
+pub use trust::{Action, Observed, Source, Tier};
 pub use upstream::{Transport, Upstream, UpstreamError};
 
 /// How to ask.

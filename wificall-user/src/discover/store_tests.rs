@@ -90,7 +90,7 @@ fn unreadable_files_are_set_aside() {
     let whole = fs::read_to_string(&path).unwrap();
 
     let torn = &whole[..whole.len() / 2];
-    let newer = whole.replace("\"version\":1", "\"version\":2");
+    let newer = whole.replace("\"version\":2", "\"version\":3");
     let foreign = whole.replace(FORMAT, "something else");
     let damaged = whole.replace("8.0.0.1", "8.0.0.1.1");
     for (number, (text, said)) in [
@@ -98,7 +98,7 @@ fn unreadable_files_are_set_aside() {
         ("", "torn"),
         ("[]", "torn"),
         ("\0\0\0\0", "torn"),
-        (newer.as_str(), "version 2"),
+        (newer.as_str(), "version 3"),
         (foreign.as_str(), "something else"),
         (damaged.as_str(), "torn"),
         ("{\"format\":1e999}", "torn"),
@@ -189,7 +189,14 @@ fn bounds_hold_for_what_is_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.json");
     save(&path, &filled()).unwrap();
-    let with = |per_name, total| load(&path, KEEP, Bounds { per_name, total }).memory.len();
+    let with = |per_name, total| {
+        let bounds = Bounds {
+            per_name,
+            total,
+            corroborated: 0,
+        };
+        load(&path, KEEP, bounds).memory.len()
+    };
     assert_eq!(with(512, 3), 3);
     assert_eq!(with(2, 512), 2);
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use crate::catalogue::Owner;
-use crate::catalogue::{Catalogue, Country, OperatorPattern, Plmn};
+use crate::catalogue::{Catalogue, Country, OperatorPattern, Plmn, catalogue};
 use crate::config::ExtraName;
 
 /// A name to look up.
@@ -124,10 +124,17 @@ pub fn targets(catalogue: &Catalogue, selection: &Selection) -> Targets {
     }
 }
 
+/// Whose a name is that nobody configured, by its form or because the catalogue has it; `None` if nothing says that it is
+/// an ePDG's.
+#[must_use]
+pub fn owners_of_name(name: &str) -> Option<Arc<BTreeSet<Owner>>> {
+    let (_, owners) = catalogue().owner_of_name(name)?;
+    Some(Arc::new(owners))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::catalogue;
 
     fn find(operators: &[&str], countries: &[&str]) -> Targets {
         let operators: Vec<_> = operators.iter().map(|o| o.parse().unwrap()).collect();

@@ -1,5 +1,6 @@
 //! The metrics, each declared once: name, help, labels and where it is found in a report.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -8,7 +9,8 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{Name, Report, Table};
+use super::{Address, Name, Report, Table};
+use crate::discover::{Source, Tier};
 
 /// The media type of [`text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -145,6 +147,17 @@ const METRICS: &[Metric] = &[
                 if exit.frames != 0 || attached(&exit.hook) {
                     samples.add([&exit.hook, &exit.exit], exit.frames);
                 }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_demoted_packets",
+        help: "Packets over their client's cap, which passed without DSCP and priority; they are in wificall_packets too.",
+        labels: &["direction"],
+        samples: |report, samples| {
+            for (direction, packets) in &report.demoted {
+                samples.add([direction], *packets);
             }
         },
     },
@@ -293,6 +306,84 @@ const METRICS: &[Metric] = &[
     },
     Metric {
         kind: Kind::Gauge,
+        name: "wificall_known_addresses",
+        help: "Addresses from DNS, clients' answers and IKE that are endpoints, by how far they are trusted.",
+        labels: &["tier"],
+        samples: |report, samples| {
+            for tier in Tier::ALL {
+                let tier = tier.as_str();
+                let known = report.discovery.known.iter();
+                samples.add(
+                    [tier],
+                    known.filter(|known| known.tier == tier).count() as u64,
+                );
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_known_oldest_timestamp_seconds",
+        help: "The last answer or observation of the address for which that is longest ago, by tier; absent without any.",
+        labels: &["tier"],
+        samples: |report, samples| {
+            for tier in Tier::ALL {
+                let tier = tier.as_str();
+                let known = report.discovery.known.iter();
+                let of_tier = known.filter(|known| known.tier == tier);
+                if let Some(oldest) = of_tier.map(|known| known.last_answer).min() {
+                    samples.add([tier], oldest);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_known_by_source",
+        help: "Addresses that are endpoints, by source; one with several sources counts under each.",
+        labels: &["source"],
+        samples: |report, samples| {
+            for source in [
+                Source::Resolver,
+                Source::Confirmed,
+                Source::Client,
+                Source::Ike,
+            ] {
+                let source = source.as_str();
+                let known = report.discovery.known.iter();
+                let has = |known: &&Address| known.sources.iter().any(|(name, _)| name == source);
+                samples.add([source], known.filter(has).count() as u64);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_seen_names",
+        help: "Names that clients asked for, the configuration does not select and our resolver is asked about.",
+        labels: &["state"],
+        samples: |report, samples| {
+            let confirmed = report.discovery.seen.iter();
+            let confirmed = confirmed.filter(|name| name.last_success.is_some()).count();
+            let others = report.discovery.seen.len() - confirmed;
+            samples.add(["confirmed"], confirmed as u64);
+            samples.add(["unconfirmed"], others as u64);
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_displaced",
+        help: "Names and addresses from clients that made room for others: many of them are a flood.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.discovery.displaced),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_nat64_prefixes",
+        help: "NAT64 prefixes in force.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.discovery.nat64.len() as u64),
+    },
+    Metric {
+        kind: Kind::Gauge,
         name: "wificall_dns_last_success_timestamp_seconds",
         help: "When an answer with addresses came last, for any name; absent before the first.",
         labels: &[],
@@ -308,6 +399,65 @@ const METRICS: &[Metric] = &[
         help: "1 if the last attempt failed for every name that has ever answered: the last known good is in use.",
         labels: &[],
         samples: |report, samples| samples.add([], report.discovery.stale.into()),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_events",
+        help: "Packets that the programs looked at a second time, by what became of them: sent to the agent, about \
+               something else (other), or dropped: rate, client_rate (one client's share of it), full, large, fragment, \
+               malformed. From zero again when the maps are made anew.",
+        labels: &["kind", "result"],
+        samples: |report, samples| {
+            if report.snoop.on {
+                for fate in &report.snoop.events {
+                    samples.add([&fate.kind, &fate.fate], fate.count);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_snoop",
+        help: "Events that the agent read, by what came of them: waiting (a question), taken (an answer that counts), or \
+               why not: stale, spoofed (an answer from the clients' side), unasked, respelled, malformed, other, empty, \
+               refused, elsewhere, unknown.",
+        labels: &["kind", "result"],
+        samples: |report, samples| {
+            for fate in &report.snoop.heard {
+                samples.add([&fate.kind, &fate.fate], fate.count);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_snoop_displaced",
+        help: "Clients' questions that were forgotten before their answers, for want of room.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.snoop.displaced),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_snoop_clients",
+        help: "Clients that asked for an ePDG's name within a day.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.snoop.clients.len() as u64),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_ike_candidates",
+        help: "Unknown addresses that answered a client's IKE_SA_INIT within a week, by their country.",
+        labels: &["country"],
+        samples: |report, samples| {
+            let mut countries: BTreeMap<&str, u64> = BTreeMap::new();
+            for candidate in &report.snoop.candidates {
+                *countries
+                    .entry(candidate.country.as_deref().unwrap_or("unknown"))
+                    .or_default() += 1;
+            }
+            for (country, count) in countries {
+                samples.add([country], count);
+            }
+        },
     },
     Metric {
         kind: Kind::Gauge,

@@ -33,8 +33,13 @@ pub struct Report {
     pub groups: Vec<Group>,
     /// Frames by hook and exit.
     pub exits: Vec<Exit>,
+    /// Packets over their client's cap, by direction: they passed without DSCP and priority.
+    pub demoted: Vec<(String, u64)>,
     /// DNS.
     pub discovery: Discovery,
+    /// What clients' own packets tell.
+    #[serde(default)]
+    pub snoop: Snoop,
     /// Reloads since the start.
     pub reloads: Reloads,
     /// Hooks put back after someone removed them, since the start.
@@ -124,8 +129,17 @@ pub struct Exit {
 pub struct Discovery {
     /// The names that are looked up.
     pub names: Vec<Name>,
-    /// Addresses remembered.
+    /// Addresses that our own resolver named and that are remembered.
     pub addresses: u64,
+    /// The addresses that are endpoints, in order, those of the catalogue and the configuration excluded.
+    pub known: Vec<Address>,
+    /// Names that clients asked for and the configuration does not select. Their operators and countries are those that
+    /// the name claims.
+    pub seen: Vec<Name>,
+    /// Names and observed addresses that made room for others, since the start.
+    pub displaced: u64,
+    /// NAT64 prefixes in force.
+    pub nat64: Vec<String>,
     /// Questions by address family and result.
     pub questions: Vec<Question>,
     /// Queries sent over UDP.
@@ -142,6 +156,27 @@ pub struct Discovery {
     pub stale: bool,
     /// What is wrong with the state on disk.
     pub state_problem: Option<String>,
+}
+
+/// An address that is an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub address: String,
+    /// `authoritative`, `corroborated`, `observed`: how far it is trusted, and so what it may get.
+    pub tier: String,
+    /// Its operators.
+    pub operators: Vec<String>,
+    /// Its countries.
+    pub countries: Vec<String>,
+    /// `resolver`, `confirmed`, `client`, `ike`: where it is from, each with the last time.
+    pub sources: Vec<(String, u64)>,
+    /// When it was named or observed first.
+    pub first_seen: u64,
+    /// When it was named or observed last.
+    pub last_answer: u64,
+    /// When traffic was seen at it last.
+    pub last_traffic: Option<u64>,
 }
 
 /// A name that is looked up.
@@ -174,6 +209,75 @@ pub struct Question {
     pub result: String,
     /// How many.
     pub count: u64,
+}
+
+/// What clients' own packets tell. Clients' addresses are in reports, and never in metrics.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snoop {
+    /// Whether anything is looked at.
+    pub on: bool,
+    /// What became of the packets that the programs looked at, by kind and fate.
+    pub events: Vec<Fate>,
+    /// What became of the events that were sent, by kind and fate.
+    pub heard: Vec<Fate>,
+    /// Questions that wait for their answers.
+    pub waiting: u64,
+    /// Questions that made room for others, since the start.
+    pub displaced: u64,
+    /// Clients, and the carriers whose names they asked for.
+    pub clients: Vec<Client>,
+    /// Unknown addresses that answer IKE.
+    pub candidates: Vec<Candidate>,
+}
+
+/// How many packets or events of a kind had a fate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fate {
+    /// `name_query`, `name_answer`, `ike_request`, `ike_response`; `unknown` for what is none.
+    pub kind: String,
+    /// What became of them.
+    pub fate: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// A client, by the names that it asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Client {
+    /// Its address.
+    pub address: String,
+    /// The operators of the names.
+    pub operators: Vec<String>,
+    /// Their countries.
+    pub countries: Vec<String>,
+    /// The names.
+    pub names: Vec<ClientName>,
+}
+
+/// A name that a client asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientName {
+    /// The name.
+    pub name: String,
+    /// When it was asked for first.
+    pub first: u64,
+    /// When it was asked for last.
+    pub last: u64,
+}
+
+/// An unknown address that answers IKE.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The address.
+    pub address: String,
+    /// Its country, by the GeoIP database.
+    pub country: Option<String>,
+    /// When it answered first.
+    pub first: u64,
+    /// When it answered last.
+    pub last: u64,
+    /// Exchanges seen.
+    pub exchanges: u64,
 }
 
 /// Reloads since the start.

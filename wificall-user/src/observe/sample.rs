@@ -69,7 +69,40 @@ pub(super) fn report() -> Report {
             exit("tc_egress", "matched", 1400),
             exit("xdp", "matched", 0),
         ],
+        demoted: vec![("up".into(), 0), ("down".into(), 70)],
         discovery: Discovery {
+            known: vec![
+                Address {
+                    address: "198.18.0.1".into(),
+                    tier: "authoritative".into(),
+                    operators: vec!["001-01".into()],
+                    sources: vec![
+                        ("resolver".into(), 1_700_000_000),
+                        ("client".into(), 1_700_000_500),
+                    ],
+                    first_seen: 1_699_000_000,
+                    last_answer: 1_700_000_000,
+                    ..Address::default()
+                },
+                Address {
+                    address: "203.0.113.9".into(),
+                    tier: "observed".into(),
+                    operators: vec!["505-01".into()],
+                    countries: vec!["AU".into()],
+                    sources: vec![("client".into(), 1_700_000_600)],
+                    first_seen: 1_700_000_600,
+                    last_answer: 1_700_000_600,
+                    last_traffic: Some(1_700_000_700),
+                },
+            ],
+            seen: vec![Name {
+                name: "epdg.epc.mnc001.mcc505.pub.3gppnetwork.org".into(),
+                operators: vec!["505-01".into()],
+                countries: vec!["AU".into()],
+                ..Name::default()
+            }],
+            displaced: 2,
+            nat64: vec!["64:ff9b::/96".into()],
             names: vec![
                 Name {
                     name: "epdg.epc.mnc001.mcc001.pub.3gppnetwork.org".into(),
@@ -111,6 +144,7 @@ pub(super) fn report() -> Report {
             stale: true,
             state_problem: None,
         },
+        snoop: snoop(),
         reloads: Reloads {
             done: 3,
             refused: 1,
@@ -160,5 +194,43 @@ fn question(family: &str, result: &str, count: u64) -> Question {
         family: family.into(),
         result: result.into(),
         count,
+    }
+}
+
+fn snoop() -> Snoop {
+    let fate = |kind: &str, fate: &str, count| Fate {
+        kind: kind.into(),
+        fate: fate.into(),
+        count,
+    };
+    Snoop {
+        on: true,
+        events: vec![
+            fate("name_query", "sent", 9),
+            fate("name_answer", "client_rate", 2),
+        ],
+        heard: vec![
+            fate("name_answer", "taken", 3),
+            fate("name_answer", "spoofed", 1),
+        ],
+        waiting: 1,
+        displaced: 0,
+        clients: vec![Client {
+            address: "192.0.2.77".into(),
+            operators: vec!["262-01".into()],
+            countries: vec!["DE".into()],
+            names: vec![ClientName {
+                name: "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org".into(),
+                first: 1_700_000_000,
+                last: 1_700_010_000,
+            }],
+        }],
+        candidates: vec![Candidate {
+            address: "203.0.113.9".into(),
+            country: Some("JP".into()),
+            first: 1_700_000_000,
+            last: 1_700_010_000,
+            exchanges: 4,
+        }],
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::metrics::name_state;
-use super::{Exit, Group, Interface, Name, Report};
+use super::{Exit, Fate, Group, Interface, Name, Report};
 
 /// The text of `wificall status`. Ages are those at the time of the report.
 #[must_use]
@@ -24,6 +24,7 @@ pub fn text(report: &Report) -> String {
     section(&mut text, "Frames by exit", exits(&report.exits));
     section(&mut text, "Tables", tables(report));
     section(&mut text, "DNS", dns(report));
+    section(&mut text, "Seen from clients", snoop(report));
     text
 }
 
@@ -216,6 +217,25 @@ fn dns(report: &Report) -> String {
             .collect();
         let _ = writeln!(text, "  addresses refused: {}", refused.join(", "));
     }
+    if !dns.nat64.is_empty() {
+        let _ = writeln!(text, "  NAT64 behind {}", dns.nat64.join(", "));
+    }
+    let tier = |tier| dns.known.iter().filter(|known| known.tier == tier).count();
+    let (corroborated, observed) = (tier("corroborated"), tier("observed"));
+    if corroborated + observed + dns.seen.len() > 0 {
+        let _ = writeln!(
+            text,
+            "  from clients: {} names, {corroborated} addresses confirmed, {observed} only observed",
+            dns.seen.len()
+        );
+    }
+    let demoted: u64 = report.demoted.iter().map(|(_, packets)| packets).sum();
+    if demoted > 0 {
+        let _ = writeln!(
+            text,
+            "  {demoted} packets were over their client's cap and passed without DSCP and priority"
+        );
+    }
     // Most catalogued names do not exist; they are counted above, and in full with --json.
     let mut rows = Vec::new();
     for name in &dns.names {
@@ -235,6 +255,47 @@ fn dns(report: &Report) -> String {
         ["<name", "<operator", ">addresses", ">answered", "<result"],
         &rows,
     )
+}
+
+fn snoop(report: &Report) -> String {
+    let snoop = &report.snoop;
+    if !snoop.on {
+        return String::new();
+    }
+    let count = |fates: &[Fate], wanted: &[&str]| -> u64 {
+        let found = fates.iter().filter(|f| wanted.contains(&&*f.fate));
+        found.map(|fate| fate.count).sum()
+    };
+    let mut text = format!(
+        "  {} clients asked for ePDGs' names; {} answers taken, {} spoofed, {} dropped for the rate\n",
+        snoop.clients.len(),
+        count(&snoop.heard, &["taken"]),
+        count(&snoop.heard, &["spoofed"]),
+        count(&snoop.events, &["rate", "client_rate", "full"]),
+    );
+    // Clients are in full with --json.
+    let mut carriers: BTreeMap<String, usize> = BTreeMap::new();
+    for client in &snoop.clients {
+        *carriers.entry(client.operators.join("+")).or_default() += 1;
+    }
+    let rows: Vec<_> = carriers
+        .into_iter()
+        .map(|(operators, clients)| [operators, clients.to_string()])
+        .collect();
+    text += &columns(["<operator", ">clients"], &rows);
+    let rows: Vec<_> = snoop
+        .candidates
+        .iter()
+        .map(|candidate| {
+            [
+                candidate.address.clone(),
+                candidate.country.clone().unwrap_or_else(|| "-".to_owned()),
+                candidate.exchanges.to_string(),
+                format!("{} ago", age(report.at.saturating_sub(candidate.last))),
+            ]
+        })
+        .collect();
+    text + &columns(["<candidate", "<country", ">exchanges", ">answered"], &rows)
 }
 
 fn result(name: &Name) -> String {
@@ -342,6 +403,9 @@ DNS
   3 names: 1 with addresses, 1 without, 1 failed, 0 not asked yet; 14 addresses remembered
   last answer 3 h 0 min ago, stale; 46 queries sent
   addresses refused: 5 private
+  NAT64 behind 64:ff9b::/96
+  from clients: 1 names, 0 addresses confirmed, 1 only observed
+  70 packets were over their client's cap and passed without DSCP and priority
   NAME                                        OPERATOR  ADDRESSES       ANSWERED  RESULT
   epdg.epc.mnc001.mcc001.pub.3gppnetwork.org  001-01            2  3 h 0 min ago  A addresses, AAAA no_data
   epdg.epc.mnc001.mcc262.pub.3gppnetwork.org  262-01            0              -  192.0.2.53:53: timed out
