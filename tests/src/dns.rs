@@ -77,7 +77,7 @@ impl<'a> Dns<'a> {
     ///
     /// If it does not answer any more.
     pub fn set(&mut self, records: &[Record<'_>]) -> Result<()> {
-        self.generation += 1;
+        self.generation = self.generation.wrapping_add(1);
         let (addresses, generation) = (&self.addresses, self.generation);
         let text = configuration(&self.directory, addresses, self.ttl, generation, records);
         fs::write(self.directory.path().join("unbound.conf"), text)?;

@@ -7,7 +7,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use wificall_tests::agent::{Agent, INSTANCE};
 use wificall_tests::dns::{Dns, EPDG};
 use wificall_tests::lab::{
@@ -161,7 +161,19 @@ fn what_is_observed_is_narrow_and_short() -> Result<()> {
     agent.start()?;
     assert_eq!(lab.probe(PHONE4, EPDG4)?.dscp, EF);
     assert_eq!(lab.probe(PHONE4, EPDG4_BESIDE)?.dscp, 0);
-    // What a client sends does not keep it: only an answer would.
+    // What a client sends is no sign of life of it: only an answer is.
+    let active = || -> Result<bool> {
+        let slots = MapData::from_pin(agent.pin_dir().join("abi1-0/ACTIVITY"))?;
+        let slots: Array<_, u32> = Map::Array(slots).try_into()?;
+        Ok(slots.iter().any(|last| last.is_ok_and(|last| last != 0)))
+    };
+    ensure!(!active()?, "active by what a client sent");
+    let answer = lab.far.enter(|| UdpSocket::bind((EPDG4, NATT)))?;
+    answer.send_to(&send::esp(1, 100), (PHONE4, 40_000))?;
+    wait_for("activity by an answer", LIMIT, || {
+        ensure!(active()?, "not active");
+        Ok(())
+    })?;
     wait_for("the end of its time", LIMIT, || {
         let arrival = lab.probe(PHONE4, EPDG4)?;
         ensure!(arrival.dscp == 0, "{arrival:?}");

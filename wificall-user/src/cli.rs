@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::catalogue::names::host_name;
-use crate::catalogue::{Country, OperatorPattern};
+use crate::catalogue::{Country, CountryError, OperatorPattern, PlmnError, catalogue};
 use crate::config::Agent;
 
 /// Where the configuration is looked for.
@@ -81,6 +81,15 @@ pub enum Command {
                       wificall resolve epdg.epc.mnc001.mcc262.pub.3gppnetwork.org --json"
     )]
     Resolve(Resolve),
+    /// List the operators that are known, their countries and names
+    ///
+    /// The compiled-in catalogue, with what the catalogue files of the configuration add to it or override.
+    /// Exits 1 if there is none.
+    #[command(
+        after_help = "Examples:\n  wificall operators --country AU\n  wificall operators --search telekom\n  \
+                      wificall operators --search 310-260 --json"
+    )]
+    Operators(Operators),
     /// Make the running agent read its configuration again
     ///
     /// If the new configuration has an error, the agent keeps the old one, and this exits 2 with the errors.
@@ -142,6 +151,25 @@ pub struct Resolve {
     pub json: bool,
 }
 
+/// Arguments of `operators`.
+#[derive(Debug, Args)]
+pub struct Operators {
+    /// Only operators that serve this country; may be given more than once
+    #[arg(long, value_name = "COUNTRY", value_parser = country)]
+    pub country: Vec<Country>,
+    /// Only operators with this in their number, in one of their names, or in a name or address of their ePDGs
+    ///
+    /// Case and accents make no difference.
+    #[arg(long, value_name = "TEXT")]
+    pub search: Option<String>,
+    /// The configuration, for its catalogue files [default: /etc/wificall/wificall.toml, if it exists]
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Print a JSON array instead
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Something that can be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -167,19 +195,30 @@ impl FromStr for Target {
                 .map_err(|error| suggest(error.to_string(), error.suggestion));
         }
         if text.starts_with(|c: char| c.is_ascii_digit()) {
-            return text.parse().map(Self::Operators).map_err(
-                |error: crate::catalogue::PlmnError| suggest(error.to_string(), error.suggestion),
-            );
+            return text
+                .parse()
+                .map(Self::Operators)
+                .map_err(|error: PlmnError| suggest(error.to_string(), error.suggestion));
         }
-        text.parse()
-            .map(Self::Country)
-            .map_err(|error: crate::catalogue::CountryError| {
-                suggest(
-                    error.to_string(),
-                    error.suggestion.map(|country| country.to_string()),
-                )
-            })
+        country(text).map(Self::Country).map_err(|message| {
+            // Nobody knows numbers by heart.
+            match catalogue().called(text) {
+                Some(operator) => format!(
+                    "{message}; the operator {} is {}",
+                    operator.name, operator.plmn
+                ),
+                None => message,
+            }
+        })
     }
+}
+
+fn country(text: &str) -> Result<Country, String> {
+    text.parse()
+        .map_err(|error: CountryError| match error.suggestion {
+            Some(country) => format!("{error}; did you mean {country} ({})?", country.name()),
+            None => error.to_string(),
+        })
 }
 
 fn instance(name: &str) -> Result<Agent, String> {
@@ -279,7 +318,12 @@ mod tests {
             assert_eq!(text.parse::<Target>(), expected);
         }
         for (text, hint) in [
-            ("UK", "did you mean GB?"),
+            ("UK", "did you mean GB (United Kingdom)?"),
+            ("DEU", "did you mean DE (Germany)?"),
+            ("Germany", "did you mean DE (Germany)?"),
+            ("telstra", "the operator Telstra is 505-01"),
+            ("262-1000", "expected MCC-MNC"),
+            ("000-01", "expected MCC-MNC"),
             ("26201", "did you mean 262-01?"),
             ("a..b", "did you mean a.b?"),
             ("262.01", "a DNS name"),

@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod bpf;
+mod catalogue;
 mod demo;
 mod ebpf;
 mod kernel;
@@ -23,6 +24,8 @@ use clap::Parser;
 enum Task {
     /// Measure what wificall costs beside what people use today, as root
     Bench(bench::Args),
+    /// Build the agent's table of operators from data/, or check the committed one
+    Catalogue(catalogue::Args),
     /// Show the agent at work in a lab of network namespaces, as root
     Demo(demo::Args),
     /// Build the BPF object that the agent embeds, or check the committed one
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Task::Catalogue(args) => catalogue::catalogue(&args),
         Task::Ebpf(args) => ebpf::ebpf(&args),
         Task::Prologue(args) => prologue::prologue(&args),
         Task::Qemu(args) => qemu::qemu(&args),

@@ -167,7 +167,7 @@ fn policy(row: &PolicyRow) -> Result<Policy> {
         dscp: [rules(&row.up)?, rules(&row.down)?],
         voice: [voice("up"), voice("down")],
         valid: 1,
-        tier: TIER_TRUSTED,
+        tier: wificall_common::abi::TIER_TRUSTED,
         interval: 0,
     })
 }

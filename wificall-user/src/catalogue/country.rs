@@ -5,21 +5,54 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::catalogue;
+use super::row::CountryRow;
+use super::{countries, list, row, search, table};
 
-/// A country that has a mobile country code, by its ISO 3166-1 alpha-2 code.
+/// A country, by its ISO 3166-1 alpha-2 code (or `XK`, the code in use for Kosovo).
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Country([u8; 2]);
+pub struct Country(pub(super) [u8; 2]);
 
 impl Country {
-    /// Two upper-case letters, whether or not a country has them. Only data files are read so;
-    /// everything else goes by [`FromStr`], which knows the countries.
+    /// Two upper-case letters, whether or not a country has them.
     pub(super) fn from_letters(text: &str) -> Option<Self> {
         let letters: [u8; 2] = text.as_bytes().try_into().ok()?;
         letters
             .iter()
             .all(u8::is_ascii_uppercase)
             .then_some(Self(letters))
+    }
+
+    /// All countries, in the order of their codes.
+    pub fn all() -> impl Iterator<Item = Self> {
+        countries().map(|row| row.0)
+    }
+
+    pub(super) fn exists(self) -> bool {
+        self.row().is_some()
+    }
+
+    /// Its English name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.row().map_or("", |row| row::text(table::TEXT, row.2))
+    }
+
+    /// Its ISO 3166-1 alpha-3 code.
+    #[must_use]
+    pub fn iso3(self) -> &'static str {
+        self.row().map_or("", |row| row::text(table::TEXT, row.1))
+    }
+
+    /// Its name, then others that people use.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let aliases = self.row().map_or("", |row| row::text(table::TEXT, row.3));
+        std::iter::once(self.name()).chain(list(aliases))
+    }
+
+    fn row(self) -> Option<&'static CountryRow> {
+        let rows = &table::COUNTRIES;
+        let index = rows.binary_search_by_key(&self, |row| row.0).ok()?;
+        rows.get(index)
     }
 
     /// The code, two upper-case letters.
@@ -54,7 +87,7 @@ impl serde::Serialize for Country {
     }
 }
 
-/// A text that is no country with a mobile country code.
+/// A text that is no country.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("`{found}` is not a country: expected {}", Self::EXPECTED)]
 pub struct CountryError {
@@ -74,50 +107,12 @@ impl FromStr for Country {
 
     fn from_str(text: &str) -> Result<Self, CountryError> {
         Self::from_letters(text)
-            .filter(|country| catalogue().country_exists(*country))
+            .filter(|country| country.exists())
             .ok_or_else(|| CountryError {
                 found: text.to_owned(),
-                suggestion: suggest(text),
+                suggestion: search::country(text),
             })
     }
-}
-
-/// Codes in common use that are not those of ISO 3166-1 alpha-2.
-const ALIASES: &[(&str, Country)] = &[
-    ("UK", Country(*b"GB")),
-    ("GBR", Country(*b"GB")),
-    ("EN", Country(*b"GB")),
-    // The European Union's code for Greece.
-    ("EL", Country(*b"GR")),
-    ("USA", Country(*b"US")),
-    ("UAE", Country(*b"AE")),
-];
-
-/// Below this similarity (Jaro-Winkler) of names, silence is more helpful than a guess.
-const SIMILAR: f64 = 0.85;
-
-/// Shorter texts are codes, and codes that look alike have nothing to do with each other.
-const SHORTEST_NAME: usize = 4;
-
-fn suggest(text: &str) -> Option<Country> {
-    let upper = text.trim().to_uppercase();
-    if let Some(country) = Country::from_letters(&upper)
-        && catalogue().country_exists(country)
-    {
-        return Some(country);
-    }
-    if let Some((_, country)) = ALIASES.iter().find(|(alias, _)| *alias == upper) {
-        return Some(*country);
-    }
-    if upper.chars().count() < SHORTEST_NAME {
-        return None;
-    }
-    catalogue()
-        .countries()
-        .map(|(country, name)| (country, strsim::jaro_winkler(&name.to_uppercase(), &upper)))
-        .filter(|(_, similarity)| *similarity >= SIMILAR)
-        .max_by(|(_, a), (_, b)| a.total_cmp(b))
-        .map(|(country, _)| country)
 }
 
 #[cfg(test)]
@@ -126,7 +121,7 @@ mod tests {
 
     #[test]
     fn reads_and_writes() {
-        for text in ["AU", "GB", "NF", "XK"] {
+        for text in ["AU", "GB", "NF", "XK", "AX"] {
             let country: Country = text.parse().unwrap();
             assert_eq!(country.to_string(), text);
             assert_eq!(&country.letters(), text.as_bytes());
@@ -144,6 +139,17 @@ mod tests {
             ("australia", Some("AU")),
             ("Austria", Some("AT")),
             ("USA", Some("US")),
+            ("DEU", Some("DE")),
+            ("gbr", Some("GB")),
+            ("Germany", Some("DE")),
+            ("Deutschland", Some("DE")),
+            ("Turkiye", Some("TR")),
+            ("Turkey", Some("TR")),
+            ("cote d\u{2019}ivoire", Some("CI")),
+            ("Holland", Some("NL")),
+            ("South Corea", Some("KR")),
+            ("Swizerland", Some("CH")),
+            ("EL", Some("GR")),
             ("XX", None),
             ("", None),
             ("Q", None),

@@ -122,8 +122,16 @@ impl PlmnError {
     }
 }
 
-/// `26201`, `262/01`, `262 01` and `262-1` can only mean one thing each.
+/// `26201`, `262/01`, `262 01` and `262-1` can only mean one thing each, and `262-0001` too many
+/// zeros.
 fn suggest(found: &str) -> Option<String> {
+    if let Some((mcc, mnc)) = found.split_once('-')
+        && (mcc.len() > 3 || mnc.len() > 3)
+    {
+        let (mcc, mnc) = (parse_mcc(mcc)?, parse_digits(mnc)?);
+        let digits = if mnc > 99 { 3 } else { 2 };
+        return Plmn::new(mcc, mnc, digits).map(|plmn| plmn.to_string());
+    }
     let digits: String = found.chars().filter(char::is_ascii_digit).collect();
     if found
         .chars()
@@ -245,9 +253,12 @@ mod tests {
             ("262", None),
             ("262-", None),
             ("26-201", Some("262-01")),
+            ("262-01*", None),
+            ("262-1000", None),
+            ("1262-01", None),
             ("+62-01", None),
             ("000-01", None),
-            ("262-0001", None),
+            ("262-0001", Some("262-01")),
             ("262-x1", None),
             ("DE", None),
             ("262-٠١", None),

@@ -1,7 +1,5 @@
-use std::collections::{BTreeMap, BTreeSet};
-
-use super::data::FILES;
 use super::*;
+use crate::discover::filter::special;
 
 fn plmn(text: &str) -> Plmn {
     text.parse().unwrap()
@@ -28,8 +26,8 @@ fn standard_names_pad_the_mnc() {
     assert_eq!(names("262-01"), expected);
     assert_eq!(names("262-001"), expected);
     // No operator of the catalogue: the names follow from the number all the same.
-    assert_eq!(catalogue().operator(plmn("262-98")), None);
-    assert_eq!(names("262-98").len(), 4);
+    assert_eq!(catalogue().operator(plmn("262-97")), None);
+    assert_eq!(names("262-97").len(), 4);
     assert_eq!(
         names("001-01")[0],
         "epdg.epc.mnc001.mcc001.pub.3gppnetwork.org"
@@ -134,10 +132,10 @@ fn names_have_owners() {
 
 #[test]
 fn some_carriers_dial_an_address() {
-    let addresses = catalogue().addresses(plmn("655-01"));
-    assert_eq!(addresses, ["41.1.162.233".parse::<IpAddr>().unwrap()]);
+    let networks = catalogue().networks(plmn("655-01"));
+    assert_eq!(networks, ["41.1.162.233/32".parse::<IpNet>().unwrap()]);
     assert_eq!(names("655-01").len(), 4);
-    assert!(catalogue().addresses(plmn("262-01")).is_empty());
+    assert!(catalogue().networks(plmn("262-01")).is_empty());
 }
 
 #[test]
@@ -145,19 +143,23 @@ fn operators_are_found_by_any_padding() {
     let operator = catalogue().operator(plmn("262-001")).unwrap();
     assert_eq!(operator.plmn.to_string(), "262-01");
     assert_eq!(operator.name, "Telekom");
-    let germany: Vec<_> = catalogue().operators_of(262).collect();
-    assert!(germany.len() > 5 && germany.iter().all(|o| o.plmn.mcc() == 262));
-    assert_eq!(catalogue().operators_of(999).count(), 0);
+    assert_eq!(operator.company, "Telekom Deutschland GmbH");
+    assert_eq!(operator.status, Status::Operational);
+    assert!(operator.resolves);
+    assert!(catalogue().operator(plmn("262-97")).is_none());
 }
 
-/// The name list has the largest carriers only by their virtual operators; the list of names that
-/// resolve brings them in, written as their neighbours are.
+/// Each source has operators that the others lack.
 #[test]
-fn operators_without_a_name_are_known() {
-    for text in ["208-01", "222-10", "234-15", "302-220", "901-39"] {
+fn operators_of_all_sources_are_known() {
+    for text in [
+        "208-01", "222-10", "234-15", "302-220", "901-39", "311-589", "405-045",
+    ] {
         let operator = catalogue().operator(plmn(text)).unwrap();
         assert_eq!(operator.plmn.to_string(), text);
     }
+    let sprint = catalogue().operator(plmn("310-120")).unwrap();
+    assert!(sprint.aliases().count() > 0, "{sprint:?}");
 }
 
 #[test]
@@ -165,13 +167,40 @@ fn mccs_serve_none_one_or_several_countries() {
     assert_eq!(countries(262), ["DE"]);
     assert_eq!(countries(289), ["GE"]);
     assert_eq!(countries(505), ["AU", "CC", "CX", "NF"]);
-    assert_eq!(countries(340), ["BL", "GF", "GP", "MF", "MQ"]);
+    assert_eq!(countries(340), ["GP", "MQ", "GF", "BL", "MF"]);
     for mcc in [1, 901, 902, 991, 995, 999] {
         assert!(countries(mcc).is_empty(), "{mcc}");
     }
-    let us: Vec<_> = catalogue().mccs_of("US".parse().unwrap()).collect();
-    assert!(us.contains(&310) && us.contains(&316));
-    assert_eq!(catalogue().country_of(plmn("234-15")), "GB".parse().ok());
+}
+
+/// An operator of an MCC that serves several countries has its own.
+#[test]
+fn operators_have_countries_of_their_own() {
+    for (text, expected) in [
+        ("234-15", "GB"),
+        ("234-50", "JE GG"),
+        ("234-55", "GG JE"),
+        ("234-58", "IM"),
+        ("310-260", "US PR VI"),
+        ("310-032", "GU"),
+        ("311-780", "AS"),
+        ("338-05", "JM KY MS LC"),
+        ("338-050", "BM TC"),
+        ("340-20", "GP MQ GF BL MF"),
+        ("425-05", "PS"),
+        ("425-01", "IL"),
+        ("505-01", "AU CC CX"),
+        ("505-10", "NF"),
+        ("270-99", "LU"),
+        ("901-39", ""),
+        // Not catalogued: all that its MCC serves.
+        ("234-97", "GB IM JE GG"),
+    ] {
+        let served = catalogue().countries_served(plmn(text)).iter();
+        let served: Vec<_> = served.map(ToString::to_string).collect();
+        assert_eq!(served.join(" "), expected, "{text}");
+    }
+    assert_eq!(catalogue().country_of(plmn("234-50")), "JE".parse().ok());
     assert_eq!(catalogue().country_of(plmn("901-39")), None);
 }
 
@@ -183,91 +212,82 @@ fn countries_have_names() {
         ("CX", "Christmas Island"),
         ("MQ", "Martinique"),
         ("NF", "Norfolk Island"),
+        ("AX", "Åland Islands"),
     ] {
-        let country = code.parse().unwrap();
-        assert_eq!(catalogue().country_name(country), Some(name));
+        assert_eq!(code.parse::<Country>().unwrap().name(), name);
     }
-    for (country, name) in catalogue().countries() {
-        assert!(!name.is_empty(), "{country}");
-    }
+    assert_eq!(Country::all().count(), 250);
 }
 
-/// Rows are unique as written and sorted; those that only padding makes equal are these and no
-/// others; every MCC with an operator is one of a country or known to be of none.
+/// What the generator promises, and what only the agent can check.
 #[test]
-fn data_is_consistent() {
-    let mut by_plmn: BTreeMap<Plmn, Vec<String>> = BTreeMap::new();
-    let mut written = BTreeSet::new();
-    for row in FILES.operators.rows() {
-        let (line, [mcc, mnc, name]) = row.unwrap();
-        assert!(!name.is_empty(), "line {line}");
-        assert!(written.insert(format!("{mcc}-{mnc}")), "line {line}");
-        by_plmn
-            .entry(plmn(&format!("{mcc}-{mnc}")))
-            .or_default()
-            .push(format!("{mcc}-{mnc}"));
-    }
-    let twice: Vec<_> = by_plmn.values().filter(|v| v.len() > 1).flatten().collect();
-    let expected = [
-        "250-050", "250-50", "310-026", "310-26", "405-045", "405-45", "450-006", "450-06",
-        "708-001", "708-01", "708-002", "708-02", "708-040", "708-40", "738-002", "738-02",
-    ];
-    assert_eq!(twice, expected);
-
-    for file in [&FILES.nonstandard, &FILES.resolving] {
-        for row in file.text.lines().skip(2) {
-            let mnc = row.split('\t').nth(1).unwrap();
-            assert_eq!(mnc.len(), 3, "{}: {row}", file.name);
+fn the_table_is_consistent() {
+    let catalogue = catalogue();
+    assert!(catalogue.operators.is_sorted_by(|a, b| a.plmn() < b.plmn()));
+    assert!(catalogue.mccs.is_sorted_by(|a, b| a.0 < b.0));
+    assert!(catalogue.dialled.is_sorted_by(|a, b| a.plmn() <= b.plmn()));
+    assert!(table::COUNTRIES.is_sorted_by(|a, b| a.0 < b.0));
+    for operator in catalogue.operators() {
+        let of_mcc = catalogue.countries_of(operator.plmn.mcc());
+        assert!(
+            operator
+                .countries
+                .iter()
+                .all(|country| of_mcc.contains(country)),
+            "{operator:?}"
+        );
+        // Whoever can have a country has one.
+        assert_eq!(
+            operator.countries.is_empty(),
+            of_mcc.is_empty(),
+            "{operator:?}"
+        );
+        let names = catalogue.names(operator.plmn);
+        let distinct: BTreeSet<_> = names.iter().map(|name| &name.name).collect();
+        assert_eq!(distinct.len(), names.len(), "{operator:?}");
+        for text in [operator.name, operator.company]
+            .into_iter()
+            .chain(operator.aliases())
+        {
+            assert!(!text.contains('\n') && text.trim() == text, "{operator:?}");
+        }
+        for dialled in catalogue.dialled(operator.plmn) {
+            assert!(!dialled.source.is_empty());
+            match dialled.target {
+                DialledTarget::Name(name) => {
+                    assert_eq!(names::host_name(name).as_deref(), Ok(name))
+                }
+                DialledTarget::Network(net) => {
+                    assert!(is_endpoint_network(&net), "{net}");
+                    for address in [net.network(), net.broadcast()] {
+                        assert_eq!(special(address), None, "{net} is not global unicast");
+                    }
+                }
+            }
         }
     }
-    let mut seen = BTreeSet::new();
-    for row in FILES.resolving.rows() {
-        let (line, [mcc, mnc]) = row.unwrap();
-        assert!(seen.insert((mcc, mnc)), "line {line}");
+    for row in catalogue.dialled.iter() {
+        assert!(catalogue.operator(row.plmn()).is_some(), "{row:?}");
     }
-    let mut seen = BTreeSet::new();
-    for row in FILES.nonstandard.rows() {
-        let (line, [mcc, mnc, carrier, target, source]) = row.unwrap();
-        assert!(seen.insert((mcc, mnc, target)), "line {line}");
-        assert!(!carrier.is_empty() && !source.is_empty(), "line {line}");
-        let is_name = target.split('.').count() >= 3
-            && target.split('.').all(|label| {
-                let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-                (1..=63).contains(&label.len()) && label.bytes().all(inner)
-            });
-        assert!(is_name || target.parse::<IpAddr>().is_ok(), "line {line}");
+    for country in Country::all() {
+        assert_eq!(country.as_str().parse(), Ok(country));
+        assert!(!country.name().is_empty() && country.iso3().len() == 3);
     }
-
-    for operator in catalogue().operators() {
-        let mcc = operator.plmn.mcc();
-        let none = [1, 901].contains(&mcc);
-        assert_eq!(catalogue().countries_of(mcc).is_empty(), none, "{mcc}");
-    }
-    for row in FILES.countries.rows() {
-        let (line, [code, _name]) = row.unwrap();
-        let country = code.parse::<Country>().unwrap();
-        assert!(catalogue().mccs_of(country).next().is_some(), "line {line}");
+    for row in catalogue.mccs.iter() {
+        for country in catalogue.countries_of(row.0) {
+            assert!(country.exists(), "{country}");
+        }
     }
 }
 
+/// How much there is: an import that loses half of it should not pass.
 #[test]
-fn bad_rows_are_refused_with_their_place() {
-    let bad = |operators: &'static str| {
-        let files = data::Files {
-            operators: data::File {
-                name: "operators.tsv",
-                text: operators,
-            },
-            ..FILES
-        };
-        data::parse(&files).unwrap_err().to_string()
-    };
-    assert_eq!(
-        bad("# comment\nmcc\tmnc\tcarrier\n262\t01\tA\n262\t1\tB\n"),
-        "data/operators.tsv:4: not an MCC and MNC"
-    );
-    assert_eq!(
-        bad("mcc\tmnc\tcarrier\n262\t01\n"),
-        "data/operators.tsv:2: too few fields"
-    );
+fn the_table_is_large() {
+    let operators = catalogue().operators().count();
+    let resolving = catalogue().operators().filter(|o| o.resolves).count();
+    let countries: BTreeSet<_> = catalogue().operators().flat_map(|o| o.countries).collect();
+    assert!(operators >= 3_200, "{operators}");
+    assert_eq!(resolving, 499);
+    assert!(countries.len() >= 230, "{}", countries.len());
+    assert!(catalogue().dialled.len() >= 104);
 }

@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_good_file_is_summed_up_after_what_is_odd() {
         let parsed = parsed(
-            "[interfaces]\naccess = [\"wlan*\"]\n[discovery]\noperators = [\"262-98\"]\n\
+            "[interfaces]\naccess = [\"wlan*\"]\n[discovery]\noperators = [\"262-97\"]\n\
              [[prefix]]\nprefix = \"109.237.187.0/24\"\n",
         );
         assert!(!parsed.warnings.warnings.is_empty());

@@ -5,6 +5,7 @@ mod detach;
 mod failure;
 mod log;
 mod machine;
+mod operators;
 mod reload;
 mod resolve;
 mod status;
@@ -80,6 +81,7 @@ async fn dispatch(command: Command) -> Result<Outcome, Failure> {
         Command::Check(arguments) => check::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Resolve(arguments) => resolve::run(arguments).await,
+        Command::Operators(arguments) => operators::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments).await,
         Command::Detach(arguments) => detach::run(&arguments).await,
     }

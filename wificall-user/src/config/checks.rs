@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::time::Duration;
-
-use ipnet::IpNet;
 
 use super::reader::{Item, Section};
 use super::report::Mismatch;
 use super::{Config, Discovery, Glob, Policy, Snoop, SnoopIke, StaticPrefix, values};
-use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner};
+use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, is_endpoint_network};
 use crate::discover::Observed;
 
 /// Something listed twice in one array.
@@ -17,6 +16,15 @@ pub(super) fn no_duplicates<T: PartialEq + Display>(placed: &[(Item, T)], what: 
     for (index, (item, value)) in placed.iter().enumerate() {
         if placed[..index].iter().any(|(_, earlier)| earlier == value) {
             item.refuse(Mismatch::expected(format!("each {what} once")));
+        }
+    }
+}
+
+/// A catalogue file listed twice.
+pub(super) fn no_file_twice(files: &[(Item, PathBuf)]) {
+    for (index, (item, file)) in files.iter().enumerate() {
+        if files[..index].iter().any(|(_, earlier)| earlier == file) {
+            item.refuse(Mismatch::expected("each file once"));
         }
     }
 }
@@ -139,17 +147,7 @@ pub(super) fn observed(section: &Section, observed: &Observed) {
 
 /// That a static prefix is one of hosts, and not of everybody.
 pub(super) fn prefix(item: &Item, prefix: &StaticPrefix) {
-    // No operator has more: 0.0.0.0/0 would turn every VPN into Wi-Fi Calling.
-    let widest = match prefix.prefix {
-        IpNet::V4(_) => 8,
-        IpNet::V6(_) => 16,
-    };
-    let ip = prefix.prefix.addr();
-    if prefix.prefix.prefix_len() < widest
-        || ip.is_unspecified()
-        || ip.is_loopback()
-        || ip.is_multicast()
-    {
+    if !is_endpoint_network(&prefix.prefix) {
         item.refuse(Mismatch::expected(
             "a network of unicast addresses, not wider than /8 (IPv6: /16)",
         ));

@@ -1,7 +1,7 @@
 //! The configuration: TOML → [`Config`], with all errors of a file at once.
 //!
 //! docs/configuration.md has every key for the reader; the types here have the same order.
-//! [`parse`] is pure. What it cannot know (does the interface exist, can this kernel do it) is checked where it is used.
+//! [`parse`] is pure but for the catalogue files that a configuration names. What it cannot know (does the interface exist, can this kernel do it) is checked where it is used.
 
 mod checks;
 mod dscp;
@@ -15,6 +15,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -162,6 +163,8 @@ pub struct Discovery {
     pub countries: Vec<Country>,
     /// Further names.
     pub names: Vec<ExtraName>,
+    /// Files that add to the catalogue or override it. What they say is in [`Config::catalogue`].
+    pub catalogue: Vec<PathBuf>,
     /// Asked in order.
     pub resolvers: Vec<Upstream>,
     /// Floor of an answer's TTL.
@@ -366,17 +369,26 @@ pub struct Parsed {
     pub warnings: Warnings,
 }
 
-/// Reads a configuration from its source; `file` is only named in messages.
+/// Reads a configuration from its source, and the catalogue files that it names; `file` is only named in messages.
 ///
 /// # Errors
 ///
-/// All that is wrong, in the order of the file.
+/// All that is wrong, in the order of the file, then in those of the catalogue files.
 pub fn parse(source: &str, file: &Path) -> Result<Parsed, Errors> {
+    parse_with(source, file, &|path| std::fs::read(path))
+}
+
+/// As [`parse`], with a way to read the catalogue files.
+fn parse_with(
+    source: &str,
+    file: &Path,
+    read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Parsed, Errors> {
     let report = Report::new(source);
     let tree = report.parse();
     let config = tree
         .as_ref()
-        .map(|tree| sections::config(Section::root(&report, tree)));
+        .map(|tree| sections::config(Section::root(&report, tree), &report, read));
     let (errors, warnings) = report.finish();
     let file = file.to_owned();
     match config {
@@ -397,6 +409,7 @@ pub fn load(file: &Path) -> Result<Parsed, Errors> {
     let whole_file = |found: String, expected: &str, hint: &str| Errors {
         file: file.to_owned(),
         errors: vec![Problem {
+            file: None,
             line: None,
             column: None,
             key: String::new(),

@@ -8,6 +8,9 @@ use serde::Serialize;
 /// One thing that is wrong, or odd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
+    /// The catalogue file that it is in, if it is not in the configuration itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// Line, from 1; none if it concerns the file as a whole.
     pub line: Option<usize>,
     /// Column in characters, from 1.
@@ -67,7 +70,7 @@ fn write_all(
         if index > 0 {
             writeln!(f)?;
         }
-        write!(f, "{}:", file.display())?;
+        write!(f, "{}:", problem.file.as_deref().unwrap_or(file).display())?;
         if let (Some(line), Some(column)) = (problem.line, problem.column) {
             write!(f, "{line}:{column}:")?;
         }

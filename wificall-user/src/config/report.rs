@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::path::Path;
 
 use toml::de::DeTable;
 
 use super::problem::Problem;
+use crate::catalogue::RowError;
 
 /// Byte offset into the document; none for what concerns the file as a whole.
 pub(super) type Place = Option<usize>;
@@ -84,6 +86,24 @@ impl<'a> Report<'a> {
         self.errors.borrow_mut().push((place, problem));
     }
 
+    /// Adds the errors of another file.
+    pub fn refuse_rows(&self, file: &Path, rows: Vec<RowError>) {
+        let problems = rows.into_iter().map(|row| Problem {
+            file: Some(file.to_owned()),
+            line: Some(row.line),
+            column: Some(row.column),
+            key: String::new(),
+            name: None,
+            found: row.found,
+            expected: row.expected,
+            hint: row.hint,
+        });
+        // They come after those of the configuration, in the order of the files.
+        self.errors
+            .borrow_mut()
+            .extend(problems.map(|problem| (None, problem)));
+    }
+
     /// Adds a warning.
     pub fn warn(&self, place: Place, path: &KeyPath, mismatch: Mismatch) {
         let problem = self.problem(place, path, mismatch);
@@ -108,6 +128,7 @@ impl<'a> Report<'a> {
     fn problem(&self, place: Place, path: &KeyPath, mismatch: Mismatch) -> Problem {
         let (line, column) = place.map(|offset| self.position(offset)).unzip();
         Problem {
+            file: None,
             line,
             column,
             key: path.key.clone(),

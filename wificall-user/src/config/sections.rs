@@ -1,13 +1,15 @@
 //! Reads the sections of the file.
 
+use std::io;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::reader::{Item, Section};
-use super::report::Mismatch;
+use super::report::{Mismatch, Report};
 use super::{
     Agent, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits, MarkUse,
     Policy, Priority, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks,
@@ -26,12 +28,19 @@ const COUNTRIES: &str = "an array of countries";
 /// Values as they were read, each with its place.
 type Placed<'a, T> = Vec<(Item<'a>, T)>;
 
-pub(super) fn config(root: Section) -> Config {
+pub(super) fn config(
+    root: Section,
+    report: &Report,
+    read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Config {
     let (discovery_section, lab_section) = (root.section("discovery"), root.section("lab"));
     let limits_section = root.section("limits");
     let in_lab = lab_section.is_present();
-    let catalogue = catalogue().clone();
-    let discovery = discovery(&discovery_section, in_lab, &catalogue);
+    let (files, catalogue) = catalogue_files(&discovery_section, report, read);
+    let discovery = Discovery {
+        catalogue: files,
+        ..discovery(&discovery_section, in_lab, &catalogue)
+    };
     let names = discovery.names.iter().map(|name| {
         let owner = Owner::configured(&catalogue, name.operator, name.country);
         (name.name.clone(), owner)
@@ -118,6 +127,7 @@ fn discovery(section: &Section, in_lab: bool, catalogue: &Catalogue) -> Discover
         operators: unplaced::<OperatorPattern>(operators),
         countries: unplaced::<Country>(countries),
         names: unplaced(names),
+        catalogue: Vec::new(),
         resolvers: if resolvers.is_empty() {
             vec![Upstream::System]
         } else {
@@ -188,6 +198,52 @@ fn lab(section: Section) -> Lab {
     Lab {
         admit: unplaced(admit),
     }
+}
+
+/// The catalogue with what the named files add to it, one after the other.
+fn catalogue_files(
+    section: &Section,
+    report: &Report,
+    read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> (Vec<PathBuf>, Catalogue) {
+    // The whole compiled-in catalogue as such a file has half a megabyte.
+    const LARGEST: usize = 8 << 20;
+    let mut catalogue = catalogue().clone();
+    let files = section.list("catalogue", "an array of files", values::path);
+    checks::no_file_twice(&files);
+    for (index, (item, file)) in files.iter().enumerate() {
+        if files[..index].iter().any(|(_, earlier)| earlier == file) {
+            continue;
+        }
+        let mismatch = |found: String, expected: &str| Mismatch::expected(expected).found(found);
+        let text = match read(file) {
+            Err(error) => Err(mismatch(
+                format!("{} ({error})", file.display()),
+                "a file that can be read",
+            )),
+            Ok(bytes) if bytes.len() > LARGEST => Err(mismatch(
+                format!("a file of {} bytes", bytes.len()),
+                "a catalogue file, of at most 8 MiB",
+            )),
+            Ok(bytes) => String::from_utf8(bytes).map_err(|error| {
+                let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+                mismatch(
+                    format!("a byte sequence in line {line} that is not UTF-8"),
+                    "UTF-8 text",
+                )
+            }),
+        };
+        match text {
+            Err(mismatch) => item.refuse(mismatch),
+            Ok(text) => {
+                if let Err(rows) = catalogue.add_file(&file.to_string_lossy(), &text) {
+                    report.refuse_rows(file, rows);
+                }
+            }
+        }
+    }
+    (unplaced(files), catalogue)
 }
 
 /// Names alone, or tables that also say whose they are.

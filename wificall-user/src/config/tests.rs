@@ -86,7 +86,7 @@ instance = ""
 "#,
         r#"
 f:2:12: agent.instance: found "", expected a name of 1 to 32 characters out of a-z, 0-9, _ and -
-f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, prefix, defaults, policy
+f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, observed, prefix, defaults, policy
   hint: did you mean `agent`?
 "#,
     ),
@@ -160,7 +160,7 @@ f:1:1: discovery: found nothing to classify, expected `countries`, `operators`, 
         r#"
 [discovery]
 countries = ["UK", "au", "XX", "AU", "AU", 61]
-operators = ["26201", "262-1", "262-*", "x", 505]
+operators = ["26201", "262-1", "262-*", "x", 505, "telstra", "262-1000", "000-01", "1262-01", "262-**"]
 "#,
         r#"
 f:2:14: discovery.countries[0]: found "UK", expected an ISO 3166-1 alpha-2 code in capitals, such as AU
@@ -176,6 +176,14 @@ f:3:23: discovery.operators[1]: found "262-1", expected MCC-MNC with three and t
   hint: did you mean "262-01"?
 f:3:41: discovery.operators[3]: found "x", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
 f:3:46: discovery.operators[4]: found 505, expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
+f:3:51: discovery.operators[5]: found "telstra", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
+  hint: did you mean "505-01" (Telstra, AU)? `wificall operators --search` finds numbers by names
+f:3:62: discovery.operators[6]: found "262-1000", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
+  hint: `wificall operators --search 262` lists those of MCC 262 (DE)
+f:3:74: discovery.operators[7]: found "000-01", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
+f:3:84: discovery.operators[8]: found "1262-01", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
+f:3:95: discovery.operators[9]: found "262-**", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
+  hint: `wificall operators --search 262` lists those of MCC 262 (DE)
 "#,
     ),
     (
@@ -219,6 +227,7 @@ f:2:111: discovery.names[2].country: found "UK", expected an ISO 3166-1 alpha-2 
 f:2:151: discovery.names[3].country: found "UK", expected an ISO 3166-1 alpha-2 code in capitals, such as AU
   hint: did you mean "GB"?
 f:2:168: discovery.names[3].operator: found "262", expected MCC-MNC with three and two or three digits, such as 262-01
+  hint: `wificall operators --search 262` lists those of MCC 262 (DE)
 "#,
     ),
     (
@@ -296,6 +305,7 @@ f:5:10: prefix[1].prefix: found "109.237.187.5", expected a network such as "192
   hint: a single address is "109.237.187.5/32"
 f:6:1: prefix[2]: found no `prefix`, expected a network such as prefix = "192.0.2.0/24"
 f:10:12: prefix[3].operator: found "262", expected MCC-MNC with three and two or three digits, such as 262-01
+  hint: `wificall operators --search 262` lists those of MCC 262 (DE)
 f:11:11: prefix[3].country: found "Germany", expected an ISO 3166-1 alpha-2 code in capitals, such as AU
   hint: did you mean "DE"?
 "#,
@@ -421,7 +431,7 @@ f:4:8: policy[0] "australia": mark: found "0x165/0xff", expected a value inside 
   hint: the mask of this value is at least 0x1ff: write "0x165/0x1ff"
 f:5:1: policy[1] "telstra": found only what policy[0] "australia" takes first, expected a policy that can match
   hint: the first match wins: put the narrower one first
-f:9:1: policy[1] "telstra": dcsp: found an unknown key, expected one of the keys name, operators, countries, dscp, priority, mark
+f:9:1: policy[1] "telstra": dcsp: found an unknown key, expected one of the keys name, operators, countries, dscp, priority, mark, mark_use
   hint: did you mean `dscp`?
 f:10:1: policy[2] "australia": found only what policy[0] "australia" takes first, expected a policy that can match
   hint: the first match wins: remove one of them
@@ -545,8 +555,8 @@ fn bad_files_get_all_their_errors_at_once() {
 fn what_is_odd_is_a_warning() {
     let source = r#"
 [discovery]
-operators = ["001-01", "208-99", "998-*"]
-countries = ["XK"]
+operators = ["001-01", "208-85", "998-*"]
+countries = ["AX"]
 [[prefix]]
 prefix = "192.0.2.0/24"
 operator = "302-720"
@@ -562,11 +572,11 @@ operators = ["208-*"]
 countries = ["GB"]
 "#;
     let expected = r#"
-f:2:24: warning: discovery.operators[1]: found "208-99", expected an operator that the catalogue has
+f:2:24: warning: discovery.operators[1]: found "208-85", expected an operator that the catalogue has
   hint: it is used all the same: its standard name may exist
 f:2:34: warning: discovery.operators[2]: found "998-*", expected an MCC of which the catalogue has operators
   hint: this resolves nothing: name its operators one by one
-f:3:14: warning: discovery.countries[0]: found "XK", expected a country of which the catalogue has operators
+f:3:14: warning: discovery.countries[0]: found "AX", expected a country of which the catalogue has operators
   hint: this resolves nothing: name its operators in `operators`
 f:10:1: warning: policy[1] "other": found only others, expected operators or countries that [discovery] or a [[prefix]] has
   hint: this policy matches nothing: add them to [discovery]
@@ -619,6 +629,7 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             operators: vec![],
             countries: vec!["AU".parse().unwrap(), "DE".parse().unwrap()],
             names: vec![],
+            catalogue: vec![],
             resolvers: vec![Upstream::System],
             refresh_min: Duration::from_secs(60),
             refresh_max: Duration::from_secs(3600),
@@ -689,6 +700,7 @@ countries = ["DE"]
 world = true
 names = ["ePDG.example.net.", { name = "vowifi.example.net", operator = "262-01", country = "AT" }]
 prefixes = ["109.237.188.0/24"]
+catalogue = []
 resolvers = ["system", "192.0.2.53", "tcp://[2001:db8::53]:5353"]
 refresh_min = "1000ms"
 refresh_max = "1d"
@@ -916,12 +928,71 @@ fn a_file_that_cannot_be_read_says_why() {
     );
 }
 
+/// Catalogue files are read with the configuration: what they add is known to its checks, and their errors come with
+/// its own.
+#[test]
+fn catalogue_files_add_and_err() {
+    let files = |path: &Path| match path.to_str().unwrap() {
+        "/good" => Ok(b"operator\t998-01\tXK\tNew\nname\t998-01\tepdg.new.example\n".to_vec()),
+        "/bad" => Ok(b"operator\t998-01\tUK\tNew\nnam\t998-01\tx\n".to_vec()),
+        "/latin1" => Ok(b"# x\noperator\t998-01\tXK\t\xe9\n".to_vec()),
+        "/huge" => Ok(vec![b'#'; (8 << 20) + 1]),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    };
+    let parsed = |catalogue: &str, rest: &str| {
+        let source = format!(
+            "interfaces.access = [\"wlan0\"]\n[discovery]\noperators = [\"998-*\"]\ncatalogue = {catalogue}\n{rest}"
+        );
+        parse_with(&source, Path::new("f"), &files)
+    };
+    let good = parsed(
+        r#"["/good"]"#,
+        "[[policy]]\nname = \"new\"\ncountries = [\"XK\"]",
+    )
+    .unwrap();
+    assert_eq!(good.warnings.warnings, []);
+    let catalogue = &good.config.catalogue;
+    assert_eq!(
+        catalogue.country_of("998-01".parse().unwrap()),
+        "XK".parse().ok()
+    );
+    let targets = crate::discover::targets(catalogue, &good.config.discovery.selection());
+    assert!(
+        targets
+            .names
+            .iter()
+            .any(|target| &*target.name == "epdg.new.example")
+    );
+
+    let errors = parsed(
+        r#"["/bad", "/none", "relative", "/latin1", "/bad", "/huge"]"#,
+        "widen = \"x\"\n",
+    );
+    assert_eq!(
+        format!("\n{}\n", errors.unwrap_err()),
+        r#"
+f:4:22: discovery.catalogue[1]: found /none (entity not found), expected a file that can be read
+f:4:31: discovery.catalogue[2]: found "relative", expected an absolute path
+f:4:43: discovery.catalogue[3]: found a byte sequence in line 2 that is not UTF-8, expected UTF-8 text
+f:4:54: discovery.catalogue[4]: found "/bad", expected each file once
+f:4:62: discovery.catalogue[5]: found a file of 8388609 bytes, expected a catalogue file, of at most 8 MiB
+f:5:9: discovery.widen: found "x", expected "block" or "exact"
+/bad:1:17: found "UK", expected countries such as AU, or AU NZ, or - for none
+  hint: did you mean GB?
+/bad:2:1: found "nam", expected `operator`, `name`, `prefix` or `mcc`, and a tab after it
+  hint: did you mean name?
+"#
+    );
+}
+
 #[test]
 fn no_damage_to_a_file_makes_it_panic() {
-    for (at, _) in FULL.char_indices() {
-        let _ = parse(&FULL[..at], Path::new("f"));
+    // The world would be looked through each time.
+    let full = FULL.replace("world = true", "world = false");
+    for (at, _) in full.char_indices() {
+        let _ = parse(&full[..at], Path::new("f"));
         for damage in ["\"", "[", "=", "é", "0"] {
-            let (before, after) = (&FULL[..at], &FULL[at + 1..]);
+            let (before, after) = (&full[..at], &full[at + 1..]);
             let _ = parse(&format!("{before}{damage}{after}"), Path::new("f"));
         }
     }

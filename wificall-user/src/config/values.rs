@@ -12,7 +12,9 @@ use toml::de::DeValue;
 
 use super::reader::Item;
 use super::report::Mismatch;
-use crate::catalogue::{Country, CountryError, NameError, OperatorPattern, Plmn, PlmnError, names};
+use crate::catalogue::{
+    Country, CountryError, NameError, OperatorPattern, Plmn, PlmnError, catalogue, names,
+};
 use crate::discover::nat64::{self, Nat64};
 use crate::discover::{Upstream, UpstreamError};
 
@@ -302,12 +304,31 @@ pub(super) fn plmn(item: &Item) -> Result<Plmn, Mismatch> {
 }
 
 fn plmn_mismatch(error: PlmnError, expected: &str) -> Mismatch {
+    let called = || {
+        let operator = catalogue().called(&error.found)?;
+        let country = operator.countries.first();
+        let country = country.map_or(String::new(), |country| format!(", {country}"));
+        Some(format!(
+            "did you mean \"{}\" ({}{country})? `wificall operators --search` finds numbers by names",
+            operator.plmn, operator.name
+        ))
+    };
     Mismatch {
-        hint: error
-            .suggestion
-            .map(|plmn| format!("did you mean \"{plmn}\"?")),
+        hint: match &error.suggestion {
+            Some(plmn) => Some(format!("did you mean \"{plmn}\"?")),
+            None => called().or_else(|| of_mcc(&error.found)),
+        },
         ..Mismatch::expected(expected)
     }
+}
+
+/// A number that begins as those of a country do.
+fn of_mcc(found: &str) -> Option<String> {
+    let (mcc, rest) = found.split_at_checked(3)?;
+    let country = catalogue().countries_of(mcc.parse().ok()?).first()?;
+    (!rest.starts_with(|c: char| c.is_ascii_digit())).then(|| {
+        format!("`wificall operators --search {mcc}` lists those of MCC {mcc} ({country})")
+    })
 }
 
 /// Reads a DNS name.

@@ -45,6 +45,7 @@ impl World {
     pub(super) fn configure(&mut self, config: Config) {
         self.config = config;
         self.targets = targets(&self.config.catalogue, &self.config.discovery.selection());
+        self.memory.set_catalogue(self.config.catalogue.clone());
         self.memory.set_targets(&self.targets.names);
         let discovery = &self.config.discovery;
         self.memory.set_keep(discovery.keep);
@@ -145,6 +146,7 @@ impl World {
             };
             (prefix.prefix, owners)
         });
+        let prefixes = prefixes.chain(self.targets.networks.iter().cloned());
         let known = desired::known(&self.config, hosts, prefixes);
         desired::desired(&self.config, &known, &self.excluded())
     }

@@ -33,9 +33,9 @@ use super::asked::Errors;
 use super::nat64;
 use super::observed::{self, How, Noted};
 use super::seen::{Seen, SeenName};
-use super::target::owners_of_name;
 use super::trust::{Observed, Source, Tier};
 use super::{Family, Filter, Outcome, Owner, Reason, Target, Update};
+use crate::catalogue::{Catalogue, catalogue};
 
 pub use super::asked::{Asked, NameState};
 
@@ -110,7 +110,7 @@ pub struct Applied {
     pub spent: usize,
     /// Whether [`Memory::to_confirm`] has changed.
     pub to_confirm: bool,
-    /// Whether the name was one that counts. False for a name that nothing says to be an ePDG's.
+    /// Of an observation: whether it counts. False for a name that nothing says to be an ePDG's.
     pub counts: bool,
 }
 
@@ -123,10 +123,12 @@ pub(super) struct Entry {
 }
 
 /// The memory. It is pure: the time is an argument, and [`store`](super::store) keeps it on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Memory {
     keep: Duration,
     bounds: Bounds,
+    /// The catalogue in force, which says whose a name is that nobody configured; `None` is the compiled-in one.
+    catalogue: Option<Arc<Catalogue>>,
     /// How the observed tier is treated.
     rules: Observed,
     pub(super) names: BTreeMap<Arc<str>, NameState>,
@@ -146,6 +148,7 @@ impl Memory {
         Self {
             keep,
             bounds,
+            catalogue: None,
             rules: Observed::default(),
             names: BTreeMap::new(),
             addresses: BTreeMap::new(),
@@ -161,6 +164,27 @@ impl Memory {
     /// Changes how long addresses stay.
     pub fn set_keep(&mut self, keep: Duration) {
         self.keep = keep;
+    }
+
+    /// Changes the catalogue, which says whose a name is that nobody configured.
+    pub fn set_catalogue(&mut self, catalogue: Arc<Catalogue>) {
+        self.catalogue = Some(catalogue);
+        let mut seen = std::mem::take(&mut self.seen.names);
+        seen.retain(|name, seen| match self.owners_of_name(name) {
+            Some(owners) => {
+                seen.state.owners = owners;
+                true
+            }
+            None => false,
+        });
+        self.seen.names = seen;
+    }
+
+    /// Whose a name is that nobody configured; `None` if nothing says that it is an ePDG's.
+    pub(super) fn owners_of_name(&self, name: &str) -> Option<Arc<BTreeSet<Owner>>> {
+        let catalogue = self.catalogue.as_deref().unwrap_or_else(|| catalogue());
+        let (_, owners) = catalogue.owner_of_name(name)?;
+        Some(Arc::new(owners))
     }
 
     /// Changes how the observed tier is treated, and how fast our resolver is asked about names
@@ -213,7 +237,6 @@ impl Memory {
         if !configured && !self.seen.names.contains_key(&update.name) {
             return applied;
         }
-        applied.counts = true;
         if let Outcome::Addresses { addresses, .. } = &update.outcome {
             for address in addresses {
                 match filter.check(*address) {
@@ -289,7 +312,11 @@ impl Memory {
         let configured = self.names.get(name).is_some_and(NameState::configured);
         if !configured {
             let known = self.seen.names.contains_key(name);
-            let owners = if known { None } else { owners_of_name(name) };
+            let owners = if known {
+                None
+            } else {
+                self.owners_of_name(name)
+            };
             if !known && owners.is_none() {
                 return applied;
             }
@@ -484,7 +511,12 @@ impl Memory {
         seen.expire(now, *keep, |name| answering.contains(name));
         self.nat64.expire(now, *keep);
         let Observed { keep, longest, .. } = self.rules;
-        gone.extend(self.observed.expire(now, keep, longest));
+        for address in self.observed.expire(now, keep, longest) {
+            let entry = self.addresses.get(&address);
+            if entry.and_then(|entry| self.tier(entry)).is_none() {
+                gone.push(address);
+            }
+        }
         gone
     }
 
@@ -558,7 +590,7 @@ impl Memory {
             let configured = self.names.get(name).filter(|state| state.configured());
             match configured.or(self.seen.names.get(name).map(|seen| &seen.state)) {
                 Some(state) => owners.extend(state.owners.iter().copied()),
-                None => owners.extend(owners_of_name(name).iter().flat_map(|o| o.iter())),
+                None => owners.extend(self.owners_of_name(name).iter().flat_map(|o| o.iter())),
             }
         }
         Known {
@@ -626,3 +658,7 @@ fn sources(entry: &observed::Entry) -> impl Iterator<Item = (Source, SystemTime)
 #[cfg(test)]
 #[path = "memory_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "observed_tests.rs"]
+mod observed_tests;

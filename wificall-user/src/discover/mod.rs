@@ -46,7 +46,7 @@ pub use memory::{Applied, Bounds, Known, Memory, Sighting};
 pub use resolver::Resolver;
 pub use run::{Command, Refresher};
 pub use stats::Stats;
-pub use target::{Owner, Selection, Target, Targets, owners_of_name, targets};
+pub use target::{Owner, Selection, Target, Targets, targets};
 pub use trust::{Action, Observed, Source, Tier};
 pub use upstream::{Transport, Upstream, UpstreamError};
 

@@ -20,7 +20,6 @@ use wificall_common::abi::PREF64S;
 
 use super::memory::{self, NameState};
 use super::seen::{self, SeenName};
-use super::target::owners_of_name;
 use super::{Bounds, Family, Memory, observed};
 
 const FORMAT: &str = "wificall addresses";
@@ -334,10 +333,8 @@ impl Document {
         // Before the addresses: names known only from these are no configured names.
         for (name, saved) in self.seen.into_iter().take(seen::NAMES_MAX) {
             let name = Arc::from(name);
-            // What no longer counts as a name of an ePDG is not taken up again.
-            let Some(owners) = owners_of_name(&name) else {
-                continue;
-            };
+            // The catalogue in force will say whether it still counts.
+            let owners = memory.owners_of_name(&name).unwrap_or_default();
             let mut state = NameState::of(owners);
             saved.asked.restore(&mut state);
             let seen = SeenName {

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 pub use crate::catalogue::Owner;
-use crate::catalogue::{Catalogue, Country, OperatorPattern, Plmn, catalogue};
+use crate::catalogue::{Catalogue, Country, OperatorPattern, Plmn};
 use crate::config::ExtraName;
 
 /// A name to look up.
@@ -25,6 +27,8 @@ pub struct Targets {
     /// Addresses that carriers give their handsets in place of a name, sorted, each once. They
     /// need no DNS and do not expire.
     pub addresses: Vec<(IpAddr, BTreeSet<Owner>)>,
+    /// Networks that carriers' ePDGs are known to be in, sorted, each once; likewise.
+    pub networks: Vec<(IpNet, BTreeSet<Owner>)>,
 }
 
 /// What to look for, as a configuration or a command line says it.
@@ -41,49 +45,44 @@ pub struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    /// An operator as it counts. Its country is the main one that it serves, unless it was
-    /// selected by another and not by that.
-    fn owner(&self, catalogue: &Catalogue, plmn: Plmn) -> Owner {
-        let owner = Owner::of(catalogue, plmn);
-        let by_itself = self.world || self.operators.iter().any(|o| o.matches(&plmn));
-        let country = match owner.country {
-            Some(main) if !by_itself && !self.countries.contains(&main) => {
-                let served = catalogue.countries_served(plmn).iter();
-                served
-                    .copied()
-                    .find(|country| self.countries.contains(country))
-                    .or(Some(main))
-            }
-            main => main,
-        };
-        Owner { country, ..owner }
-    }
-
-    /// The operators that are selected, in the order of their numbers.
+    /// The operators that are selected, as the catalogue writes them, and whom each counts as.
+    ///
+    /// An operator's country is the main one that it serves, unless it was selected by another
+    /// and not by that.
     #[must_use]
-    pub fn operators(&self, catalogue: &Catalogue) -> BTreeSet<Plmn> {
-        let exact = self.operators.iter().filter_map(|pattern| match *pattern {
-            OperatorPattern::Exact(plmn) => Some(plmn),
-            OperatorPattern::AllOf { .. } => None,
-        });
-        let catalogued = catalogue.operators().map(|operator| operator.plmn);
-        let catalogued = catalogued.filter(|plmn| {
-            self.world
-                || self.operators.iter().any(|pattern| pattern.matches(plmn))
-                || catalogue
-                    .countries_served(*plmn)
-                    .iter()
-                    .any(|country| self.countries.contains(country))
-        });
-        // The catalogued first: of two equal numbers a set keeps that, as the operator writes it.
-        catalogued.chain(exact).collect()
+    pub fn operators(&self, catalogue: &Catalogue) -> BTreeMap<Plmn, Owner> {
+        let mut selected = BTreeMap::new();
+        for operator in catalogue.operators() {
+            let listed = |country: &&Country| self.countries.contains(country);
+            let main = operator.countries.first();
+            let by_itself = self.world || self.operators.iter().any(|o| o.matches(&operator.plmn));
+            let country = if by_itself || main.as_ref().is_some_and(listed) {
+                main
+            } else if let Some(country) = operator.countries.iter().find(listed) {
+                Some(country)
+            } else {
+                continue;
+            };
+            let owner = Owner {
+                plmn: Some(operator.plmn),
+                country: country.copied(),
+            };
+            selected.insert(operator.plmn, owner);
+        }
+        for pattern in self.operators {
+            if let OperatorPattern::Exact(plmn) = *pattern {
+                // Those that the catalogue has are there as it writes them.
+                let owner = || Owner::of(catalogue, plmn);
+                selected.entry(plmn).or_insert_with(owner);
+            }
+        }
+        selected
     }
 
     /// All owners that what is selected has.
     #[must_use]
     pub fn owners(&self, catalogue: &Catalogue) -> BTreeSet<Owner> {
-        let operators = self.operators(catalogue).into_iter();
-        let operators = operators.map(|plmn| self.owner(catalogue, plmn));
+        let operators = self.operators(catalogue).into_values();
         let names = self.names.iter();
         let names = names.map(|name| Owner::configured(catalogue, name.operator, name.country));
         operators.chain(names).collect()
@@ -98,13 +97,17 @@ impl Selection<'_> {
 pub fn targets(catalogue: &Catalogue, selection: &Selection) -> Targets {
     let mut names: BTreeMap<Arc<str>, BTreeSet<Owner>> = BTreeMap::new();
     let mut addresses: BTreeMap<IpAddr, BTreeSet<Owner>> = BTreeMap::new();
-    for plmn in selection.operators(catalogue) {
-        let owner = selection.owner(catalogue, plmn);
+    let mut networks: BTreeMap<IpNet, BTreeSet<Owner>> = BTreeMap::new();
+    for (plmn, owner) in selection.operators(catalogue) {
         for name in catalogue.names(plmn) {
             names.entry(name.name.into()).or_default().insert(owner);
         }
-        for address in catalogue.addresses(plmn) {
-            addresses.entry(address).or_default().insert(owner);
+        for net in catalogue.networks(plmn) {
+            if net.prefix_len() == net.max_prefix_len() {
+                addresses.entry(net.addr()).or_default().insert(owner);
+            } else {
+                networks.entry(net).or_default().insert(owner);
+            }
         }
     }
     for extra in selection.names {
@@ -121,20 +124,14 @@ pub fn targets(catalogue: &Catalogue, selection: &Selection) -> Targets {
             .map(|(name, owners)| Target { name, owners })
             .collect(),
         addresses: addresses.into_iter().collect(),
+        networks: networks.into_iter().collect(),
     }
-}
-
-/// Whose a name is that nobody configured, by its form or because the catalogue has it; `None` if nothing says that it is
-/// an ePDG's.
-#[must_use]
-pub fn owners_of_name(name: &str) -> Option<Arc<BTreeSet<Owner>>> {
-    let (_, owners) = catalogue().owner_of_name(name)?;
-    Some(Arc::new(owners))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::catalogue;
 
     fn find(operators: &[&str], countries: &[&str]) -> Targets {
         let operators: Vec<_> = operators.iter().map(|o| o.parse().unwrap()).collect();
@@ -159,9 +156,9 @@ mod tests {
     #[test]
     fn one_operator_catalogued_or_not() {
         assert_eq!(find(&["262-01"], &[]).names.len(), 4);
-        let unknown = find(&["262-98"], &[]);
+        let unknown = find(&["262-97"], &[]);
         assert_eq!(unknown.names.len(), 4);
-        assert_eq!(owners(&unknown.names[0]), ["262-98 DE"]);
+        assert_eq!(owners(&unknown.names[0]), ["262-97 DE"]);
         // Written otherwise, shown as the operator writes it.
         assert_eq!(owners(&find(&["262-001"], &[]).names[0]), ["262-01 DE"]);
         assert_eq!(find(&[], &[]), Targets::default());
@@ -236,6 +233,35 @@ mod tests {
         };
         assert_eq!(owners("c.example"), [in_austria].into());
         assert_eq!(targets.names.len(), 7);
+    }
+
+    /// An operator that serves several countries counts as the one that it was selected by.
+    #[test]
+    fn a_territory_has_its_own_operators() {
+        let countries = |operators: &[&str], countries: &[&str], plmn: &str| {
+            let targets = find(operators, countries);
+            let owners: BTreeSet<_> = targets.names.iter().flat_map(|t| &t.owners).collect();
+            let country = |owner: &&Owner| owner.plmn == plmn.parse().ok();
+            let owner = owners.into_iter().find(country)?;
+            owner.country.map(|country| country.to_string())
+        };
+        for (operators, selected, plmn, country) in [
+            (&[][..], &["JE"][..], "234-50", Some("JE")),
+            (&[], &["JE"], "234-15", None),
+            (&[], &["GG"], "234-50", Some("GG")),
+            (&[], &["GG", "JE"], "234-50", Some("JE")),
+            (&["234-*"], &["GG"], "234-50", Some("JE")),
+            (&[], &["CX"], "505-01", Some("CX")),
+            (&[], &["CX", "AU"], "505-01", Some("AU")),
+            (&[], &["GB"], "234-50", None),
+        ] {
+            let found = countries(operators, selected, plmn);
+            assert_eq!(
+                found.as_deref(),
+                country,
+                "{operators:?} {selected:?} {plmn}"
+            );
+        }
     }
 
     #[test]

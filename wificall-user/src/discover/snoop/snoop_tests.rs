@@ -1,5 +1,5 @@
 use super::*;
-use crate::discover::owners_of_name;
+use crate::catalogue::catalogue;
 use crate::net::{Kind, Link};
 
 const NAME: &str = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
@@ -44,7 +44,7 @@ impl Lab {
             origins: &self.origins,
             filter: &self.filter,
             watched: &|ifindex| ifindex == LAN,
-            owners: &|name| owners_of_name(name).map(Arc::unwrap_or_clone),
+            owners: &|name| catalogue().owner_of_name(name).map(|(_, owners)| owners),
             country: &|_| None,
             clients: true,
             ktime,
