@@ -228,7 +228,7 @@ fn how_soon_an_endpoint_is_live() -> Result<()> {
     let lab = Lab::new()?;
     let names: Vec<(String, String)> = (0..NAMES)
         .map(|number| {
-            let name = format!("epdg.epc.mnc{:03}.mcc262.pub.3gppnetwork.org", 100 + number);
+            let name = format!("epdg.epc.mnc{:03}.mcc310.pub.3gppnetwork.org", 100 + number);
             (name, format!("198.18.{}.7", 10 + number))
         })
         .collect();

@@ -241,7 +241,7 @@ fn names_and_ike_are_told_of_and_nothing_else() {
         }
     }
     println!("{} rows, {runs} runs", rows().len());
-    assert!(runs > 1000);
+    assert!(runs > 900);
 }
 
 #[test]

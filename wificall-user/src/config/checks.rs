@@ -226,6 +226,7 @@ pub(super) fn policy_reach(
     policy: &Policy,
     earlier: &[Policy],
     owners: &BTreeSet<Owner>,
+    snoop: &Snoop,
 ) {
     if section.lacks("operators") && section.lacks("countries") {
         section.require("operators` or `countries", "one of them, or both");
@@ -250,7 +251,7 @@ pub(super) fn policy_reach(
                 ))
                 .hint(format!("the first match wins: {hint}")),
         );
-    } else if !owners.iter().any(|owner| policy.matches(owner)) {
+    } else if !snoop.names && !owners.iter().any(|owner| policy.matches(owner)) {
         section.warn(
             Mismatch::expected("operators or countries that [discovery] or a [[prefix]] has")
                 .found("only others")

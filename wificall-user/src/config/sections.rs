@@ -359,7 +359,7 @@ fn policies(root: &Section, config: &Config) -> Vec<Policy> {
         if let Some(item) = name {
             checks::policy_name(&item, &policy, &policies);
         }
-        checks::policy_reach(&section, &policy, &policies, &owners);
+        checks::policy_reach(&section, &policy, &policies, &owners, &config.snoop);
         section.finish();
         policies.push(policy);
     }

@@ -174,10 +174,16 @@ impl World {
 
     /// The load-time settings that a table of this content needs.
     pub(super) fn settings(&self, desired: &Desired) -> Settings {
+        let awaited = if self.config.snoop.on() {
+            policy::rows_for_clients(&self.config)
+        } else {
+            Vec::new()
+        };
         let rows = desired
             .values()
             .filter_map(|entry| entry.meaning.as_ref())
-            .map(|meaning| &meaning.row);
+            .map(|meaning| &meaning.row)
+            .chain(&awaited);
         let trie = desired.keys().any(|key| matches!(key, Key::Prefix(..)));
         let mut pref64 = [None; PREF64S];
         for (slot, prefix) in pref64.iter_mut().zip(self.pref64()) {

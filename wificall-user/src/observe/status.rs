@@ -409,6 +409,13 @@ DNS
   NAME                                        OPERATOR  ADDRESSES       ANSWERED  RESULT
   epdg.epc.mnc001.mcc001.pub.3gppnetwork.org  001-01            2  3 h 0 min ago  A addresses, AAAA no_data
   epdg.epc.mnc001.mcc262.pub.3gppnetwork.org  262-01            0              -  192.0.2.53:53: timed out
+
+Seen from clients
+  1 clients asked for ePDGs' names; 3 answers taken, 1 spoofed, 2 dropped for the rate
+  OPERATOR  CLIENTS
+  262-01          1
+  CANDIDATE    COUNTRY  EXCHANGES    ANSWERED
+  203.0.113.9  JP               4  13 min ago
 "#;
 
     #[test]

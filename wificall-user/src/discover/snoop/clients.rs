@@ -26,7 +26,13 @@ pub struct Asked {
 
 /// The clients.
 #[derive(Debug, Default)]
-pub struct Clients(BTreeMap<IpAddr, BTreeMap<String, Asked>>);
+pub struct Clients {
+    names: BTreeMap<IpAddr, BTreeMap<String, Asked>>,
+    /// When each client asked last, so that the oldest is found at once: a flood of made-up clients makes room for every
+    /// one of them.
+    last: BTreeMap<IpAddr, SystemTime>,
+    order: BTreeSet<(SystemTime, IpAddr)>,
+}
 
 impl Clients {
     pub(super) fn note(
@@ -36,22 +42,21 @@ impl Clients {
         owners: impl FnOnce() -> BTreeSet<Owner>,
         now: SystemTime,
     ) {
-        if let Some(asked) = self
-            .0
-            .get_mut(&client)
-            .and_then(|names| names.get_mut(name))
+        if !self.names.contains_key(&client)
+            && self.names.len() >= CLIENTS
+            && let Some((_, oldest)) = self.order.first().copied()
         {
+            self.remove(oldest);
+        }
+        if let Some(before) = self.last.insert(client, now) {
+            self.order.remove(&(before, client));
+        }
+        self.order.insert((now, client));
+        let names = self.names.entry(client).or_default();
+        if let Some(asked) = names.get_mut(name) {
             asked.last = now;
             return;
         }
-        if !self.0.contains_key(&client) && self.0.len() >= CLIENTS {
-            let last = |names: &BTreeMap<String, Asked>| names.values().map(|a| a.last).max();
-            let oldest = self.0.iter().min_by_key(|(_, names)| last(names));
-            if let Some(oldest) = oldest.map(|(client, _)| *client) {
-                self.0.remove(&oldest);
-            }
-        }
-        let names = self.0.entry(client).or_default();
         if names.len() >= NAMES {
             let oldest = names.iter().min_by_key(|(_, asked)| asked.last);
             if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
@@ -66,22 +71,39 @@ impl Clients {
         names.insert(name.to_owned(), asked);
     }
 
+    fn remove(&mut self, client: IpAddr) {
+        self.names.remove(&client);
+        if let Some(last) = self.last.remove(&client) {
+            self.order.remove(&(last, client));
+        }
+    }
+
     pub(super) fn expire(&mut self, now: SystemTime) {
-        self.0.retain(|_, names| {
-            names.retain(|_, asked| now.duration_since(asked.last).is_ok_and(|age| age < KEEP));
-            !names.is_empty()
-        });
+        let mut gone = Vec::new();
+        for (client, names) in &mut self.names {
+            // A time in the future (the clock was wrong once) counts as just now.
+            names.retain(|_, asked| {
+                now.duration_since(asked.last)
+                    .map_or(true, |age| age < KEEP)
+            });
+            if names.is_empty() {
+                gone.push(*client);
+            }
+        }
+        for client in gone {
+            self.remove(client);
+        }
     }
 
     /// The clients and the names that they asked for, in order.
     pub fn iter(&self) -> impl Iterator<Item = (IpAddr, &BTreeMap<String, Asked>)> {
-        self.0.iter().map(|(client, names)| (*client, names))
+        self.names.iter().map(|(client, names)| (*client, names))
     }
 
     /// Whose names a client asked for.
     #[must_use]
     pub fn owners(&self, client: IpAddr) -> BTreeSet<Owner> {
-        let names = self.0.get(&client).into_iter().flatten();
+        let names = self.names.get(&client).into_iter().flatten();
         names
             .flat_map(|(_, asked)| &asked.owners)
             .copied()
