@@ -5,11 +5,13 @@
 
 pub mod budget;
 pub mod chart;
+pub mod forwarding;
 pub mod program;
 pub mod record;
 pub mod report;
 mod row;
 mod turns;
+pub mod xdp;
 
 use anyhow::Result;
 
@@ -41,4 +43,4 @@ pub struct Layer {
 }
 
 /// Every layer, in the order in which they run.
-pub const LAYERS: [Layer; 1] = [program::LAYER];
+pub const LAYERS: [Layer; 3] = [program::LAYER, forwarding::LAYER, xdp::LAYER];

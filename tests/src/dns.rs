@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::lab::LIMIT;
@@ -30,6 +32,8 @@ pub struct Dns<'a> {
     directory: TempDir,
     addresses: Vec<IpAddr>,
     ttl: u32,
+    /// Whether it also answers over TLS and HTTPS.
+    encrypted: bool,
     /// The last octet of [`GENERATION`]'s address, which tells when a change is in force.
     generation: u8,
 }
@@ -47,6 +51,53 @@ impl<'a> Dns<'a> {
         records: &[Record<'_>],
     ) -> Result<Self> {
         let directory = TempDir::with_prefix("wificall-dns-")?;
+        Self::start_in(directory, namespace, addresses, ttl, records, false)
+    }
+
+    /// Starts it so that it also answers over TLS (port 853) and HTTPS (port 443), with a
+    /// certificate for `name` that [`authority`](Self::authority) signed.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_encrypted(
+        namespace: &'a Netns,
+        addresses: &[&str],
+        ttl: u32,
+        records: &[Record<'_>],
+        name: &str,
+    ) -> Result<Self> {
+        let directory = TempDir::with_prefix("wificall-dns-")?;
+        let ca_key = KeyPair::generate()?;
+        let mut ca = CertificateParams::new(Vec::new())?;
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        let signed = CertificateParams::new(vec![name.to_owned()])?
+            .signed_by(&key, &Issuer::from_params(&ca, &ca_key))?;
+        for (file, text) in [
+            ("ca.pem", ca.self_signed(&ca_key)?.pem()),
+            ("server.pem", signed.pem()),
+            ("server.key", key.serialize_pem()),
+        ] {
+            fs::write(directory.path().join(file), text)?;
+        }
+        Self::start_in(directory, namespace, addresses, ttl, records, true)
+    }
+
+    /// The file with the certificate of who signed its own.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
+    }
+
+    fn start_in(
+        directory: TempDir,
+        namespace: &'a Netns,
+        addresses: &[&str],
+        ttl: u32,
+        records: &[Record<'_>],
+        encrypted: bool,
+    ) -> Result<Self> {
         let config = directory.path().join("unbound.conf");
         let addresses: Vec<IpAddr> = addresses
             .iter()
@@ -54,7 +105,7 @@ impl<'a> Dns<'a> {
             .collect::<Result<_, _>>()?;
         fs::write(
             &config,
-            configuration(&directory, &addresses, ttl, 1, records),
+            configuration(&directory, &addresses, ttl, 1, records, encrypted),
         )?;
         let mut command = namespace.command("unbound");
         command.arg("-d").arg("-p").arg("-c").arg(&config);
@@ -65,6 +116,7 @@ impl<'a> Dns<'a> {
             directory,
             addresses,
             ttl,
+            encrypted,
             generation: 1,
         };
         dns.wait_ready()?;
@@ -79,7 +131,15 @@ impl<'a> Dns<'a> {
     pub fn set(&mut self, records: &[Record<'_>]) -> Result<()> {
         self.generation = self.generation.wrapping_add(1);
         let (addresses, generation) = (&self.addresses, self.generation);
-        let text = configuration(&self.directory, addresses, self.ttl, generation, records);
+        let (directory, ttl) = (&self.directory, self.ttl);
+        let text = configuration(
+            directory,
+            addresses,
+            ttl,
+            generation,
+            records,
+            self.encrypted,
+        );
         fs::write(self.directory.path().join("unbound.conf"), text)?;
         self.process.signal(libc::SIGHUP)?;
         self.wait_ready()
@@ -145,6 +205,7 @@ fn configuration(
     ttl: u32,
     generation: u8,
     records: &[Record<'_>],
+    encrypted: bool,
 ) -> String {
     let directory = directory.path().display();
     let mut text = format!(
@@ -166,6 +227,19 @@ fn configuration(
     for address in listen {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  interface: {address}");
+        if encrypted {
+            let _ = writeln!(
+                text,
+                "  interface: {address}@853\n  interface: {address}@443"
+            );
+        }
+    }
+    if encrypted {
+        let _ = writeln!(
+            text,
+            "  tls-service-pem: \"{directory}/server.pem\"\n  tls-service-key: \"{directory}/server.key\"\n  \
+             tls-port: 853\n  https-port: 443\n  http-endpoint: \"/dns-query\""
+        );
     }
     for (name, addresses) in records {
         for address in *addresses {

@@ -234,3 +234,84 @@ fn a_silent_server_does_not_delay_the_start() -> Result<()> {
     ensure!(lab.probe(PHONE4, EPDG4)?.is_treated(), "the static prefix");
     agent.finish()
 }
+
+const RESOLVER_NAME: &str = "dns.example.net";
+
+/// Over TLS and HTTPS, by a resolver whose certificate an authority of ours signed; and not by one
+/// whose certificate is for another name.
+#[test]
+fn encrypted_resolvers_are_asked_if_they_can_be_trusted() -> Result<()> {
+    let lab = Lab::new()?;
+    let records: &[_] = &[(EPDG, &[EPDG4, EPDG6][..])];
+    let dns = Dns::start_encrypted(&lab.far, &[ROUTER_DNS], 1, records, RESOLVER_NAME)?;
+    let with = |resolver: &str| {
+        configuration(&format!("ca_file = \"{}\"", dns.authority().display())).replace(
+            &format!("resolvers = [\"{ROUTER_DNS}\"]"),
+            &format!("resolvers = [\"{resolver}\"]"),
+        )
+    };
+    for (transport, resolver) in [
+        ("tls", format!("tls://{ROUTER_DNS}#{RESOLVER_NAME}")),
+        (
+            "https",
+            format!("https://{ROUTER_DNS}/dns-query#{RESOLVER_NAME}"),
+        ),
+    ] {
+        let agent = Agent::run(&lab.router, &with(&resolver))?;
+        lab.wait_treated(PHONE4, EPDG4)?;
+        lab.wait_treated(PHONE6, EPDG6)?;
+        let metrics = agent.metrics()?;
+        let count = |metric: &str, by: &str| metrics.sum(metric, &[("transport", by)]);
+        ensure!(
+            count("wificall_dns_queries_total", transport) > 0,
+            "{resolver}"
+        );
+        ensure!(count("wificall_dns_queries_total", "udp") == 0, "in clear");
+        ensure!(count("wificall_dns_connections_total", transport) == 1);
+        agent.finish()?;
+    }
+    let agent = Agent::run(
+        &lab.router,
+        &with(&format!("tls://{ROUTER_DNS}#dns.example.org")),
+    )?;
+    let output = agent.call(&["resolve", "001-01"])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        !output.status.success() && text.contains("the certificate is for"),
+        "{text}"
+    );
+    ensure!(!lab.probe(PHONE4, EPDG4)?.is_treated());
+    agent.finish()
+}
+
+/// Answers differ by where one asks: an operator's names by its own resolver, marked so that the
+/// question takes that operator's way out.
+#[test]
+fn operators_have_resolvers_of_their_own() -> Result<()> {
+    let lab = Lab::new()?;
+    let _dns = dns(&lab, &[EPDG4])?;
+    // Nobody listens at the default one; the route's packets bear the mark, and are counted by it.
+    lab.router.run("nft", "add table inet marks")?;
+    lab.router.run(
+        "nft",
+        "add chain inet marks out { type filter hook output priority 0 ; }",
+    )?;
+    lab.router.run(
+        "nft",
+        "add rule inet marks out udp dport 53 meta mark 0x77 counter",
+    )?;
+    let text = configuration("").replace(
+        &format!("resolvers = [\"{ROUTER_DNS}\"]"),
+        "resolvers = [\"198.18.0.254\"]",
+    ) + &format!(
+        "[[discovery.upstream]]\noperators = [\"001-01\"]\nresolvers = [\"{ROUTER_DNS}\"]\nmark = \"0x77\"\n"
+    );
+    let agent = Agent::run(&lab.router, &text)?;
+    lab.wait_treated(PHONE4, EPDG4)?;
+    let counted = lab.router.run("nft", "list chain inet marks out")?;
+    ensure!(
+        counted.contains("counter packets") && !counted.contains("counter packets 0 "),
+        "{counted}"
+    );
+    agent.finish()
+}

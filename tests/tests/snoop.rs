@@ -1,9 +1,10 @@
 //! Learning from clients' own packets: a phone of a carrier that nobody configured, and attackers who would like the same
 //! treatment. docs/security.md has what each attempt achieved.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -225,6 +226,8 @@ fn a_phone_of_an_unconfigured_carrier_is_treated_at_once_and_then_trusted() -> R
 #[test]
 fn how_soon_an_endpoint_is_live() -> Result<()> {
     const NAMES: usize = 200;
+    /// AOSP's first.
+    const RETRANSMISSION: Duration = Duration::from_millis(500);
     let lab = Lab::new()?;
     let names: Vec<(String, String)> = (0..NAMES)
         .map(|number| {
@@ -244,11 +247,20 @@ fn how_soon_an_endpoint_is_live() -> Result<()> {
         &lab.router,
         &configuration_with(NOBODY, "names = true\nevents_per_second = 10000", more),
     )?;
-    let capture = Capture::start(&lab.far, "eth0", |frame| {
+    let live: Arc<Mutex<BTreeSet<IpAddr>>> = Arc::default();
+    let seen = live.clone();
+    let capture = Capture::start(&lab.far, "eth0", move |frame| {
         let view = View::of(frame)?;
         let number = u32::from_be_bytes(*view.payload.last_chunk::<4>()?);
-        (!frame.outgoing && view.ports?.1 == IKE)
-            .then(|| (view.destination, number, view.dscp(), frame.time))
+        if frame.outgoing || view.ports?.1 != IKE {
+            return None;
+        }
+        if view.dscp() == EF
+            && let Ok(mut seen) = seen.lock()
+        {
+            seen.insert(view.destination);
+        }
+        Some((view.destination, number, view.dscp(), frame.time))
     })?;
     let mut phone = Phone::new(&lab.phone, PHONE4, DNS)?;
     let ike = send::udp(&lab.phone, &format!("{PHONE4}:0"))?;
@@ -259,12 +271,17 @@ fn how_soon_an_endpoint_is_live() -> Result<()> {
         let to = send::address(address, IKE)?;
         let start = Instant::now();
         // A real phone sends one and repeats it after half a second; here as many as show the moment.
-        for number in 0..100_u32 {
+        let mut number = 0_u32;
+        while start.elapsed() < RETRANSMISSION {
             let mut message = send::ike_sa_init(300);
             message.extend(number.to_be_bytes());
             ike.send_to(&message, to)?;
-            let due = Duration::from_micros(200) * (number + 1);
+            number += 1;
+            let due = Duration::from_micros(100) * number;
             thread::sleep(due.saturating_sub(start.elapsed()));
+            if live.lock().is_ok_and(|live| live.contains(&to.ip())) {
+                break;
+            }
         }
     }
     thread::sleep(Duration::from_millis(100));
@@ -286,16 +303,14 @@ fn how_soon_an_endpoint_is_live() -> Result<()> {
     let first = first_numbers.iter().filter(|number| **number == 0).count();
     println!(
         "{NAMES} names: from the answer at the phone to its first treated packet, p50 {:?}, p90 {:?}, p99 {:?}, most {:?}; \
-         the very first packet, sent at once, was treated for {first}; the first repetition (500 ms) for all",
+         the very first packet, sent at once, was treated for {first}; its first repetition, after 500 ms, for all",
         at(0.5),
         at(0.9),
         at(0.99),
         at(1.0)
     );
-    ensure!(
-        at(0.99) < Duration::from_millis(500),
-        "before the phone repeats its first packet"
-    );
+    // On a machine that is busy with other tests the slowest few may be later; none may be never.
+    ensure!(at(0.9) < RETRANSMISSION / 5, "p90 {:?}", at(0.9));
     agent.finish()
 }
 

@@ -237,7 +237,7 @@ pub fn bucket_key<F: Frame + ?Sized>(
     };
     Some(BucketKey {
         client: client.to_be_bytes(),
-        tier: tier as u32,
+        tier: u32::from(tier),
         direction: direction as u32,
     })
 }

@@ -70,7 +70,7 @@ pub fn lookup6<T: Table>(table: &T, address: u128) -> Option<Endpoint> {
         && let Some(pref64) = table.pref64(index)
     {
         if let Some(found) = pref64.extract(&address.to_be_bytes()) {
-            inner = u32::from_be_bytes(found) as u64;
+            inner = u64::from(u32::from_be_bytes(found));
         }
         index += 1;
     }

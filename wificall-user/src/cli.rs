@@ -74,10 +74,12 @@ pub enum Command {
     Status(Instance),
     /// Resolve ePDG names as the agent would, and print the addresses
     ///
-    /// Asks the configured resolvers once, applies the same filters, and says what was refused and why.
+    /// Asks the configured resolvers once, applies the same filters, and says of each name whose it is, which kind
+    /// and from which source, and of each address what was refused and why.
     /// Changes nothing.
     #[command(
         after_help = "Examples:\n  wificall resolve\n  wificall resolve 262-01 505-* NZ\n  \
+                      wificall resolve --world --json\n  \
                       wificall resolve epdg.epc.mnc001.mcc262.pub.3gppnetwork.org --json"
     )]
     Resolve(Resolve),
@@ -143,6 +145,14 @@ pub struct Resolve {
     /// Operators (262-01, 505-*), countries (NZ) or names; without any, all that is configured
     #[arg(value_name = "OPERATOR|COUNTRY|NAME")]
     pub targets: Vec<Target>,
+    /// All names of all catalogued operators. This takes minutes, at `queries_per_second`; Ctrl-C prints what there is
+    #[arg(long, conflicts_with = "targets")]
+    pub world: bool,
+    /// Also the forms of operators' names that the agent does not ask for
+    ///
+    /// `sos.n3iwf.`, names without `pub`, two-digit MNC labels in all forms.
+    #[arg(long)]
+    pub all_forms: bool,
     /// The configuration, for resolvers and filters [default: /etc/wificall/wificall.toml, if it exists or nothing is named]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,

@@ -18,7 +18,17 @@ mod args;
 const BENCH: &str = "wificall-bench";
 
 /// What each layer compares with, or needs.
-const LAYERS: [(&str, &[Component<'_>]); 1] = [("program", &[])];
+const LAYERS: [(&str, &[Component<'_>]); 3] = [
+    ("program", &[]),
+    ("forwarding", &[FORWARDING]),
+    ("xdp", &[FORWARDING]),
+];
+
+/// Routers in namespaces, and the rules that others write for them.
+pub const FORWARDING: Component<'_> = Component {
+    name: "forwarding",
+    packages: &["iproute2", "ethtool", "iptables", "ipset", "nftables"],
+};
 
 #[derive(clap::Args)]
 pub struct Args {

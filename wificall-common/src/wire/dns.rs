@@ -101,7 +101,7 @@ impl Walk {
     pub fn step(&mut self, octet: u8) -> Step {
         // 1 inside a label, 0 in place of a length; by arithmetic, for the verifier's sake.
         let inside = (self.left + LABEL_MAX) >> 6 & 1;
-        let counts = OCTETS[inside << 8 | octet as usize];
+        let counts = OCTETS[inside << 8 | usize::from(octet)];
         if counts == 0 {
             return if inside == 0 && octet == 0 {
                 Step::End
@@ -110,10 +110,10 @@ impl Walk {
             };
         }
         let mask = inside.wrapping_neg();
-        self.left = self.left.wrapping_sub(1) & mask | counts as usize & !mask;
-        self.hash = (self.hash ^ counts as u64).wrapping_mul(HASH_PRIME);
+        self.left = self.left.wrapping_sub(1) & mask | usize::from(counts) & !mask;
+        self.hash = (self.hash ^ u64::from(counts)).wrapping_mul(HASH_PRIME);
         self.last[0] = self.last[0] << 8 | self.last[1] >> 56;
-        self.last[1] = self.last[1] << 8 | counts as u64;
+        self.last[1] = self.last[1] << 8 | u64::from(counts);
         Step::On
     }
 

@@ -185,6 +185,14 @@ impl Catalogue {
         }
     }
 
+    /// The mobile country codes that serve a country, in the order of their numbers.
+    pub fn mccs_of(&self, country: Country) -> impl Iterator<Item = u16> {
+        self.mccs
+            .iter()
+            .filter(move |row| self.set(row.countries()).contains(&country))
+            .map(|row| row.0)
+    }
+
     /// The country that stands for an operator where there can be only one: the main one that it
     /// serves, or that its MCC does if it is not catalogued.
     #[must_use]
@@ -277,6 +285,14 @@ impl Catalogue {
             .iter()
             .filter(move |row| self.text(row.3) == name)
             .map(DialledRow::plmn)
+    }
+
+    /// Who says that handsets are configured with this name, in lower case, or address.
+    pub fn sources_of_target(&self, target: &str) -> impl Iterator<Item = &str> {
+        self.dialled
+            .iter()
+            .filter(move |row| self.text(row.3) == target)
+            .map(|row| self.text(row.4))
     }
 
     /// The operator's number with as many digits as it writes.

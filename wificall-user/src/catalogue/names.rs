@@ -244,7 +244,7 @@ fn kind(labels: &[&str], padded: bool) -> Option<NameKind> {
     }
     // Such as `epdg.ims`, `epdg01.epc`, `ss.epdg.epc.geo`; but not `ims`, `bsf`, `xcap`.
     let own = |label: &&str| label.starts_with("epdg") || *label == "n3iwf";
-    labels.iter().any(|label| own(label)).then(|| {
+    labels.iter().any(own).then(|| {
         if labels.contains(&"sos") {
             NameKind::CarrierEmergency
         } else {

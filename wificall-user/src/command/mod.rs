@@ -6,6 +6,7 @@ mod failure;
 mod log;
 mod machine;
 mod operators;
+mod progress;
 mod reload;
 mod resolve;
 mod status;

@@ -2,21 +2,30 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
+use super::progress::Progress;
 use super::{Failure, Outcome, print, print_json};
+use crate::catalogue::{Catalogue, NameKind};
 use crate::cli::{self, DEFAULT_CONFIG, Target};
 use crate::config::{self, Config};
+use crate::control;
 use crate::discover::{
-    self, Family, Filter, Owner, Reason, Resolver, Selection, Settings, Stats, Targets, targets,
+    self, Family, Filter, Owner, Reason, Resolver, Selection, Stats, Targets, Transport, targets,
 };
 use crate::net;
+
+/// With more names than this it takes a while.
+const MANY: usize = 100;
 
 /// What came of all questions.
 #[derive(Debug, Serialize)]
@@ -24,11 +33,23 @@ struct Resolved {
     names: Vec<Name>,
     /// Addresses that carriers give their handsets in place of a name.
     catalogued: Vec<Catalogued>,
+    /// Names that were not asked for, because of an interrupt.
+    unasked: usize,
+    /// Queries sent.
+    queries: u64,
+    seconds: f64,
+    /// Names that do not exist are counted only.
+    #[serde(skip)]
+    brief: bool,
 }
 
 #[derive(Debug, Serialize)]
 struct Name {
     name: String,
+    /// `operator`, `emergency`, …; none for a name that is not known to be an ePDG's.
+    kind: Option<NameKind>,
+    /// Who says so: `standard`, `domain`, `configuration`, or a source of the catalogue.
+    sources: Vec<String>,
     operators: Vec<String>,
     countries: Vec<String>,
     ipv4: Answer,
@@ -43,6 +64,10 @@ struct Answer {
     ttl_seconds: Option<u64>,
     addresses: Vec<IpAddr>,
     refused: Vec<Refused>,
+    /// The name that this one is an alias of.
+    canonical: Option<String>,
+    /// Addresses beyond as many as are taken from one answer.
+    left_out: usize,
     /// Why there is no usable answer.
     error: Option<String>,
 }
@@ -56,21 +81,24 @@ struct Refused {
 #[derive(Debug, Serialize)]
 struct Catalogued {
     address: IpAddr,
+    sources: Vec<String>,
     operators: Vec<String>,
     countries: Vec<String>,
     refused: Option<Reason>,
 }
 
 pub(super) async fn run(arguments: cli::Resolve) -> Result<Outcome, Failure> {
-    let config = configuration(arguments.config.as_deref(), arguments.targets.is_empty())?;
-    let wanted = wanted(&arguments.targets, &config);
-    let resolved = resolve(&wanted, &config).await?;
+    let needed = arguments.targets.is_empty() && !arguments.world;
+    let config = configuration(arguments.config.as_deref(), needed)?;
+    let wanted = wanted(&arguments, &config);
+    let mut resolved = resolve(&wanted, &config).await?;
+    resolved.brief = arguments.world;
     if arguments.json {
         print_json(&resolved)?;
     } else {
         print(&resolved.text())?;
     }
-    Ok(if resolved.is_empty() {
+    Ok(if resolved.is_empty() || resolved.unasked > 0 {
         Outcome::Failed
     } else {
         Outcome::Done
@@ -92,27 +120,41 @@ fn configuration(named: Option<&Path>, needed: bool) -> Result<Config, config::E
     Ok(parsed.config)
 }
 
-fn wanted(arguments: &[Target], config: &Config) -> Targets {
-    if arguments.is_empty() {
-        return targets(&config.catalogue, &config.discovery.selection());
-    }
+fn wanted(arguments: &cli::Resolve, config: &Config) -> Targets {
     let (mut operators, mut countries) = (Vec::new(), Vec::new());
     let mut names: Vec<Arc<str>> = Vec::new();
-    for argument in arguments {
+    for argument in &arguments.targets {
         match argument {
             Target::Operators(pattern) => operators.push(*pattern),
             Target::Country(country) => countries.push(*country),
             Target::Name(name) => names.push(name.as_str().into()),
         }
     }
-    let mut wanted = targets(
-        &config.catalogue,
-        &Selection {
+    let selection = if arguments.world {
+        Selection {
+            world: true,
+            ..Selection::default()
+        }
+    } else if arguments.targets.is_empty() {
+        config.discovery.selection()
+    } else {
+        Selection {
             operators: &operators,
             countries: &countries,
             ..Selection::default()
-        },
-    );
+        }
+    };
+    let mut wanted = targets(&config.catalogue, &selection);
+    if arguments.all_forms {
+        let operators = selection.operators(&config.catalogue).into_iter();
+        for (plmn, owner) in operators {
+            let further = config.catalogue.further_names(plmn).into_iter();
+            wanted.names.extend(further.map(|name| discover::Target {
+                name: name.name.into(),
+                owners: [owner].into(),
+            }));
+        }
+    }
     for name in names {
         if wanted.names.iter().all(|target| target.name != name) {
             wanted.names.push(discover::Target {
@@ -130,17 +172,8 @@ fn wanted(arguments: &[Target], config: &Config) -> Targets {
 
 async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> {
     let discovery = &config.discovery;
-    let settings = Settings {
-        upstreams: discovery.resolvers.clone(),
-        timeout: discovery.timeout,
-        refresh_min: discovery.refresh_min,
-        refresh_max: discovery.refresh_max,
-        queries_per_second: discovery.queries_per_second,
-        concurrency: discovery.concurrency,
-        mark: None,
-    };
-    let resolver =
-        Resolver::new(&settings, Arc::new(Stats::default())).context("make a resolver")?;
+    let stats = Arc::new(Stats::default());
+    let resolver = Resolver::new(&control::discovery(config), stats.clone())?;
     let own = net::addresses()
         .await
         .context("read the addresses of this box")?;
@@ -149,35 +182,89 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
         config.lab.admit.iter().copied(),
     );
     let (resolver, filter) = (&resolver, &filter);
-    let names = stream::iter(&wanted.names)
-        .map(|target| async move {
-            let ask =
-                async |family| Answer::of(resolver.lookup(&target.name, family).await, filter);
-            let (operators, countries) = owners(&target.owners);
-            Name {
-                name: target.name.to_string(),
-                operators,
-                countries,
-                ipv4: ask(Family::V4).await,
-                ipv6: ask(Family::V6).await,
-            }
-        })
-        .buffered(discovery.concurrency.max(1))
-        .collect()
-        .await;
+    // Neighbours in name are on the same servers, which need not get all questions at once.
+    let spread = RandomState::new();
+    let mut order: Vec<_> = wanted.names.iter().collect();
+    order.sort_by_cached_key(|target| spread.hash_one(&target.name));
+    let mut asking = stream::iter(order)
+        .map(|target| ask(target, resolver, filter, &config.catalogue))
+        .buffer_unordered(discovery.concurrency.max(1));
+    let total = wanted.names.len();
+    let mut progress = Progress::new("names", total, total > MANY);
+    let began = Instant::now();
+    let mut interrupt = pin!(tokio::signal::ctrl_c());
+    let mut names = Vec::new();
+    let (mut found, mut failed) = (0, 0);
+    loop {
+        let name = tokio::select! {
+            name = asking.next() => name,
+            _ = &mut interrupt => break,
+        };
+        let Some(name) = name else { break };
+        let answers = [&name.ipv4, &name.ipv6];
+        found += usize::from(answers.iter().any(|answer| !answer.addresses.is_empty()));
+        failed += usize::from(answers.iter().any(|answer| answer.error.is_some()));
+        names.push(name);
+        progress.step(|| format!("{found} with addresses, {failed} failed"));
+    }
+    progress.finish();
+    names.sort_by(|a: &Name, b| a.name.cmp(&b.name));
     let catalogued = wanted.addresses.iter().map(|(address, of)| {
         let (operators, countries) = owners(of);
+        let sources: BTreeSet<&str> = config
+            .catalogue
+            .sources_of_target(&address.to_string())
+            .collect();
         Catalogued {
             address: *address,
+            sources: strings(sources),
             operators,
             countries,
             refused: filter.check(*address).err(),
         }
     });
     Ok(Resolved {
+        unasked: total - names.len(),
         names,
         catalogued: catalogued.collect(),
+        queries: Transport::ALL.iter().map(|t| stats.queries(*t)).sum(),
+        seconds: began.elapsed().as_secs_f64(),
+        brief: false,
     })
+}
+
+/// Asks for one name as the agent does: not for AAAA if there is no such name (RFC 8020 §2).
+async fn ask(
+    target: &discover::Target,
+    resolver: &Resolver,
+    filter: &Filter,
+    catalogue: &Catalogue,
+) -> Name {
+    let route = resolver.route(&target.owners);
+    let ask = async |family: Family| resolver.ask(&target.name, family.into(), route).await;
+    let ipv4 = Answer::of(ask(Family::V4).await, filter);
+    let ipv6 = if ipv4.result == discover::Outcome::NxDomain.as_str() {
+        Answer {
+            result: ipv4.result,
+            ..Answer::default()
+        }
+    } else {
+        Answer::of(ask(Family::V6).await, filter)
+    };
+    let (operators, countries) = owners(&target.owners);
+    Name {
+        name: target.name.to_string(),
+        kind: catalogue.owner_of_name(&target.name).map(|(kind, _)| kind),
+        sources: strings(catalogue.sources_of_name(&target.name)),
+        operators,
+        countries,
+        ipv4,
+        ipv6,
+    }
+}
+
+fn strings(texts: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
+    texts.into_iter().map(Into::into).collect()
 }
 
 /// Operators and countries, each once, in order.
@@ -191,9 +278,12 @@ fn owners(owners: &BTreeSet<Owner>) -> (Vec<String>, Vec<String>) {
 }
 
 impl Answer {
-    fn of(outcome: discover::Outcome, filter: &Filter) -> Self {
+    fn of(answer: discover::Answer, filter: &Filter) -> Self {
+        let outcome = answer.outcome;
         let mut answer = Self {
             result: outcome.as_str(),
+            canonical: answer.canonical,
+            left_out: answer.left_out,
             ..Self::default()
         };
         match outcome {
@@ -219,6 +309,13 @@ impl Answer {
         }
         for Refused { address, reason } in &self.refused {
             let _ = writeln!(text, "  {record:<4}  {address}  refused: {reason}");
+        }
+        if self.left_out > 0 {
+            let count = self.left_out;
+            let _ = writeln!(
+                text,
+                "  {record:<4}  {count} more: no name has so many; ignored"
+            );
         }
         match &self.error {
             Some(error) => {
@@ -253,12 +350,23 @@ impl Resolved {
 
     fn text(&self) -> String {
         let mut text = String::new();
+        let absent = |answer: &Answer| matches!(answer.result, "nx_domain" | "no_data");
         for name in &self.names {
+            if self.brief && absent(&name.ipv4) && absent(&name.ipv6) {
+                continue;
+            }
+            let alias = name
+                .ipv4
+                .canonical
+                .as_ref()
+                .or(name.ipv6.canonical.as_ref());
             let _ = writeln!(
                 text,
-                "{}{}",
+                "{}{}{}  {}",
                 name.name,
-                whose(&name.operators, &name.countries)
+                whose(&name.operators, &name.countries),
+                alias.map(|name| format!("  → {name}")).unwrap_or_default(),
+                name.why()
             );
             if name.ipv4.result == "nx_domain" && name.ipv6.result == "nx_domain" {
                 text += "  no such name\n";
@@ -271,7 +379,11 @@ impl Resolved {
             text += "In the catalogue without a name\n";
         }
         for address in &self.catalogued {
-            let whose = whose(&address.operators, &address.countries);
+            let whose = format!(
+                "{}  ({})",
+                whose(&address.operators, &address.countries),
+                address.sources.join(", ")
+            );
             let _ = match address.refused {
                 None => writeln!(text, "  {}{whose}", address.address),
                 Some(reason) => writeln!(text, "  {}{whose}  refused: {reason}", address.address),
@@ -284,7 +396,33 @@ impl Resolved {
             self.names.len(),
             addresses.len()
         );
+        if self.brief {
+            let count = |is: &dyn Fn(&Answer) -> bool| {
+                let names = self.names.iter();
+                names.filter(|n| is(&n.ipv4) || is(&n.ipv6)).count()
+            };
+            let with = count(&|answer| !answer.addresses.is_empty());
+            let failed = count(&|answer| answer.error.is_some());
+            let _ = writeln!(
+                text,
+                "{with} names have addresses, {failed} failed; {} queries in {:.0} s",
+                self.queries, self.seconds
+            );
+        }
+        if self.unasked > 0 {
+            let _ = writeln!(text, "interrupted: {} names were not asked", self.unasked);
+        }
         text
+    }
+}
+
+impl Name {
+    /// `(operator: standard)`
+    fn why(&self) -> String {
+        match self.kind {
+            Some(kind) => format!("({}: {})", kind.as_str(), self.sources.join(", ")),
+            None => "(not known as an ePDG's: not classified unless it is configured)".to_owned(),
+        }
     }
 }
 
@@ -311,10 +449,12 @@ mod tests {
         let filter = Filter::default();
         Name {
             name: name.to_owned(),
+            kind: Some(NameKind::Operator),
+            sources: vec!["standard".to_owned()],
             operators: vec!["262-01".to_owned(), "262-06".to_owned()],
             countries: vec!["DE".to_owned()],
-            ipv4: Answer::of(ipv4, &filter),
-            ipv6: Answer::of(ipv6, &filter),
+            ipv4: Answer::of(discover::Answer::of(ipv4), &filter),
+            ipv6: Answer::of(discover::Answer::of(ipv6), &filter),
         }
     }
 
@@ -331,7 +471,7 @@ mod tests {
             kind: FailureKind::Timeout,
             detail: "192.0.2.53:53: timed out".to_owned(),
         });
-        let resolved = Resolved {
+        let mut resolved = Resolved {
             names: vec![
                 name(
                     "epdg.example.org",
@@ -347,27 +487,40 @@ mod tests {
             ],
             catalogued: vec![Catalogued {
                 address: "69.79.196.12".parse().unwrap(),
+                sources: vec!["handset-profile".to_owned()],
                 operators: vec!["338-180".to_owned()],
                 countries: vec!["JM".to_owned()],
                 refused: None,
             }],
+            unasked: 0,
+            queries: 7,
+            seconds: 1.0,
+            brief: false,
         };
         assert_eq!(
             resolved.text(),
-            "epdg.example.org  262-01+262-06 DE\n  \
+            "epdg.example.org  262-01+262-06 DE  (operator: standard)\n  \
                A     109.237.187.195  (TTL 300 s)\n  \
                A     10.0.0.1  refused: private\n  \
                AAAA  no_data\n\
-             sos.example.org  262-01+262-06 DE\n  \
+             sos.example.org  262-01+262-06 DE  (operator: standard)\n  \
                no such name\n\
-             n3iwf.example.org  262-01+262-06 DE\n  \
+             n3iwf.example.org  262-01+262-06 DE  (operator: standard)\n  \
                A     109.237.187.195  (TTL 300 s)\n  \
                AAAA  timeout: 192.0.2.53:53: timed out\n\
              In the catalogue without a name\n  \
-               69.79.196.12  338-180 JM\n\
+               69.79.196.12  338-180 JM  (handset-profile)\n\
              3 names asked, 2 addresses usable\n"
         );
         assert!(!resolved.is_empty());
+        // The world is mostly names that do not exist.
+        resolved.brief = true;
+        resolved.unasked = 4;
+        let text = resolved.text();
+        assert!(!text.contains("sos.example.org"), "{text}");
+        let end = "2 names have addresses, 1 failed; 7 queries in 1 s\n\
+                   interrupted: 4 names were not asked\n";
+        assert!(text.ends_with(end), "{text}");
         let json = serde_json::to_value(&resolved).unwrap();
         assert_eq!(json["names"][0]["ipv4"]["refused"][0]["reason"], "private");
     }
@@ -381,6 +534,10 @@ mod tests {
                 discover::Outcome::NoData,
             )],
             catalogued: Vec::new(),
+            unasked: 0,
+            queries: 2,
+            seconds: 1.0,
+            brief: false,
         };
         assert!(resolved.is_empty());
     }
@@ -390,11 +547,13 @@ mod tests {
         let config = configuration_of_defaults();
         let names = |arguments: &[&str]| -> Vec<String> {
             let arguments: Vec<_> = arguments.iter().map(|a| a.parse().unwrap()).collect();
-            let names = wanted(&arguments, &config).names;
+            let names = wanted(&arguments, false, &config).names;
             names.iter().map(|target| target.name.to_string()).collect()
         };
         assert_eq!(names(&[]).len(), 4);
         assert_eq!(names(&["x.example.org"]), ["x.example.org"]);
+        let all: Vec<Target> = vec!["262-01".parse().unwrap()];
+        assert_eq!(wanted(&all, true, &config).names.len(), 11);
         // One name, asked for twice.
         let standard = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
         assert_eq!(names(&["262-01", standard]).len(), 4);

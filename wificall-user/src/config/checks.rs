@@ -118,6 +118,14 @@ pub(super) fn durations(section: &Section, discovery: &Discovery, in_lab: bool, 
             ),
         );
     }
+    if discovery.absent_max < discovery.refresh_max
+        && let Some(item) = section.item("absent_max")
+    {
+        let max = values::show(discovery.refresh_max);
+        item.refuse(Mismatch::expected(format!(
+            "not below `refresh_max` ({max})"
+        )));
+    }
     if discovery.refresh_max < discovery.refresh_min
         && let Some(item) = section
             .item("refresh_max")

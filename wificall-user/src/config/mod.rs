@@ -24,7 +24,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, Plmn};
-use crate::discover::{Observed, Selection, Upstream, nat64::Nat64};
+use crate::discover::{Observed, Route, Selection, Upstream, nat64::Nat64};
 
 use reader::Section;
 use report::Report;
@@ -167,10 +167,16 @@ pub struct Discovery {
     pub catalogue: Vec<PathBuf>,
     /// Asked in order.
     pub resolvers: Vec<Upstream>,
+    /// `[[discovery.upstream]]`: other resolvers for some operators and countries.
+    pub routes: Vec<Route>,
+    /// The authorities that sign the certificates of encrypted resolvers; `None` = the system's.
+    pub ca_file: Option<PathBuf>,
     /// Floor of an answer's TTL.
     pub refresh_min: Duration,
     /// Ceiling of an answer's TTL.
     pub refresh_max: Duration,
+    /// How long at most a name that does not exist is not asked for.
+    pub absent_max: Duration,
     /// How long an address stays after its last answer.
     pub keep: Duration,
     /// How long one query may take.

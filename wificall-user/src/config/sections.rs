@@ -16,7 +16,7 @@ use super::{
     dscp, treatment, values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
-use crate::discover::{Observed, Upstream, nat64::Nat64};
+use crate::discover::{Observed, Route, Upstream, nat64::Nat64};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ fn discovery(section: &Section, in_lab: bool, catalogue: &Catalogue) -> Discover
         checks::known_operators(&operators, catalogue);
         checks::known_countries(&countries, catalogue);
     }
-    let resolvers = section.list("resolvers", "an array of resolvers", values::upstream);
+    let resolvers = resolvers(section);
     let discovery = Discovery {
         world: section.value("world", false, Item::flag),
         operators: unplaced::<OperatorPattern>(operators),
@@ -131,10 +131,17 @@ fn discovery(section: &Section, in_lab: bool, catalogue: &Catalogue) -> Discover
         resolvers: if resolvers.is_empty() {
             vec![Upstream::System]
         } else {
-            unplaced(resolvers)
+            resolvers
         },
+        routes: section
+            .sections("upstream")
+            .into_iter()
+            .map(route)
+            .collect(),
+        ca_file: section.value("ca_file", None, |item| values::path(item).map(Some)),
         refresh_min: duration(section, "refresh_min", 60 * SECOND, SECOND..=DAY),
         refresh_max: duration(section, "refresh_max", 3600 * SECOND, SECOND..=7 * DAY),
+        absent_max: duration(section, "absent_max", DAY, SECOND..=30 * DAY),
         keep: duration(section, "keep", DAY, SECOND..=30 * DAY),
         timeout: duration(
             section,
@@ -175,6 +182,37 @@ fn geoip(section: Section) -> GeoIp {
     };
     section.finish();
     geoip
+}
+
+fn resolvers(section: &Section) -> Vec<Upstream> {
+    let resolvers = section.list("resolvers", "an array of resolvers", values::upstream);
+    checks::no_duplicates(&resolvers, "resolver");
+    unplaced(resolvers)
+}
+
+/// `[[discovery.upstream]]`
+fn route(section: Section) -> Route {
+    let operators = section.list("operators", OPERATORS, values::operator_pattern);
+    let countries = section.list("countries", COUNTRIES, values::country);
+    checks::no_duplicates(&operators, "operator");
+    checks::no_duplicates(&countries, "country");
+    if section.lacks("operators") && section.lacks("countries") {
+        section.require("operators` or `countries", "one of them, or both");
+    }
+    if section.lacks("resolvers") {
+        section.require(
+            "resolvers",
+            "the resolvers to ask, such as resolvers = [\"192.0.2.53\"]",
+        );
+    }
+    let route = Route {
+        operators: unplaced(operators),
+        countries: unplaced(countries),
+        upstreams: resolvers(&section),
+        mark: section.value("mark", None, |item| values::socket_mark(item).map(Some)),
+    };
+    section.finish();
+    route
 }
 
 fn observed(section: Section) -> Observed {

@@ -260,18 +260,41 @@ f:10:16: discovery.nat64_prefix: found "64:ff9b::/95", expected "auto", "none", 
 [discovery]
 countries = ["AU"]
 refresh_min = "2h"
-resolvers = ["dns.example", "https://192.0.2.1", "192.0.2.1:0", 53]
+resolvers = ["dns.example", "https://dns.example", "192.0.2.1:0", 53]
 nat64_prefix = "192.0.2.0/24"
 "#,
         r#"
 f:3:15: discovery.refresh_min: found "2h", expected `refresh_min` (2h) not above `refresh_max` (1h)
-f:4:14: discovery.resolvers[0]: found "dns.example", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353 or tcp://192.0.2.53
+f:4:14: discovery.resolvers[0]: found "dns.example", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
   hint: a resolver is given by address, for there is nobody to resolve its name
-f:4:29: discovery.resolvers[1]: found "https://192.0.2.1", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353 or tcp://192.0.2.53
-  hint: encrypted DNS is not supported: run a local forwarder and name its address
-f:4:50: discovery.resolvers[2]: found "192.0.2.1:0", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353 or tcp://192.0.2.53
-f:4:65: discovery.resolvers[3]: found 53, expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353 or tcp://192.0.2.53
+f:4:29: discovery.resolvers[1]: found "https://dns.example", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
+  hint: the address comes first, for there is nobody to resolve the name; the name that the certificate must have goes behind #: tls://192.0.2.53#dns.example.net
+f:4:52: discovery.resolvers[2]: found "192.0.2.1:0", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
+f:4:67: discovery.resolvers[3]: found 53, expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
 f:5:16: discovery.nat64_prefix: found "192.0.2.0/24", expected "auto", "none", or an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96"
+"#,
+    ),
+    (
+        r#"
+[discovery]
+countries = ["AU"]
+absent_max = "30m"
+[[discovery.upstream]]
+resolvers = ["192.0.2.53", "192.0.2.53"]
+mark = 101
+[[discovery.upstream]]
+countries = ["AU"]
+mark = "0"
+name = "x"
+"#,
+        r#"
+f:3:14: discovery.absent_max: found "30m", expected not below `refresh_max` (1h)
+f:4:1: discovery.upstream[0]: found no `operators` or `countries`, expected one of them, or both
+f:5:28: discovery.upstream[0].resolvers[1]: found "192.0.2.53", expected each resolver once
+f:6:8: discovery.upstream[0].mark: found 101, expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
+f:7:1: discovery.upstream[1]: found no `resolvers`, expected the resolvers to ask, such as resolvers = ["192.0.2.53"]
+f:9:8: discovery.upstream[1].mark: found "0", expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
+f:10:1: discovery.upstream[1].name: found an unknown key, expected one of the keys operators, countries, resolvers, mark
 "#,
     ),
     (
@@ -631,8 +654,11 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             names: vec![],
             catalogue: vec![],
             resolvers: vec![Upstream::System],
+            routes: Vec::new(),
+            ca_file: None,
             refresh_min: Duration::from_secs(60),
             refresh_max: Duration::from_secs(3600),
+            absent_max: Duration::from_secs(24 * 3600),
             keep: Duration::from_secs(86400),
             timeout: Duration::from_secs(3),
             widen: Widen::Block,
@@ -702,14 +728,22 @@ names = ["ePDG.example.net.", { name = "vowifi.example.net", operator = "262-01"
 prefixes = ["109.237.188.0/24"]
 catalogue = []
 resolvers = ["system", "192.0.2.53", "tcp://[2001:db8::53]:5353"]
+ca_file = "/etc/ssl/own.pem"
 refresh_min = "1000ms"
 refresh_max = "1d"
+absent_max = "2d"
 keep = "10s"
 widen = "exact"
 queries_per_second = 1
 concurrency = 1
 timeout = "1s"
 nat64_prefix = "64:ff9b::/96"
+
+[[discovery.upstream]]
+operators = ["505-01"]
+countries = ["NZ"]
+resolvers = ["tls://192.0.2.53#dns.example.net"]
+mark = "0x65"
 
 [lab]
 admit = ["198.18.0.0/15", "fd00::/8"]
@@ -789,6 +823,23 @@ fn a_file_with_every_key_means_what_it_says() {
     assert_eq!(
         config.discovery.resolvers,
         resolvers.map(|text| text.parse().unwrap())
+    );
+    let route = &config.discovery.routes[0];
+    assert_eq!(
+        route.upstreams,
+        ["tls://192.0.2.53#dns.example.net".parse().unwrap()]
+    );
+    assert_eq!(
+        (route.operators.len(), route.countries.len(), route.mark),
+        (1, 1, Some(0x65))
+    );
+    assert_eq!(
+        config.discovery.ca_file.as_deref(),
+        Some(Path::new("/etc/ssl/own.pem"))
+    );
+    assert_eq!(
+        config.discovery.absent_max,
+        Duration::from_secs(2 * 24 * 3600)
     );
     assert_eq!(config.discovery.refresh_min, Duration::from_secs(1));
     assert_eq!(config.discovery.keep, Duration::from_secs(10));
@@ -1029,6 +1080,7 @@ fn the_documentation_has_every_key() {
             format!("\n| `{key}` |"),
             format!("\n## [{key}]"),
             format!("\n## [[{key}]]"),
+            format!("\n## [[discovery.{key}]]"),
         ];
         assert!(
             documented.iter().any(|form| documentation.contains(form)),

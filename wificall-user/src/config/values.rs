@@ -230,6 +230,15 @@ pub(super) fn upstream(item: &Item) -> Result<Upstream, Mismatch> {
         })
 }
 
+/// Reads the fwmark of a socket.
+pub(super) fn socket_mark(item: &Item) -> Result<u32, Mismatch> {
+    const EXPECTED: &str =
+        r#"a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's"#;
+    let mark = number(item.string(EXPECTED)?);
+    mark.filter(|mark| *mark != 0)
+        .ok_or_else(|| Mismatch::expected(EXPECTED))
+}
+
 /// Reads a network. The host bits must be zero.
 pub(super) fn network(item: &Item) -> Result<IpNet, Mismatch> {
     const EXPECTED: &str = r#"a network such as "192.0.2.0/24" or "2001:db8::/64""#;

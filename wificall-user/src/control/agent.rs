@@ -23,8 +23,8 @@ use super::{
 use crate::{
     config::Config,
     discover::{
-        Bounds, Outcome, Reason, Settings, Stats, Targets, Update, geoip::GeoIp, nat64,
-        snoop::Snoop, store,
+        Bounds, Command, Found, Outcome, Reason, Refresher, Settings, Stats, Targets, Update,
+        Visited, geoip::GeoIp, nat64, snoop::Snoop, store,
     },
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
@@ -93,6 +93,7 @@ impl Agent {
             config: config.clone(),
             memory: loaded.memory,
             targets: Targets::default(),
+            visited: Visited::default(),
             links,
             local,
             ways_out,
@@ -299,6 +300,13 @@ impl Agent {
         Ok(())
     }
 
+    /// Takes in what NAPTR records said.
+    pub(super) fn find(&mut self, found: &Found, refresher: &Refresher) {
+        if self.world.take_found(found, refresher.stats()) {
+            refresher.command(Command::Replace(self.world.names()));
+        }
+    }
+
     /// What is to be done every so often although no event said so.
     pub(super) async fn resync(&mut self, now: SystemTime) -> Result<()> {
         self.world.look_around().await?;
@@ -390,15 +398,18 @@ fn net_of(key: Key) -> Option<IpNet> {
 }
 
 /// How discovery is to ask.
-pub(super) fn discovery(config: &Config) -> Settings {
+pub(crate) fn discovery(config: &Config) -> Settings {
     let discovery = &config.discovery;
     Settings {
         upstreams: discovery.resolvers.clone(),
+        mark: None,
+        routes: discovery.routes.clone(),
+        ca_file: discovery.ca_file.clone(),
         timeout: discovery.timeout,
         refresh_min: discovery.refresh_min,
         refresh_max: discovery.refresh_max,
+        absent_max: discovery.absent_max,
         queries_per_second: discovery.queries_per_second,
         concurrency: discovery.concurrency,
-        mark: None,
     }
 }

@@ -20,6 +20,7 @@ mod world;
 
 use crate::config::Errors;
 
+pub(crate) use agent::discovery;
 pub use label::Label;
 pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};

@@ -68,8 +68,14 @@ impl Agent {
             self.recovered.clear();
         }
         refresher.command(Command::Configure(discovery(&self.world.config)));
-        refresher.command(Command::Replace(self.world.questions()));
-        if self.world.config.discovery.resolvers != before.discovery.resolvers {
+        refresher.command(Command::Replace(self.world.names()));
+        let asked = |config: &Config| {
+            (
+                config.discovery.resolvers.clone(),
+                config.discovery.routes.clone(),
+            )
+        };
+        if asked(&self.world.config) != asked(&before) {
             refresher.command(Command::RefreshNow);
         }
         Ok(())

@@ -14,7 +14,7 @@ use wificall_common::{
 
 use super::{agent::Agent, label::Label};
 use crate::{
-    discover::{Family, Known, Owner, Transport, memory::NameState},
+    discover::{Family, Known, Lie, Owner, Transport, memory::NameState},
     kernel::Key,
     observe::{
         Address, Candidate, Client, ClientName, Counter, Discovery, Exit, Fate, Group, Hook,
@@ -269,6 +269,7 @@ impl Agent {
                 operators,
                 countries,
                 addresses: addresses.get(&**name).cloned().unwrap_or_default(),
+                found_at: self.world.visited.source(name).map(ToOwned::to_owned),
                 ipv4,
                 ipv6,
                 last_success: state.last_success().map(seconds),
@@ -294,14 +295,22 @@ impl Agent {
             questions: self
                 .stats
                 .questions()
-                .map(|(family, result, count)| Question {
-                    family: family.as_str().into(),
+                .map(|(kind, result, count)| Question {
+                    kind: kind.as_str().into(),
                     result: result.into(),
                     count,
                 })
                 .collect(),
-            udp_queries: self.stats.queries(Transport::Udp),
-            tcp_queries: self.stats.queries(Transport::Tcp),
+            queries: by_transport(|transport| self.stats.queries(transport)),
+            connections: by_transport(|transport| self.stats.connections(transport)),
+            not_believed: Lie::ALL
+                .map(|lie| (lie.as_str().to_owned(), self.stats.lies(lie)))
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            servers: self.stats.servers(),
+            unasked: self.stats.unasked(),
+            backlog: self.stats.backlog(),
             refused: self
                 .refused
                 .iter()
@@ -345,6 +354,14 @@ fn owners(owners: &BTreeSet<Owner>) -> (Vec<String>, Vec<String>) {
 pub fn demoted(packets: [u64; 2]) -> Vec<(String, u64)> {
     let directions = Direction::ALL.map(|direction| direction.name().to_owned());
     directions.into_iter().zip(packets).collect()
+}
+
+fn by_transport(count: impl Fn(Transport) -> u64) -> Vec<(String, u64)> {
+    Transport::ALL
+        .map(|transport| (transport.as_str().to_owned(), count(transport)))
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .collect()
 }
 
 /// A group's counters that are not zero.

@@ -94,9 +94,12 @@ async fn serve(
     resync.reset();
     let settings = discovery(&config);
     let mut agent = Agent::start(path, config).await?;
-    let (refresher, mut updates) =
-        Refresher::spawn(settings, &agent.world.questions()).context("start the resolver")?;
+    let (mut refresher, mut updates) =
+        Refresher::spawn(settings, agent.world.names()).context("start the resolver")?;
     agent.stats = refresher.stats().clone();
+    let mut found = refresher
+        .take_found()
+        .context("what was found is told once")?;
     info!(
         instance = agent.world.config.agent.instance,
         interfaces = agent.selection.interfaces.len(),
@@ -136,6 +139,10 @@ async fn serve(
                 Ok(()) => agent.hear().await,
                 Err(problem) => return Err(problem).context("wait for what the programs tell"),
             },
+            Some(found) = found.recv() => {
+                agent.find(&found, &refresher);
+                continue;
+            }
             _ = resync.tick() => agent.resync(SystemTime::now()).await,
         };
         agent.table_problem = result.err().map(|problem| {
@@ -143,7 +150,7 @@ async fn serve(
             format!("{problem:#}")
         });
         if std::mem::take(&mut agent.questions_changed) {
-            refresher.command(Command::Replace(agent.world.questions()));
+            refresher.command(Command::Replace(agent.world.names()));
         }
     }
     agent.save_now(SystemTime::now());

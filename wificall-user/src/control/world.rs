@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::{Config, SnoopIke},
     discover::{
-        Filter, Memory, Owner, Target, Targets, Update,
+        Filter, Found, Memory, Names, Owner, Stats, Targets, Tier, Update, Visited,
         nat64::{self, Nat64},
         targets,
     },
@@ -33,6 +33,7 @@ pub(super) struct World {
     pub config: Config,
     pub memory: Memory,
     pub targets: Targets,
+    pub visited: Visited,
     pub links: Vec<Link>,
     /// Addresses of the box, each with the length of its network's prefix.
     pub local: Vec<IpNet>,
@@ -44,9 +45,10 @@ impl World {
     /// Takes a configuration as the one in force.
     pub(super) fn configure(&mut self, config: Config) {
         self.config = config;
-        self.targets = targets(&self.config.catalogue, &self.config.discovery.selection());
+        let selection = self.config.discovery.selection();
+        self.visited.select(&self.config.catalogue, &selection);
         self.memory.set_catalogue(self.config.catalogue.clone());
-        self.memory.set_targets(&self.targets.names);
+        self.select();
         let discovery = &self.config.discovery;
         self.memory.set_keep(discovery.keep);
         self.memory
@@ -54,14 +56,61 @@ impl World {
         self.follow_nat64();
     }
 
-    /// What our resolver is to be asked for: the configured names, those that clients asked for, and the NAT64 prefix.
-    pub(super) fn questions(&self) -> Vec<Target> {
+    /// What NAPTR records said. Returns whether there are more names to look up.
+    pub(super) fn take_found(&mut self, found: &Found, stats: &Stats) -> bool {
+        let is_new = self.visited.take(found, &self.config.catalogue, stats);
+        if is_new {
+            self.select();
+        }
+        is_new
+    }
+
+    /// Makes the targets of the configuration and of what was found.
+    fn select(&mut self) {
+        self.targets = targets(&self.config.catalogue, &self.config.discovery.selection());
+        let names = &mut self.targets.names;
+        for found in self.visited.targets() {
+            if let Err(place) = names.binary_search_by(|t| t.name.cmp(&found.name)) {
+                names.insert(place, found);
+            }
+        }
+        self.memory.set_targets(&self.targets.names);
+    }
+
+    /// What to look up, and in which order.
+    pub(super) fn names(&self) -> Names {
+        let answered = self
+            .memory
+            .known(&self.filter())
+            // What a client was told must not put its name before others.
+            .filter(|known| known.tier > Tier::Observed)
+            .flat_map(|known| known.names)
+            .collect();
+        // What only the world asks for comes after what somebody has asked for by itself.
+        let mut world = BTreeSet::new();
+        if self.config.discovery.world {
+            let mut narrow = self.config.discovery.selection();
+            narrow.world = false;
+            let configured = targets(&self.config.catalogue, &narrow).names;
+            let is_configured = |name| {
+                let place = configured.binary_search_by(|t| t.name.cmp(name));
+                place.is_ok()
+            };
+            let names = self.targets.names.iter().map(|target| &target.name);
+            world = names.filter(|name| !is_configured(name)).cloned().collect();
+        }
+        // What clients asked for, and the NAT64 prefix, come before the world too.
         let mut questions = self.targets.names.clone();
         questions.extend(self.memory.to_confirm());
         if self.config.discovery.nat64_prefix == Nat64::Auto {
             questions.push(nat64::target());
         }
-        questions
+        Names {
+            targets: questions,
+            known: answered,
+            world,
+            visited: self.visited.names().cloned().collect(),
+        }
     }
 
     /// The NAT64 prefixes in force, written.

@@ -1,77 +1,103 @@
 //! Connections to a DNS server, on which every query waits for its slot and is counted.
 //!
-//! hickory sends more queries than it is asked to: it resends datagrams, asks again over TCP and
-//! follows CNAMEs. A rate is only kept if it is kept here, where each query leaves.
+//! hickory sends more queries than it is asked to: it asks again over TCP and after a connection
+//! was closed. A rate is only kept if it is kept here, where each query leaves.
 
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
 use hickory_resolver::config::{ConnectionConfig, ProtocolConfig};
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
-use hickory_resolver::net::runtime::{
-    RuntimeProvider, TokioHandle, TokioRuntimeProvider, TokioTime,
-};
+use hickory_resolver::net::h2::HttpsClientStream;
 use hickory_resolver::net::tcp::TcpClientStream;
+use hickory_resolver::net::tls::tls_exchange;
 use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
 use hickory_resolver::proto::op::{DnsRequest, DnsResponse};
 use hickory_resolver::{ConnectionProvider, PoolContext};
-use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::answer::Lie;
 use super::pace::Pacer;
-use super::{Stats, Transport};
+use super::socket::Sockets;
+use super::{Stats, Transport, Upstream};
 
 /// Connects to one server.
 #[derive(Clone)]
-pub(super) struct Paced {
-    server: SocketAddr,
+pub(super) struct Paced(Arc<Server>);
+
+struct Server {
+    upstream: Upstream,
+    addr: SocketAddr,
     timeout: Duration,
     pacer: Arc<Pacer>,
     stats: Arc<Stats>,
-    runtime: Marked,
+    sockets: Sockets,
+    tls: Option<Arc<ClientConfig>>,
+    /// The datagram sender, and the one connection. A client should not have more to a server
+    /// (RFC 7766 §6.2.1); whoever needs it while it is being made waits for it.
+    udp: Mutex<Option<Link>>,
+    connection: Mutex<Option<Link>>,
+    /// What went wrong last. hickory's pool tells of all that went wrong with connections only
+    /// that there are none.
+    failure: std::sync::Mutex<Option<NetError>>,
 }
 
+type Link = Arc<DnsExchange<Sockets>>;
+
 impl Paced {
-    /// `timeout` is that of one query, from its slot to its answer, and of a TCP connection; `mark`
-    /// is the fwmark of what is sent.
+    /// `timeout` is that of one query, from its slot to its answer, and of making a connection.
+    /// `tls` is needed where the upstream is `tls` or `https`.
     pub(super) fn new(
-        server: SocketAddr,
+        upstream: Upstream,
+        addr: SocketAddr,
         timeout: Duration,
-        mark: Option<u32>,
         pacer: Arc<Pacer>,
+        sockets: Sockets,
+        tls: Option<Arc<ClientConfig>>,
         stats: Arc<Stats>,
     ) -> Self {
-        Self {
-            server,
+        Self(Arc::new(Server {
+            upstream,
+            addr,
             timeout,
             pacer,
             stats,
-            runtime: Marked {
-                mark,
-                tokio: TokioRuntimeProvider::default(),
-            },
-        }
+            sockets,
+            tls,
+            udp: Mutex::default(),
+            connection: Mutex::default(),
+            failure: std::sync::Mutex::default(),
+        }))
+    }
+
+    /// What went wrong last.
+    pub(super) fn failure(&self) -> Option<NetError> {
+        let failure = &self.0.failure;
+        failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 impl fmt::Debug for Paced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Paced({})", self.server)
+        write!(f, "Paced({})", self.0.upstream)
     }
 }
 
 impl ConnectionProvider for Paced {
     type Conn = PacedExchange;
-    type FutureConn = Pin<Box<dyn Future<Output = Result<PacedExchange, NetError>> + Send>>;
-    type RuntimeProvider = Marked;
+    type FutureConn = std::future::Ready<Result<PacedExchange, NetError>>;
+    type RuntimeProvider = Sockets;
 
     fn new_connection(
         &self,
@@ -80,127 +106,125 @@ impl ConnectionProvider for Paced {
         _context: &PoolContext,
     ) -> Result<Self::FutureConn, NetError> {
         let transport = match config.protocol {
-            ProtocolConfig::Tcp => Transport::Tcp,
-            _ => Transport::Udp,
+            ProtocolConfig::Udp => Transport::Udp,
+            ProtocolConfig::Tls { .. } => Transport::Tls,
+            ProtocolConfig::Https { .. } => Transport::Https,
+            _ => Transport::Tcp,
         };
-        let this = self.clone();
-        Ok(Box::pin(async move {
-            let exchange = match transport {
-                // Each query has a socket of its own with a random port, and is sent once.
-                Transport::Udp => UdpClientStream::builder(this.server, this.runtime)
-                    .with_timeout(Some(this.timeout))
-                    .with_max_retries(1)
-                    .exchange(),
-                Transport::Tcp => {
-                    TcpClientStream::exchange(this.server, None, this.timeout, None, this.runtime)
-                        .await?
-                }
-            };
-            Ok(PacedExchange {
-                exchange,
-                transport,
-                pacer: this.pacer,
-                stats: this.stats,
-            })
-        }))
+        // Nothing is connected before there is a query to send.
+        let server = self.0.clone();
+        Ok(std::future::ready(Ok(PacedExchange { server, transport })))
     }
 
-    fn runtime_provider(&self) -> &Marked {
-        &self.runtime
+    fn runtime_provider(&self) -> &Sockets {
+        &self.0.sockets
     }
 }
 
-/// A connection to a server.
+/// A way to a server.
 #[derive(Clone)]
 pub(super) struct PacedExchange {
-    exchange: DnsExchange<Marked>,
+    server: Arc<Server>,
     transport: Transport,
-    pacer: Arc<Pacer>,
-    stats: Arc<Stats>,
 }
 
 impl DnsHandle for PacedExchange {
     type Response = Pin<Box<dyn Stream<Item = Result<DnsResponse, NetError>> + Send>>;
-    type Runtime = Marked;
+    type Runtime = Sockets;
 
     fn send(&self, request: DnsRequest) -> Self::Response {
         let this = self.clone();
         Box::pin(stream::once(async move {
-            this.pacer.slot().await;
-            this.stats.add_query(this.transport);
-            this.exchange.send(request).first_answer().await
+            let answer = this.server.ask(this.transport, request).await;
+            if let Err(error) = &answer {
+                let failure = this.server.failure.lock();
+                *failure.unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+            }
+            answer
         }))
     }
 }
 
-/// Tokio's sockets, marked before anything leaves: the box's rules choose the route by the mark.
-#[derive(Clone)]
-pub(super) struct Marked {
-    mark: Option<u32>,
-    tokio: TokioRuntimeProvider,
-}
-
-impl Marked {
-    fn set<'s>(mark: Option<u32>, socket: impl Into<SockRef<'s>>) -> io::Result<()> {
-        match mark {
-            Some(mark) => socket.into().set_mark(mark).map_err(|error| {
-                let why = format!("set the mark {mark:#x}: {error} (it needs CAP_NET_ADMIN)");
-                io::Error::new(error.kind(), why)
-            }),
-            None => Ok(()),
-        }
-    }
-}
-
-impl RuntimeProvider for Marked {
-    type Handle = TokioHandle;
-    type Timer = TokioTime;
-    type Udp = UdpSocket;
-    type Tcp = AsyncIoTokioAsStd<TcpStream>;
-
-    fn create_handle(&self) -> TokioHandle {
-        self.tokio.create_handle()
-    }
-
-    fn connect_tcp(
+impl Server {
+    /// Sends a query in its slot and waits for its answer.
+    async fn ask(
         &self,
-        server: SocketAddr,
-        bind: Option<SocketAddr>,
-        wait_for: Option<Duration>,
-    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Tcp>>>> {
-        if self.mark.is_none() {
-            return self.tokio.connect_tcp(server, bind, wait_for);
-        }
-        let mark = self.mark;
-        Box::pin(async move {
-            let socket = match server {
-                SocketAddr::V4(_) => TcpSocket::new_v4(),
-                SocketAddr::V6(_) => TcpSocket::new_v6(),
-            }?;
-            Self::set(mark, &socket)?;
-            if let Some(bind) = bind {
-                socket.bind(bind)?;
+        transport: Transport,
+        request: DnsRequest,
+    ) -> Result<DnsResponse, NetError> {
+        let link = self.link(transport).await?;
+        self.pacer.slot().await;
+        self.stats.add_query(transport);
+        let asked = request.queries.clone();
+        match link.send(request).first_answer().await {
+            Ok(answer) if answer.queries == asked => Ok(answer),
+            Ok(_) => {
+                self.stats.add_lie(Lie::Question, 1);
+                Err(NetError::from("the answer is to another question"))
             }
-            socket.set_nodelay(true)?;
-            // hickory always says how long to wait: its own connections have a timeout.
-            let connected = match wait_for {
-                Some(wait_for) => timeout(wait_for, socket.connect(server)).await?,
-                None => socket.connect(server).await,
-            };
-            connected.map(AsyncIoTokioAsStd)
-        })
+            Err(error) => {
+                if transport != Transport::Udp {
+                    self.forget(&link).await;
+                }
+                Err(error)
+            }
+        }
     }
 
-    fn bind_udp(
-        &self,
-        local: SocketAddr,
-        server: SocketAddr,
-    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Udp>>>> {
-        let (mark, bound) = (self.mark, self.tokio.bind_udp(local, server));
-        Box::pin(async move {
-            let socket = bound.await?;
-            Self::set(mark, &socket)?;
-            Ok(socket)
-        })
+    /// The datagram sender or the connection, made if there is none.
+    async fn link(&self, transport: Transport) -> Result<Link, NetError> {
+        let place = match transport {
+            Transport::Udp => &self.udp,
+            _ => &self.connection,
+        };
+        let mut place = place.lock().await;
+        if let Some(link) = &*place {
+            return Ok(link.clone());
+        }
+        if transport != Transport::Udp {
+            // A server that refuses connections must not be tried faster than it would be asked.
+            self.pacer.slot().await;
+            self.stats.add_connection(transport);
+        }
+        let made = timeout(self.timeout, self.connect(transport)).await;
+        let link = Arc::new(made.map_err(|_| NetError::Timeout)??);
+        Ok(place.insert(link).clone())
+    }
+
+    /// The connection failed: the next query makes another.
+    async fn forget(&self, link: &Link) {
+        let mut place = self.connection.lock().await;
+        if place.as_ref().is_some_and(|other| Arc::ptr_eq(other, link)) {
+            *place = None;
+        }
+    }
+
+    async fn connect(&self, transport: Transport) -> Result<DnsExchange<Sockets>, NetError> {
+        let (addr, sockets) = (self.addr, self.sockets.clone());
+        let tls = || {
+            self.tls
+                .clone()
+                .ok_or(NetError::Message("TLS is not set up"))
+        };
+        match (transport, &self.upstream) {
+            // Each query has a socket of its own with a random port, and is sent once.
+            (Transport::Udp, _) => Ok(UdpClientStream::builder(addr, sockets)
+                .with_timeout(Some(self.timeout))
+                .with_max_retries(1)
+                .exchange()),
+            (Transport::Tls, Upstream::Tls { name, .. }) => {
+                let name = ServerName::try_from(&**name)
+                    .map_err(|_| NetError::Message("not a name that a certificate can have"))?
+                    .to_owned();
+                let config = (*tls()?).clone();
+                tls_exchange(addr, name, config, self.timeout, None, sockets).await
+            }
+            (Transport::Https, Upstream::Https { name, path, .. }) => {
+                let mut builder = HttpsClientStream::builder(tls()?, sockets);
+                builder.request_timeout(self.timeout);
+                builder.exchange(addr, name.clone(), path.clone()).await
+            }
+            _ => TcpClientStream::exchange(addr, None, self.timeout, None, sockets).await,
+        }
     }
 }

@@ -15,10 +15,12 @@
 //! Invariants: an answer never takes an address away, a failed or empty one changes no address at
 //! all, and everything that grows with what DNS says is bounded.
 
+mod answer;
 mod asked;
 mod connection;
 pub mod filter;
 pub mod geoip;
+mod health;
 pub mod memory;
 pub mod nat64;
 mod observed;
@@ -27,47 +29,63 @@ pub mod resolver;
 pub mod run;
 pub mod schedule;
 mod seen;
+mod server;
 pub mod snoop;
+mod socket;
 pub mod stats;
 pub mod store;
+mod system;
 pub mod target;
 #[cfg(test)]
 mod test_server;
+mod tls;
 pub mod trust;
 mod upstream;
+pub mod visited;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use answer::Lie;
 pub use filter::{Filter, Reason};
 pub use memory::{Applied, Bounds, Known, Memory, Sighting};
-pub use resolver::Resolver;
-pub use run::{Command, Refresher};
+pub use resolver::{Answer, Resolver, ResolverError, RouteIndex};
+pub use run::{Command, Found, Names, Refresher};
+pub use schedule::{Kind, Rank};
 pub use stats::Stats;
 pub use target::{Owner, Selection, Target, Targets, targets};
 pub use trust::{Action, Observed, Source, Tier};
-pub use upstream::{Transport, Upstream, UpstreamError};
+pub use upstream::{Route, Transport, Upstream, UpstreamError};
+pub use visited::Visited;
 
 /// How to ask.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The servers, in order of preference.
     pub upstreams: Vec<Upstream>,
+    /// The fwmark of what is sent to them (`SO_MARK`): carriers answer by where one asks from.
+    pub mark: Option<u32>,
+    /// Other servers for some names: the first route that is for an owner of a name takes it.
+    pub routes: Vec<Route>,
+    /// A PEM file of the authorities that sign the certificates of encrypted resolvers; those of
+    /// the system if there is none.
+    pub ca_file: Option<PathBuf>,
     /// How long one query waits for its answer.
     pub timeout: Duration,
     /// A name is asked again no sooner than this after an answer, whatever the TTL.
     pub refresh_min: Duration,
-    /// A name is asked again no later than this, whatever the answer.
+    /// A name is asked again no later than this after an answer, whatever the TTL.
     pub refresh_max: Duration,
+    /// A name that does not exist is asked again no later than this.
+    pub absent_max: Duration,
     /// Queries a second, all together: retries, truncated answers asked again over TCP and CNAMEs
     /// followed count. At least 1.
     pub queries_per_second: u32,
     /// Names looked up at the same time. At least 1.
     pub concurrency: usize,
-    /// The fwmark of all queries (`SO_MARK`): carriers answer by where one asks from.
-    pub mark: Option<u32>,
 }
 
 /// Which addresses are asked for: a name has two questions, each with its own schedule.
@@ -150,6 +168,10 @@ pub enum FailureKind {
     Refused,
     /// No server could be reached at all.
     Unreachable,
+    /// A server could be reached, and could not be trusted: its certificate, or the handshake.
+    Tls,
+    /// An answer that cannot be true: CNAMEs in a circle, a record of another class.
+    Bogus,
     /// Anything else: another response code, a message that does not parse.
     Other,
 }
@@ -163,8 +185,16 @@ impl FailureKind {
             Self::ServFail => "servfail",
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
+            Self::Bogus => "bogus",
             Self::Other => "other",
         }
+    }
+
+    /// Whether the server gave no answer at all.
+    #[must_use]
+    pub const fn is_silence(self) -> bool {
+        matches!(self, Self::Timeout | Self::Unreachable | Self::Tls)
     }
 }
 

@@ -6,14 +6,27 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
+/// The timer wakes us up to a millisecond late. Above this rate slots are so close that being late
+/// is made up for, a little, and each slot is that much longer.
+const FINE: u32 = 250;
+
+/// How far behind is made up for.
+const SLACK: Duration = Duration::from_millis(4);
+
+/// 104 ms worth of slots in 100 ms, and one for the border: with this no such window has more than
+/// the rate allows.
+const LONGER: f64 = 1.06;
+
 /// Gives out slots, evenly spaced. Nothing is saved up: a burst after a pause is what the servers
 /// of the carriers should be spared.
 #[derive(Debug)]
 pub(super) struct Pacer {
     /// In nanoseconds.
     interval: AtomicU64,
+    /// In nanoseconds.
+    slack: AtomicU64,
     /// When the next slot is. The lock is held while waiting for it, so that two slots are never
-    /// closer than the interval even if the timer wakes us late.
+    /// closer than the interval even if the timer wakes us late (but for the slack).
     next: Mutex<Option<Instant>>,
 }
 
@@ -22,6 +35,7 @@ impl Pacer {
     pub(super) fn new(per_second: u32) -> Self {
         let pacer = Self {
             interval: AtomicU64::default(),
+            slack: AtomicU64::default(),
             next: Mutex::new(None),
         };
         pacer.set_rate(per_second);
@@ -31,17 +45,31 @@ impl Pacer {
     /// Changes the rate, from the slot after the next on.
     pub(super) fn set_rate(&self, per_second: u32) {
         let interval = 1_000_000_000_u64.div_ceil(per_second.max(1).into());
+        let (interval, slack) = if per_second > FINE {
+            ((interval as f64 * LONGER) as u64, SLACK.as_nanos() as u64)
+        } else {
+            (interval, 0)
+        };
         self.interval.store(interval, Relaxed);
+        self.slack.store(slack, Relaxed);
     }
 
     /// Waits for a slot. Who waits longest is next.
     pub(super) async fn slot(&self) {
         let mut next = self.next.lock().await;
+        let slack = Duration::from_nanos(self.slack.load(Relaxed));
+        let mut now = Instant::now();
+        let mut slot = now;
         if let Some(at) = *next {
-            sleep_until(at).await;
+            if at > now {
+                sleep_until(at).await;
+                now = Instant::now();
+            }
+            // What was missed by less than the slack still counts from where it was due.
+            slot = at.max(now.checked_sub(slack).unwrap_or(now));
         }
         let interval = Duration::from_nanos(self.interval.load(Relaxed));
-        *next = Some(Instant::now() + interval);
+        *next = Some(slot + interval);
     }
 }
 
@@ -69,5 +97,58 @@ mod tests {
         let start = Instant::now();
         pacer.slot().await;
         assert!(start.elapsed() >= Duration::from_secs(1));
+    }
+
+    /// However late we are woken, and however long nobody asked: no window of 100 ms and none of a
+    /// second has more than the rate allows, and the rate is nearly reached.
+    #[tokio::test(start_paused = true)]
+    async fn no_window_has_more_than_the_rate() {
+        for rate in [50_u32, 250, 300, 1000, 2500, 10_000] {
+            let pacer = Pacer::new(rate);
+            let mut slots = Vec::new();
+            let mut late = 7_u64;
+            let mut away = Duration::ZERO;
+            for n in 0..rate * 3 {
+                pacer.slot().await;
+                slots.push(Instant::now());
+                // A scheduler that takes us off the CPU now and then.
+                late = late.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let absence = match n {
+                    n if n % 1013 == 1012 => Duration::from_millis(150),
+                    n if n % 97 == 0 => Duration::from_micros(late >> 50),
+                    _ => continue,
+                };
+                away += absence;
+                tokio::time::advance(absence).await;
+            }
+            for (window, allowed) in [
+                (Duration::from_millis(100), rate / 10),
+                (Duration::from_secs(1), rate),
+            ] {
+                let most = most_within(&slots, window);
+                assert!(
+                    most <= allowed.max(1) as usize,
+                    "{rate}: {most} in {window:?}"
+                );
+            }
+            // tokio's timer counts whole milliseconds.
+            let elapsed = slots[slots.len() - 1] - slots[0] - away;
+            assert!(
+                elapsed < Duration::from_millis(3000 * 5 / 4),
+                "{rate}: three seconds' worth in {elapsed:?}"
+            );
+        }
+    }
+
+    fn most_within(slots: &[Instant], window: Duration) -> usize {
+        let mut first = 0;
+        let mut most = 0;
+        for (last, at) in slots.iter().enumerate() {
+            while *at - slots[first] >= window {
+                first += 1;
+            }
+            most = most.max(last + 1 - first);
+        }
+        most
     }
 }

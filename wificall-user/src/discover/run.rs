@@ -1,28 +1,59 @@
 //! The refresh loop: asks what the schedule says is due, and reports what came of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::FuturesUnordered;
-use hickory_resolver::net::NetError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
-use super::schedule::{Question, Schedule};
-use super::{Outcome, Resolver, Settings, Stats, Target, Update};
+use super::schedule::{Kind, Question, Rank, Refresh, Schedule, Wanted};
+use super::{Answer, Outcome, Resolver, ResolverError, Settings, Stats, Target, Update};
 
 /// How many updates wait for their reader before the loop stops asking.
 const UPDATES: usize = 64;
+
+/// What to look up.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// The names, and whose they are.
+    pub targets: Vec<Target>,
+    /// Those of them that have addresses, which may be in use: they are asked for first.
+    pub known: BTreeSet<Arc<str>>,
+    /// Those of them that nobody has configured but as part of the world: they are asked for last.
+    pub world: BTreeSet<Arc<str>>,
+    /// Names that are asked for the names that stand for them (NAPTR).
+    pub visited: Vec<Arc<str>>,
+}
+
+/// What NAPTR records said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The name that has them.
+    pub at: Arc<str>,
+    /// The names that they give, as they were given.
+    pub names: Vec<String>,
+}
+
+impl From<Vec<Target>> for Names {
+    fn from(targets: Vec<Target>) -> Self {
+        Self {
+            targets,
+            ..Self::default()
+        }
+    }
+}
 
 /// What the loop may be told.
 #[derive(Debug)]
 pub enum Command {
     /// Look these names up from now on. Those that stay keep their schedule.
-    Replace(Vec<Target>),
+    Replace(Names),
     /// Ask so from now on. Questions on their way end as they began.
     Configure(Settings),
     /// Ask for everything now, at the configured rate.
@@ -33,6 +64,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Refresher {
     commands: mpsc::UnboundedSender<Command>,
+    found: Option<mpsc::UnboundedReceiver<Found>>,
     stats: Arc<Stats>,
     task: JoinHandle<()>,
 }
@@ -45,23 +77,29 @@ impl Refresher {
     /// If the resolver cannot be made.
     pub fn spawn(
         settings: Settings,
-        targets: &[Target],
-    ) -> Result<(Self, mpsc::Receiver<Update>), NetError> {
+        names: impl Into<Names>,
+    ) -> Result<(Self, mpsc::Receiver<Update>), ResolverError> {
         let stats = Arc::new(Stats::default());
         // Unbounded, so that the reader of the updates can command without waiting for a loop
         // that waits for it. Commands are rare.
         let (commands, commands_out) = mpsc::unbounded_channel();
         let (updates, updates_out) = mpsc::channel(UPDATES);
+        // There are a few in an hour.
+        let (found, found_out) = mpsc::unbounded_channel();
         let mut state = Loop {
             resolver: Arc::new(Resolver::new(&settings, stats.clone())?),
-            schedule: Schedule::new(settings.refresh_min, settings.refresh_max),
+            schedule: Schedule::new(refresh(&settings), Instant::now().into_std()),
+            names: Names::default(),
             concurrency: settings.concurrency.max(1),
+            recoveries: 0,
+            found,
             stats: stats.clone(),
         };
-        state.replace(targets);
+        state.replace(names.into());
         let task = tokio::spawn(run(state, commands_out, updates));
         let refresher = Self {
             commands,
+            found: Some(found_out),
             stats,
             task,
         };
@@ -73,6 +111,11 @@ impl Refresher {
         if self.commands.send(command).is_err() {
             warn!("the refresh loop has ended and takes no commands");
         }
+    }
+
+    /// Where it tells what NAPTR records said; `None` for whoever asks second.
+    pub fn take_found(&mut self) -> Option<mpsc::UnboundedReceiver<Found>> {
+        self.found.take()
     }
 
     /// Its counters.
@@ -91,41 +134,34 @@ impl Drop for Refresher {
 struct Loop {
     resolver: Arc<Resolver>,
     schedule: Schedule,
+    names: Names,
     concurrency: usize,
+    /// Of servers, as far as the schedule knows of them.
+    recoveries: u64,
+    found: mpsc::UnboundedSender<Found>,
     stats: Arc<Stats>,
 }
 
-type Answer = (Question, Outcome);
+type Asked = (Question, Answer);
 
 async fn run(
     mut state: Loop,
     mut commands: mpsc::UnboundedReceiver<Command>,
     updates: mpsc::Sender<Update>,
 ) {
-    let mut asking: FuturesUnordered<BoxFuture<'static, Answer>> = FuturesUnordered::new();
+    let mut asking: FuturesUnordered<BoxFuture<'static, Asked>> = FuturesUnordered::new();
     loop {
-        while asking.len() < state.concurrency
-            && let Some(question) = state.schedule.take_due(Instant::now().into_std())
-        {
-            asking.push(ask(state.resolver.clone(), question).boxed());
-        }
-        state.stats.set_in_flight(asking.len());
-        // With all places taken, the next question waits for an answer and not for its time.
-        let due = (asking.len() < state.concurrency)
-            .then(|| state.schedule.next_due())
-            .flatten();
+        let due = state.ask_what_is_due(&mut asking);
         tokio::select! {
             command = commands.recv() => match command {
                 Some(command) => state.obey(command),
                 None => return,
             },
-            Some((question, outcome)) = asking.next() => {
-                state.schedule.finish(&question, &outcome, Instant::now().into_std());
-                let Question { name, family } = question;
-                let at = SystemTime::now();
-                debug!(%name, family = family.as_str(), result = outcome.as_str(), "asked");
-                if updates.send(Update { name, family, outcome, at }).await.is_err() {
-                    return;
+            Some((question, answer)) = asking.next() => {
+                for update in state.finish(question, answer) {
+                    if updates.send(update).await.is_err() {
+                        return;
+                    }
                 }
             }
             () = wait_until(due) => {}
@@ -133,9 +169,10 @@ async fn run(
     }
 }
 
-async fn ask(resolver: Arc<Resolver>, question: Question) -> Answer {
-    let outcome = resolver.lookup(&question.name, question.family).await;
-    (question, outcome)
+async fn ask(resolver: Arc<Resolver>, question: Question) -> Asked {
+    let Question { name, kind, route } = &question;
+    let answer = resolver.ask(name, *kind, *route).await;
+    (question, answer)
 }
 
 async fn wait_until(due: Option<std::time::Instant>) {
@@ -146,27 +183,117 @@ async fn wait_until(due: Option<std::time::Instant>) {
 }
 
 impl Loop {
-    fn replace(&mut self, targets: &[Target]) {
-        let names = targets.iter().map(|target| &target.name);
-        self.schedule.replace(names, Instant::now().into_std());
+    /// Starts as many questions as may be on their way. Returns when there may be another, if that
+    /// is not for an answer to say.
+    fn ask_what_is_due(
+        &mut self,
+        asking: &mut FuturesUnordered<BoxFuture<'static, Asked>>,
+    ) -> Option<std::time::Instant> {
+        let now = Instant::now().into_std();
+        let recoveries = self.stats.recoveries();
+        if std::mem::replace(&mut self.recoveries, recoveries) != recoveries {
+            self.schedule.retry_failed(now);
+        }
+        let blocked = self.resolver.blocked(now);
+        let is_blocked = |route| blocked.get(usize::from(route)).is_some_and(Option::is_some);
+        while asking.len() < self.concurrency
+            && let Some(question) = self.schedule.take_due(now, is_blocked)
+        {
+            asking.push(ask(self.resolver.clone(), question).boxed());
+        }
+        self.stats.set_in_flight(asking.len());
+        self.stats.set_backlog(self.schedule.backlog());
+        self.stats.set_unasked(self.schedule.unasked());
+        // With all places taken, the next question waits for an answer and not for its time.
+        if asking.len() >= self.concurrency {
+            return None;
+        }
+        let unblocked = blocked.iter().flatten().min().copied();
+        let unblocked = unblocked.filter(|_| self.schedule.backlog() > 0);
+        self.schedule.next_new().into_iter().chain(unblocked).min()
+    }
+
+    /// Takes in what came of a question: what there is to tell.
+    fn finish(&mut self, question: Question, answer: Answer) -> Vec<Update> {
+        let now = Instant::now().into_std();
+        let implied = self.schedule.finish(&question, &answer, now);
+        let at = SystemTime::now();
+        let result = answer.result();
+        debug!(name = %question.name, kind = question.kind.as_str(), result, "asked");
+        if let Some((names, _)) = answer.replacements {
+            let at = question.name.clone();
+            // Whoever does not listen does not want to know.
+            let _ = self.found.send(Found { at, names });
+        }
+        let implied = implied.map(|question| (question, Outcome::NxDomain));
+        std::iter::once((question, answer.outcome))
+            .chain(implied)
+            .filter_map(|(question, outcome)| match question.kind {
+                Kind::Addresses(family) => Some(Update {
+                    name: question.name,
+                    family,
+                    outcome,
+                    at,
+                }),
+                Kind::Naptr => None,
+            })
+            .collect()
+    }
+
+    fn replace(&mut self, names: Names) {
+        self.names = names;
+        self.wire();
+    }
+
+    /// Gives the schedule the names, each with its place and its servers.
+    fn wire(&mut self) {
+        let names = &self.names;
+        let wanted = names.targets.iter().map(|target| Wanted {
+            name: target.name.clone(),
+            naptr: false,
+            rank: if names.known.contains(&target.name) {
+                Rank::Known
+            } else if names.world.contains(&target.name) {
+                Rank::World
+            } else {
+                Rank::Configured
+            },
+            route: self.resolver.route(&target.owners),
+        });
+        let visited = names.visited.iter().map(|name| Wanted {
+            name: name.clone(),
+            naptr: true,
+            rank: Rank::Configured,
+            route: 0,
+        });
+        self.schedule
+            .replace(wanted.chain(visited), Instant::now().into_std());
         self.stats.set_names(self.schedule.names());
     }
 
     fn obey(&mut self, command: Command) {
         let now = Instant::now().into_std();
         match command {
-            Command::Replace(targets) => self.replace(&targets),
+            Command::Replace(names) => self.replace(names),
             Command::RefreshNow => self.schedule.refresh_now(now),
             Command::Configure(settings) => {
                 match self.resolver.reconfigured(&settings) {
                     Ok(resolver) => self.resolver = Arc::new(resolver),
-                    Err(error) => warn!(%error, "keeping the old resolvers"),
+                    Err(error) => warn!("keeping the old resolvers: {error}"),
                 }
                 self.concurrency = settings.concurrency.max(1);
-                let (min, max) = (settings.refresh_min, settings.refresh_max);
-                self.schedule.set_refresh(min, max, now);
+                self.schedule.set_refresh(refresh(&settings), now);
+                self.wire();
             }
         }
+    }
+}
+
+fn refresh(settings: &Settings) -> Refresh {
+    Refresh {
+        min: settings.refresh_min,
+        max: settings.refresh_max,
+        absent_max: settings.absent_max,
     }
 }
 

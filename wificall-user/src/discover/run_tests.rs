@@ -3,26 +3,27 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::rr::rdata::NAPTR;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::time::timeout;
 
 use super::*;
 use crate::discover::Owner;
-use crate::discover::test_server::{Reply, TestServer, address};
+use crate::discover::test_server::{Reply, TestServer, address, fqdn};
 use crate::discover::{Bounds, Family, Filter, Memory, Transport, Upstream};
 
 fn settings(addr: SocketAddr) -> Settings {
     Settings {
-        upstreams: vec![Upstream::Server {
-            addr,
-            transport: Transport::Udp,
-        }],
+        upstreams: vec![Upstream::Udp(addr)],
+        mark: None,
+        routes: Vec::new(),
+        ca_file: None,
         timeout: Duration::from_millis(500),
         refresh_min: Duration::from_secs(60),
         refresh_max: Duration::from_secs(3600),
+        absent_max: Duration::from_secs(24 * 3600),
         queries_per_second: 500,
         concurrency: 4,
-        mark: None,
     }
 }
 
@@ -69,7 +70,7 @@ async fn every_name_is_asked_for_both_families() {
     server.addresses("a.example", &["2a02::1"], 60);
     server.addresses("b.example", &["8.0.0.2"], 60);
     let names = targets(&["a.example", "b.example", "c.example"]);
-    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), &names).unwrap();
+    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), names.clone()).unwrap();
     let expected = [
         "a.example ipv4 addresses",
         "a.example ipv6 addresses",
@@ -82,7 +83,12 @@ async fn every_name_is_asked_for_both_families() {
     quiet(&mut updates).await;
     assert_eq!(refresher.stats().names(), 3);
     assert_eq!(refresher.stats().in_flight(), 0);
-    assert_eq!(refresher.stats().queries(Transport::Udp), 6);
+    // A name that does not exist is not asked for AAAA.
+    assert_eq!(refresher.stats().queries(Transport::Udp), 5);
+    assert_eq!(
+        (refresher.stats().unasked(), refresher.stats().backlog()),
+        (0, 0)
+    );
 
     refresher.command(Command::RefreshNow);
     assert_eq!(collect(&mut updates, 6).await, expected);
@@ -94,9 +100,11 @@ async fn replacing_names_asks_for_the_new_ones_only() {
     server.addresses("a.example", &["8.0.0.1"], 60);
     server.addresses("b.example", &["8.0.0.2"], 60);
     let names = targets(&["a.example"]);
-    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), &names).unwrap();
+    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), names.clone()).unwrap();
     collect(&mut updates, 2).await;
-    refresher.command(Command::Replace(targets(&["a.example", "b.example"])));
+    refresher.command(Command::Replace(
+        targets(&["a.example", "b.example"]).into(),
+    ));
     let expected = ["b.example ipv4 addresses", "b.example ipv6 no_data"];
     assert_eq!(collect(&mut updates, 2).await, expected);
     quiet(&mut updates).await;
@@ -108,7 +116,7 @@ async fn names_are_refreshed_by_ttl() {
     server.addresses("a.example", &["8.0.0.1"], 0);
     let mut settings = settings(server.addr);
     settings.refresh_min = Duration::from_millis(100);
-    let (_refresher, mut updates) = Refresher::spawn(settings, &targets(&["a.example"])).unwrap();
+    let (_refresher, mut updates) = Refresher::spawn(settings, targets(&["a.example"])).unwrap();
     collect(&mut updates, 2).await;
     let start = Instant::now();
     for _ in 0..3 {
@@ -127,7 +135,7 @@ async fn other_settings_take_effect_at_once() {
     );
     new.addresses("a.example", &["8.0.0.1"], 60);
     let names = targets(&["a.example"]);
-    let (refresher, mut updates) = Refresher::spawn(settings(old.addr), &names).unwrap();
+    let (refresher, mut updates) = Refresher::spawn(settings(old.addr), names).unwrap();
     let expected = ["a.example ipv4 servfail", "a.example ipv6 no_data"];
     assert_eq!(collect(&mut updates, 2).await, expected);
     refresher.command(Command::Configure(settings(new.addr)));
@@ -155,7 +163,7 @@ async fn the_last_known_good_outlives_dns() {
     let filter = Filter::default();
     let mut memory = Memory::new(Duration::ZERO, Bounds::default());
     memory.set_targets(&names);
-    let (refresher, mut updates) = Refresher::spawn(settings, &names).unwrap();
+    let (refresher, mut updates) = Refresher::spawn(settings, names.to_vec()).unwrap();
     let mut round = async |memory: &mut Memory| {
         for _ in 0..2 {
             let update = next(&mut updates).await;
@@ -207,7 +215,7 @@ async fn no_more_than_so_many_at_a_time() {
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (refresher, mut updates) =
-        Refresher::spawn(settings(server.addr), &targets(&names)).unwrap();
+        Refresher::spawn(settings(server.addr), targets(&names)).unwrap();
     let start = Instant::now();
     for _ in 0..12 {
         next(&mut updates).await;
@@ -221,7 +229,7 @@ async fn no_more_than_so_many_at_a_time() {
 async fn it_ends_with_its_handle_or_its_reader() {
     let server = TestServer::start().await;
     let names = targets(&["a.example"]);
-    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), &names).unwrap();
+    let (refresher, mut updates) = Refresher::spawn(settings(server.addr), names.clone()).unwrap();
     collect(&mut updates, 2).await;
     drop(refresher);
     assert!(
@@ -231,7 +239,7 @@ async fn it_ends_with_its_handle_or_its_reader() {
             .is_none()
     );
 
-    let (refresher, updates) = Refresher::spawn(settings(server.addr), &names).unwrap();
+    let (refresher, updates) = Refresher::spawn(settings(server.addr), names.clone()).unwrap();
     drop(updates);
     let ended = async {
         while !refresher.task.is_finished() {
@@ -240,4 +248,102 @@ async fn it_ends_with_its_handle_or_its_reader() {
     };
     timeout(Duration::from_secs(5), ended).await.unwrap();
     refresher.command(Command::RefreshNow);
+}
+
+/// Names that are found where a visited country's name has them, and the root, which is none.
+#[tokio::test]
+async fn naptr_tells_names() {
+    const VISITED: &str = "epdg.epc.mcc262.visited-country.pub.3gppnetwork.org";
+    let server = TestServer::start().await;
+    let record = |replacement: Name| {
+        let empty = || Vec::new().into_boxed_slice();
+        let naptr = NAPTR::new(
+            10,
+            10,
+            empty(),
+            b"x-3gpp-epdg".as_slice().into(),
+            empty(),
+            replacement,
+        );
+        Record::from_rdata(fqdn(VISITED), 300, RData::NAPTR(naptr))
+    };
+    let records = vec![
+        record(fqdn("ePDG.epc.mnc001.mcc262.pub.3gppnetwork.org")),
+        record(Name::root()),
+        record(fqdn("evil.example")),
+    ];
+    server.reply(VISITED, RecordType::NAPTR, Reply::Records(records));
+    let names = Names {
+        targets: targets(&["a.example"]),
+        visited: vec![VISITED.into()],
+        ..Names::default()
+    };
+    let (mut refresher, mut updates) = Refresher::spawn(settings(server.addr), names).unwrap();
+    let mut found = refresher.take_found().unwrap();
+    assert!(refresher.take_found().is_none());
+    let found = timeout(Duration::from_secs(5), found.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&*found.at, VISITED);
+    let names = ["epdg.epc.mnc001.mcc262.pub.3gppnetwork.org", "evil.example"];
+    assert_eq!(found.names, names);
+    // The others get their answers as always.
+    collect(&mut updates, 2).await;
+    let naptr = refresher
+        .stats()
+        .questions()
+        .find(|(kind, result, _)| (*kind, *result) == (Kind::Naptr, "names"));
+    assert_eq!(naptr.unwrap().2, 1);
+}
+
+/// While no server answers, next to nothing is sent; when one does, everything is asked for.
+#[tokio::test]
+async fn an_outage_costs_little_and_ends_at_once() {
+    let server = TestServer::start().await;
+    let names: Vec<String> = (0..40).map(|n| format!("n{n}.example")).collect();
+    for name in &names {
+        for kind in [RecordType::A, RecordType::AAAA] {
+            server.reply(name, kind, Reply::Silence);
+        }
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut settings = settings(server.addr);
+    settings.timeout = Duration::from_millis(50);
+    let wanted = Names {
+        targets: targets(&names),
+        known: ["n0.example".into()].into(),
+        ..Names::default()
+    };
+    let (refresher, mut updates) = Refresher::spawn(settings, wanted).unwrap();
+    // The one that may be in use is seen to fail.
+    let failed = timeout(Duration::from_secs(5), async {
+        loop {
+            let update = next(&mut updates).await;
+            if &*update.name == "n0.example" {
+                break update.outcome.as_str();
+            }
+        }
+    });
+    assert_eq!(failed.await.unwrap(), "timeout");
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let sent = server.seen().len();
+    assert!(sent <= 16, "{sent} queries into the void");
+    assert!(refresher.stats().backlog() > 20, "the others wait");
+
+    for name in &names {
+        server.addresses(name, &["8.0.0.1"], 60);
+        server.reply(name, RecordType::AAAA, Reply::Records(Vec::new()));
+    }
+    let mut left: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let back = timeout(Duration::from_secs(10), async {
+        while !left.is_empty() {
+            let update = next(&mut updates).await;
+            if update.outcome.as_str() == "addresses" {
+                left.remove(&*update.name);
+            }
+        }
+    });
+    back.await.unwrap();
+    assert_eq!(refresher.stats().recoveries(), 1);
 }

@@ -1,17 +1,33 @@
 //! When to ask which question. Pure: the time is an argument.
+//!
+//! After an answer the next question is due:
+//!
+//! | what came of it | after |
+//! |---|---|
+//! | addresses, NAPTR records | the TTL, within `refresh_min` and `refresh_max` |
+//! | no such name, no such record | the SOA's minimum (RFC 2308 §5), within the same bounds, `refresh_max` without one; doubled each time in a row, up to `absent_max` |
+//! | SERVFAIL, REFUSED, nonsense | 30 s, doubled each time in a row, up to 5 min for a name that has ever answered, up to `refresh_max` for others |
+//! | no answer, no connection, TLS refused | 5 s, doubled each time in a row, up to 5 min; at once when the server answers again |
+//!
+//! All delays are varied by a tenth, and no failure waits longer than `refresh_max`. A name that
+//! does not exist has no AAAA record either (RFC 8020 §2), so AAAA is asked after A, and only if A
+//! did not say so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Family, Outcome};
+use super::resolver::{Answer, RouteIndex};
+use super::{Failure, Family, Outcome};
 
-/// A failed question is asked again after this, then after twice as long each time.
-const RETRY_FIRST: Duration = Duration::from_secs(5);
+/// Nobody answered: likely lost, or a server that is being restarted.
+const SILENCE_FIRST: Duration = Duration::from_secs(5);
 
-/// And at least this often, or `refresh_max` if that is less: a box whose uplink comes back after
-/// a night should not wait for long.
+/// The server answered that it does not know. RFC 9520 §3.2 asks for a pause that grows.
+const REFUSAL_FIRST: Duration = Duration::from_secs(30);
+
+/// A box whose uplink comes back after a night should not wait for long.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// No bound counts beyond this, so that sums with it stay within what a clock can tell.
@@ -21,32 +37,184 @@ const DELAY_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// (and boxes that started together) do not stay together.
 const JITTER: f64 = 0.1;
 
-/// A name and a family.
+/// What is asked for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Addresses of a family.
+    Addresses(Family),
+    /// The names that stand for a name (RFC 3403).
+    Naptr,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [
+        Self::Addresses(Family::V4),
+        Self::Addresses(Family::V6),
+        Self::Naptr,
+    ];
+
+    /// A stable name, for metrics and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Addresses(family) => family.as_str(),
+            Self::Naptr => "naptr",
+        }
+    }
+}
+
+impl From<Family> for Kind {
+    fn from(family: Family) -> Self {
+        Self::Addresses(family)
+    }
+}
+
+/// How much a name matters when more is due than may be asked.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rank {
+    /// It has addresses, which may be in use.
+    Known,
+    /// It is configured.
+    #[default]
+    Configured,
+    /// It is one of the world's.
+    World,
+}
+
+/// A name to ask for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wanted {
+    /// The name.
+    pub name: Arc<str>,
+    /// Whether for NAPTR records rather than addresses.
+    pub naptr: bool,
+    /// How much it matters, unless it has answered before.
+    pub rank: Rank,
+    /// Whom to ask.
+    pub route: RouteIndex,
+}
+
+/// A name and what is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Question {
     /// The name.
     pub name: Arc<str>,
-    /// Which addresses.
-    pub family: Family,
+    /// What is asked for.
+    pub kind: Kind,
+    /// Whom to ask.
+    pub route: RouteIndex,
 }
 
-#[derive(Debug, Default)]
-struct Entry {
-    /// When the question is due; `None` while it is being asked.
-    due: Option<Instant>,
-    failures: u32,
-    /// Asked for while it was being asked.
+/// The bounds of the delays.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Refresh {
+    /// Floor of an answer's TTL.
+    pub min: Duration,
+    /// Ceiling of an answer's TTL.
+    pub max: Duration,
+    /// How long at most a name that does not exist is not asked for.
+    pub absent_max: Duration,
+}
+
+impl Refresh {
+    /// The bounds in order, and within what a clock can tell.
+    fn sane(self) -> Self {
+        let min = self.min.min(DELAY_MAX);
+        let max = self.max.clamp(min, DELAY_MAX);
+        Self {
+            min,
+            max,
+            absent_max: self.absent_max.clamp(max, DELAY_MAX),
+        }
+    }
+}
+
+/// Milliseconds since the schedule began.
+type Time = u64;
+
+/// Index of a name, doubled; and 1 for the second question.
+type Id = u32;
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    /// It may be asked since its time.
+    Ready,
+    Asking,
+    /// Waits for what comes of the first question.
+    Second,
+}
+
+/// A question's place in the schedule. There are two for each of thousands of names: they are
+/// small.
+#[derive(Copy, Clone, Debug)]
+struct Ask {
+    due: Time,
+    state: State,
+    /// Failures in a row.
+    failures: u8,
+    /// Answers in a row that there is no such name or record.
+    absences: u8,
+    /// Whether it has ever been answered with what was asked for.
+    answered: bool,
+    /// Wanted while it was being asked.
     again: bool,
+}
+
+impl Ask {
+    const fn new(state: State, due: Time) -> Self {
+        Self {
+            due,
+            state,
+            failures: 0,
+            absences: 0,
+            answered: false,
+            again: false,
+        }
+    }
+
+    /// Whether nothing has come of it yet.
+    const fn is_new(&self) -> bool {
+        !self.answered && self.absences == 0 && self.failures == 0
+    }
+}
+
+#[derive(Debug)]
+struct Row {
+    wanted: Wanted,
+    asks: [Ask; 2],
+}
+
+impl Row {
+    fn rank(&self) -> Rank {
+        if self.asks.iter().any(|ask| ask.answered) {
+            Rank::Known
+        } else {
+            self.wanted.rank
+        }
+    }
+
+    /// How many of its questions there are.
+    fn questions(&self) -> usize {
+        if self.wanted.naptr { 1 } else { 2 }
+    }
 }
 
 /// The questions, and when each is due.
 #[derive(Debug)]
 pub struct Schedule {
-    refresh_min: Duration,
-    refresh_max: Duration,
-    entries: BTreeMap<Question, Entry>,
-    /// The same, by time: of each entry with a time exactly one.
-    due: BTreeSet<(Instant, Question)>,
+    refresh: Refresh,
+    began: Instant,
+    /// Sorted by name, each once.
+    rows: Vec<Row>,
+    /// Those that wait, by time.
+    waiting: BTreeSet<(Time, Id)>,
+    /// Those whose time has come, by what matters most, then in an order that has nothing to do
+    /// with the names: neighbours are on the same servers, which need not get them all at once.
+    ready: BTreeSet<(Rank, u32, Id)>,
+    /// Names of whose first question nothing has come yet.
+    unasked: usize,
     random: RandomState,
     draws: u64,
 }
@@ -54,13 +222,14 @@ pub struct Schedule {
 impl Schedule {
     /// A schedule without questions.
     #[must_use]
-    pub fn new(refresh_min: Duration, refresh_max: Duration) -> Self {
-        let (refresh_min, refresh_max) = bounds(refresh_min, refresh_max);
+    pub fn new(refresh: Refresh, now: Instant) -> Self {
         Self {
-            refresh_min,
-            refresh_max,
-            entries: BTreeMap::new(),
-            due: BTreeSet::new(),
+            refresh: refresh.sane(),
+            began: now,
+            rows: Vec::new(),
+            waiting: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            unasked: 0,
             random: RandomState::new(),
             draws: 0,
         }
@@ -68,120 +237,302 @@ impl Schedule {
 
     /// Changes the bounds of the delays. What is due later than the new bounds allow is brought
     /// forward.
-    pub fn set_refresh(&mut self, min: Duration, max: Duration, now: Instant) {
-        (self.refresh_min, self.refresh_max) = bounds(min, max);
-        let late: Vec<_> = self
-            .due
-            .range((now + self.longest(), first_question())..)
-            .map(|(_, question)| question.clone())
-            .collect();
-        for question in late {
-            let at = now + self.vary(self.refresh_max);
-            self.set_due(&question, at);
+    pub fn set_refresh(&mut self, refresh: Refresh, now: Instant) {
+        self.refresh = refresh.sane();
+        let now = self.time(now);
+        for id in self.ids() {
+            let ask = *self.ask(id);
+            let longest = if ask.absences > 0 {
+                self.refresh.absent_max
+            } else {
+                self.refresh.max
+            };
+            let limit = now + millis(longest.mul_f64(1.0 + JITTER));
+            if ask.state == State::Waiting && ask.due > limit {
+                let delay = self.vary(longest);
+                self.set_due(id, now + millis(delay));
+            }
         }
     }
 
     /// Replaces the names. The schedule of names that stay is unchanged; new names are due now.
-    pub fn replace<'a>(&mut self, names: impl IntoIterator<Item = &'a Arc<str>>, now: Instant) {
-        let mut old = std::mem::take(&mut self.entries);
-        for name in names {
-            for family in Family::ALL {
-                let name = name.clone();
-                let question = Question { name, family };
-                let entry = old.remove(&question).unwrap_or_else(|| {
-                    self.due.insert((now, question.clone()));
-                    Entry {
-                        due: Some(now),
-                        ..Entry::default()
-                    }
-                });
-                self.entries.insert(question, entry);
-            }
+    pub fn replace(&mut self, wanted: impl IntoIterator<Item = Wanted>, now: Instant) {
+        let now = self.time(now);
+        let mut wanted: Vec<_> = wanted.into_iter().collect();
+        wanted.sort_by(|a, b| a.name.cmp(&b.name));
+        wanted.dedup_by(|a, b| a.name == b.name);
+        let old = std::mem::take(&mut self.rows);
+        let mut old = old.into_iter().peekable();
+        self.rows.reserve_exact(wanted.len());
+        for wanted in wanted {
+            while old.next_if(|row| row.wanted.name < wanted.name).is_some() {}
+            let stays = old
+                .next_if(|row| row.wanted.name == wanted.name && row.wanted.naptr == wanted.naptr);
+            let asks = stays.map_or(
+                [Ask::new(State::Waiting, now), Ask::new(State::Second, now)],
+                |row| row.asks,
+            );
+            self.rows.push(Row { wanted, asks });
         }
-        for (question, entry) in old {
-            if let Some(due) = entry.due {
-                self.due.remove(&(due, question));
-            }
-        }
+        self.rebuild();
     }
 
     /// Makes every question due now.
     pub fn refresh_now(&mut self, now: Instant) {
-        self.due.clear();
-        for (question, entry) in &mut self.entries {
-            if entry.due.is_some() {
-                entry.due = Some(now);
-                self.due.insert((now, question.clone()));
-            } else {
-                entry.again = true;
+        let now = self.time(now);
+        for id in self.ids() {
+            let ask = self.ask_mut(id);
+            match ask.state {
+                State::Waiting | State::Ready => ask.due = now,
+                State::Asking => ask.again = true,
+                State::Second => {}
             }
         }
+        self.rebuild();
+    }
+
+    /// Makes the questions due now that nobody answered: a server answers again.
+    pub fn retry_failed(&mut self, now: Instant) {
+        let now = self.time(now);
+        for id in self.ids() {
+            let ask = self.ask_mut(id);
+            if ask.state == State::Waiting && ask.failures > 0 {
+                ask.due = now;
+            }
+        }
+        self.rebuild();
     }
 
     /// When the next question is due, if any waits.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        let due = match self.ready.first() {
+            Some((_, _, id)) => self.ask(*id).due,
+            None => self.waiting.first()?.0,
+        };
+        Some(self.began + Duration::from_millis(due))
     }
 
-    /// Takes the question that is due longest, to be [`finish`](Self::finish)ed.
-    pub fn take_due(&mut self, now: Instant) -> Option<Question> {
-        if self.next_due()? > now {
-            return None;
+    /// When the next question becomes due that is not due yet.
+    #[must_use]
+    pub fn next_new(&self) -> Option<Instant> {
+        let (due, _) = self.waiting.first()?;
+        Some(self.began + Duration::from_millis(*due))
+    }
+
+    /// Takes the question that is due and matters most, to be [`finish`](Self::finish)ed. Of a
+    /// route that is blocked, only questions are taken whose failure says something: those of
+    /// names that have addresses.
+    pub fn take_due(
+        &mut self,
+        now: Instant,
+        blocked: impl Fn(RouteIndex) -> bool,
+    ) -> Option<Question> {
+        let now = self.time(now);
+        while let Some(&(due, id)) = self.waiting.first()
+            && due <= now
+        {
+            self.waiting.pop_first();
+            self.ask_mut(id).state = State::Ready;
+            let place = self.place(id);
+            self.ready.insert(place);
         }
-        let (_, question) = self.due.pop_first()?;
-        if let Some(entry) = self.entries.get_mut(&question) {
-            entry.due = None;
-        }
-        Some(question)
+        let takes = |(rank, _, id): &&(Rank, u32, Id)| {
+            *rank == Rank::Known || !blocked(self.row(*id).wanted.route)
+        };
+        let place = *self.ready.iter().find(takes)?;
+        self.ready.remove(&place);
+        let id = place.2;
+        self.ask_mut(id).state = State::Asking;
+        Some(self.question(id))
     }
 
     /// Says what came of a question, which settles when to ask again. One whose name is gone is
-    /// forgotten.
-    pub fn finish(&mut self, question: &Question, outcome: &Outcome, now: Instant) {
-        let Some(entry) = self.entries.get_mut(question) else {
-            return;
-        };
-        entry.failures = match outcome {
-            Outcome::Failed(_) => entry.failures.saturating_add(1),
-            _ => 0,
-        };
-        let failures = entry.failures;
-        if std::mem::take(&mut entry.again) {
-            self.set_due(question, now);
-            return;
+    /// forgotten. The question that is returned was answered by the same: there is no such name.
+    pub fn finish(
+        &mut self,
+        question: &Question,
+        answer: &Answer,
+        now: Instant,
+    ) -> Option<Question> {
+        let id = self.find(question)?;
+        let now = self.time(now);
+        let found = answer.found();
+        if id % 2 == 0 && self.ask(id).is_new() {
+            self.unasked -= 1;
         }
-        let delay = match outcome {
-            Outcome::Addresses { ttl, .. } => (*ttl).clamp(self.refresh_min, self.refresh_max),
-            // A name without addresses rarely gets some, and there are many such names.
-            Outcome::NoData | Outcome::NxDomain => self.refresh_max,
-            Outcome::Failed(_) => {
-                let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-                let limit = RETRY_MAX.min(self.refresh_max);
-                RETRY_FIRST.saturating_mul(doubled).min(limit)
+        let ask = self.ask_mut(id);
+        match &answer.outcome {
+            Outcome::Failed(_) => ask.failures = ask.failures.saturating_add(1),
+            _ if found => (ask.failures, ask.absences, ask.answered) = (0, 0, true),
+            _ => (ask.failures, ask.absences) = (0, ask.absences.saturating_add(1)),
+        }
+        let again = std::mem::take(&mut ask.again);
+        ask.state = State::Waiting;
+        let delay = self.delay(id, answer);
+        let at = if again { now } else { now + millis(delay) };
+        self.set_due(id, at);
+        self.settle_second(id, &answer.outcome, now)
+    }
+
+    /// The second question after the first.
+    fn settle_second(&mut self, id: Id, outcome: &Outcome, now: Time) -> Option<Question> {
+        if !id.is_multiple_of(2) || self.row(id).questions() < 2 {
+            return None;
+        }
+        let second = id + 1;
+        let ask = *self.ask(second);
+        match outcome {
+            // Some servers say so of one type only (RFC 4074 §4.2): what has answered is asked.
+            Outcome::NxDomain if !ask.answered && ask.state != State::Asking => {
+                self.unplace(second);
+                self.ask_mut(second).state = State::Second;
+                Some(self.question(second))
+            }
+            Outcome::NxDomain => None,
+            _ => {
+                if ask.state == State::Second {
+                    self.ask_mut(second).state = State::Waiting;
+                    self.set_due(second, now);
+                }
+                None
+            }
+        }
+    }
+
+    fn delay(&mut self, id: Id, answer: &Answer) -> Duration {
+        let Refresh {
+            min,
+            max,
+            absent_max,
+        } = self.refresh;
+        let ask = *self.ask(id);
+        let doubled = |times: u8| 2_u32.saturating_pow(u32::from(times.saturating_sub(1)));
+        let delay = match &answer.outcome {
+            Outcome::Addresses { ttl, .. } => (*ttl).clamp(min, max),
+            Outcome::NoData | Outcome::NxDomain => match &answer.replacements {
+                Some((_, ttl)) => (*ttl).clamp(min, max),
+                None => {
+                    let first = answer.absent_for.unwrap_or(max).clamp(min, max);
+                    first.saturating_mul(doubled(ask.absences)).min(absent_max)
+                }
+            },
+            Outcome::Failed(Failure { kind, .. }) => {
+                let (first, limit) = if kind.is_silence() {
+                    (SILENCE_FIRST, RETRY_MAX)
+                } else if self.row(id).rank() == Rank::Known {
+                    (REFUSAL_FIRST, RETRY_MAX)
+                } else {
+                    (REFUSAL_FIRST, max)
+                };
+                first
+                    .saturating_mul(doubled(ask.failures))
+                    .min(limit)
+                    .min(max)
             }
         };
-        let at = now + self.vary(delay);
-        self.set_due(question, at);
+        self.vary(delay)
     }
 
     /// How many names there are.
     #[must_use]
     pub fn names(&self) -> usize {
-        self.entries.len() / Family::ALL.len()
+        self.rows.len()
     }
 
-    fn set_due(&mut self, question: &Question, at: Instant) {
-        if let Some(entry) = self.entries.get_mut(question) {
-            if let Some(old) = entry.due.replace(at) {
-                self.due.remove(&(old, question.clone()));
-            }
-            self.due.insert((at, question.clone()));
+    /// How many questions are due and not asked yet.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// How many names have not been asked for yet.
+    #[must_use]
+    pub fn unasked(&self) -> usize {
+        self.unasked
+    }
+
+    fn time(&self, now: Instant) -> Time {
+        millis(now.saturating_duration_since(self.began))
+    }
+
+    fn ids(&self) -> impl Iterator<Item = Id> + use<> {
+        let rows: Vec<usize> = self.rows.iter().map(Row::questions).collect();
+        rows.into_iter().enumerate().flat_map(|(row, questions)| {
+            (0..questions).map(move |question| (row * 2 + question) as Id)
+        })
+    }
+
+    fn row(&self, id: Id) -> &Row {
+        &self.rows[id as usize / 2]
+    }
+
+    fn ask(&self, id: Id) -> &Ask {
+        &self.rows[id as usize / 2].asks[id as usize % 2]
+    }
+
+    fn ask_mut(&mut self, id: Id) -> &mut Ask {
+        &mut self.rows[id as usize / 2].asks[id as usize % 2]
+    }
+
+    fn question(&self, id: Id) -> Question {
+        let wanted = &self.row(id).wanted;
+        Question {
+            name: wanted.name.clone(),
+            kind: match (wanted.naptr, id % 2) {
+                (true, _) => Kind::Naptr,
+                (false, 0) => Kind::Addresses(Family::V4),
+                (false, _) => Kind::Addresses(Family::V6),
+            },
+            route: wanted.route,
         }
     }
 
-    fn longest(&self) -> Duration {
-        self.refresh_max.mul_f64(1.0 + JITTER)
+    fn find(&self, question: &Question) -> Option<Id> {
+        let row = self
+            .rows
+            .binary_search_by(|row| row.wanted.name.cmp(&question.name))
+            .ok()?;
+        let second = question.kind == Kind::Addresses(Family::V6);
+        let id = Id::try_from(row * 2).ok()? + Id::from(second);
+        let same = self.question(id).kind == question.kind;
+        (same && self.ask(id).state == State::Asking).then_some(id)
+    }
+
+    fn place(&self, id: Id) -> (Rank, u32, Id) {
+        (self.row(id).rank(), self.random.hash_one(id / 2) as u32, id)
+    }
+
+    fn unplace(&mut self, id: Id) {
+        let ask = *self.ask(id);
+        match ask.state {
+            State::Waiting => drop(self.waiting.remove(&(ask.due, id))),
+            State::Ready => self.ready.retain(|(_, _, other)| *other != id),
+            State::Asking | State::Second => {}
+        }
+    }
+
+    /// Of a question that is not being asked.
+    fn set_due(&mut self, id: Id, at: Time) {
+        self.unplace(id);
+        let ask = self.ask_mut(id);
+        (ask.due, ask.state) = (at, State::Waiting);
+        self.waiting.insert((at, id));
+    }
+
+    /// Places all questions anew.
+    fn rebuild(&mut self) {
+        self.waiting.clear();
+        self.ready.clear();
+        self.unasked = self.rows.iter().filter(|row| row.asks[0].is_new()).count();
+        for id in self.ids() {
+            let ask = self.ask_mut(id);
+            if matches!(ask.state, State::Waiting | State::Ready) {
+                ask.state = State::Waiting;
+                let due = ask.due;
+                self.waiting.insert((due, id));
+            }
+        }
     }
 
     /// `delay`, give or take [`JITTER`]. The randomness is that of the hasher's keys: enough to
@@ -194,224 +545,10 @@ impl Schedule {
     }
 }
 
-fn bounds(min: Duration, max: Duration) -> (Duration, Duration) {
-    let min = min.min(DELAY_MAX);
-    (min, max.clamp(min, DELAY_MAX))
-}
-
-/// Sorts before every question of a name.
-fn first_question() -> Question {
-    Question {
-        name: Arc::from(""),
-        family: Family::V4,
-    }
+fn millis(duration: Duration) -> Time {
+    duration.as_millis() as Time
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::discover::{Failure, FailureKind};
-
-    const MIN: Duration = Duration::from_secs(60);
-    const MAX: Duration = Duration::from_secs(3600);
-
-    fn names(texts: &[&str]) -> Vec<Arc<str>> {
-        texts.iter().map(|text| Arc::from(*text)).collect()
-    }
-
-    fn schedule(texts: &[&str], now: Instant) -> Schedule {
-        let mut schedule = Schedule::new(MIN, MAX);
-        schedule.replace(&names(texts), now);
-        schedule
-    }
-
-    fn addresses(ttl: u64) -> Outcome {
-        Outcome::Addresses {
-            addresses: Vec::new(),
-            ttl: Duration::from_secs(ttl),
-        }
-    }
-
-    fn failed() -> Outcome {
-        Outcome::Failed(Failure {
-            kind: FailureKind::Timeout,
-            detail: String::new(),
-        })
-    }
-
-    fn take_all(schedule: &mut Schedule, now: Instant) -> Vec<Question> {
-        std::iter::from_fn(|| schedule.take_due(now)).collect()
-    }
-
-    /// Asserts that the one question is due `seconds` from `now`, give or take the jitter.
-    fn due_in(schedule: &Schedule, now: Instant, seconds: u64) {
-        let delay = (schedule.next_due().unwrap() - now).as_secs_f64();
-        let seconds = seconds as f64;
-        assert!(
-            (seconds * 0.9..=seconds * 1.1).contains(&delay),
-            "{delay} for {seconds}"
-        );
-    }
-
-    #[test]
-    fn new_names_are_due_at_once() {
-        let now = Instant::now();
-        let mut schedule = schedule(&["b", "a"], now);
-        assert_eq!(schedule.names(), 2);
-        let taken = take_all(&mut schedule, now);
-        let taken: Vec<_> = taken.iter().map(|q| (&*q.name, q.family)).collect();
-        let expected = [
-            ("a", Family::V4),
-            ("a", Family::V6),
-            ("b", Family::V4),
-            ("b", Family::V6),
-        ];
-        assert_eq!(taken, expected);
-        // Being asked: not due again, however long it takes.
-        assert_eq!(schedule.next_due(), None);
-        assert_eq!(schedule.take_due(now + MAX * 2), None);
-    }
-
-    #[test]
-    fn ttl_has_a_floor_and_a_ceiling() {
-        let now = Instant::now();
-        for (ttl, expected) in [(0, 60), (59, 60), (300, 300), (3600, 3600), (86_400, 3600)] {
-            let mut schedule = schedule(&["a"], now);
-            let questions = take_all(&mut schedule, now);
-            schedule.finish(&questions[0], &addresses(ttl), now);
-            due_in(&schedule, now, expected);
-        }
-    }
-
-    #[test]
-    fn delays_are_spread() {
-        let now = Instant::now();
-        let many: Vec<String> = (0..500).map(|n| n.to_string()).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        let mut schedule = schedule(&many, now);
-        for question in take_all(&mut schedule, now) {
-            schedule.finish(&question, &addresses(1000), now);
-        }
-        assert!(take_all(&mut schedule, now + Duration::from_secs(899)).is_empty());
-        let early = take_all(&mut schedule, now + Duration::from_secs(1000)).len();
-        assert!(
-            (350..650).contains(&early),
-            "{early} of 1000 before the mean"
-        );
-        take_all(&mut schedule, now + Duration::from_secs(1101));
-        assert_eq!(schedule.next_due(), None);
-    }
-
-    #[test]
-    fn absence_waits_longest() {
-        let now = Instant::now();
-        for outcome in [Outcome::NoData, Outcome::NxDomain] {
-            let mut schedule = schedule(&["a"], now);
-            let questions = take_all(&mut schedule, now);
-            schedule.finish(&questions[0], &outcome, now);
-            due_in(&schedule, now, 3600);
-        }
-    }
-
-    #[test]
-    fn failures_back_off_and_recover() {
-        let mut now = Instant::now();
-        let mut schedule = schedule(&["a"], now);
-        take_all(&mut schedule, now);
-        let question = Question {
-            name: "a".into(),
-            family: Family::V4,
-        };
-        for expected in [5, 10, 20, 40, 80, 160, 300, 300] {
-            schedule.finish(&question, &failed(), now);
-            due_in(&schedule, now, expected);
-            now = schedule.next_due().unwrap();
-            assert!(schedule.take_due(now).is_some());
-        }
-        for _ in 0..100 {
-            schedule.finish(&question, &failed(), now);
-            take_all(&mut schedule, now + MAX);
-        }
-        schedule.finish(&question, &addresses(100), now);
-        due_in(&schedule, now, 100);
-        take_all(&mut schedule, now + MAX);
-        schedule.finish(&question, &failed(), now);
-        due_in(&schedule, now, 5);
-        // No failure waits longer than a success would.
-        schedule.set_refresh(Duration::from_secs(1), Duration::from_secs(7), now);
-        for _ in 0..5 {
-            take_all(&mut schedule, now + MAX);
-            schedule.finish(&question, &failed(), now);
-        }
-        due_in(&schedule, now, 7);
-    }
-
-    #[test]
-    fn replacing_keeps_the_schedule_of_names_that_stay() {
-        let now = Instant::now();
-        let mut schedule = schedule(&["a", "b", "c"], now);
-        let taken = take_all(&mut schedule, now);
-        // "a" waits, "b" and "c" are being asked.
-        schedule.finish(&taken[0], &addresses(600), now);
-        schedule.finish(&taken[1], &addresses(600), now);
-        let waiting = schedule.next_due();
-
-        let later = now + Duration::from_secs(1);
-        schedule.replace(&names(&["a", "b", "d"]), later);
-        assert_eq!(schedule.names(), 3);
-        let new = take_all(&mut schedule, later);
-        assert!(new.iter().all(|q| &*q.name == "d") && new.len() == 2);
-        assert_eq!(schedule.next_due(), waiting);
-        // "c" comes back from its last question and is forgotten; "b" goes on.
-        schedule.finish(&taken[4], &addresses(60), later);
-        schedule.finish(&taken[2], &addresses(60), later);
-        due_in(&schedule, later, 60);
-        // A name that waited and is gone leaves nothing due.
-        schedule.replace(&[], later);
-        assert_eq!((schedule.next_due(), schedule.names()), (None, 0));
-    }
-
-    #[test]
-    fn refresh_now_reaches_also_what_is_being_asked() {
-        let now = Instant::now();
-        let mut schedule = schedule(&["a"], now);
-        let taken = take_all(&mut schedule, now);
-        schedule.finish(&taken[0], &addresses(600), now);
-        schedule.refresh_now(now);
-        assert_eq!(take_all(&mut schedule, now), taken[..1]);
-        schedule.finish(&taken[1], &Outcome::NoData, now);
-        assert_eq!(take_all(&mut schedule, now), taken[1..]);
-    }
-
-    #[test]
-    fn absurd_bounds_do_not_overflow() {
-        let now = Instant::now();
-        let mut schedule = schedule(&["a"], now);
-        for (min, max) in [
-            (Duration::MAX, Duration::ZERO),
-            (Duration::ZERO, Duration::MAX),
-        ] {
-            schedule.set_refresh(min, max, now);
-            schedule.refresh_now(now);
-            for question in take_all(&mut schedule, now) {
-                schedule.finish(&question, &addresses(u64::MAX), now);
-            }
-            due_in(&schedule, now, 30 * 24 * 3600);
-        }
-    }
-
-    #[test]
-    fn a_lower_ceiling_brings_forward() {
-        let now = Instant::now();
-        let mut schedule = schedule(&["a"], now);
-        for question in take_all(&mut schedule, now) {
-            schedule.finish(&question, &Outcome::NxDomain, now);
-        }
-        schedule.set_refresh(MIN, Duration::from_secs(120), now);
-        due_in(&schedule, now, 120);
-        assert_eq!(
-            take_all(&mut schedule, now + Duration::from_secs(132)).len(),
-            2
-        );
-    }
-}
+#[path = "schedule_tests.rs"]
+mod tests;

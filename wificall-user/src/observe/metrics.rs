@@ -275,11 +275,11 @@ const METRICS: &[Metric] = &[
     Metric {
         kind: Kind::Counter,
         name: "wificall_dns_questions",
-        help: "Questions to DNS, by address family and result.",
-        labels: &["family", "result"],
+        help: "Questions to DNS, by what was asked for (ipv4, ipv6, naptr) and result.",
+        labels: &["kind", "result"],
         samples: |report, samples| {
             for question in &report.discovery.questions {
-                samples.add([&question.family, &question.result], question.count);
+                samples.add([&question.kind, &question.result], question.count);
             }
         },
     },
@@ -289,9 +289,67 @@ const METRICS: &[Metric] = &[
         help: "Queries to DNS sent on the wire; a question takes several where a server does not answer or truncates.",
         labels: &["transport"],
         samples: |report, samples| {
-            samples.add(["udp"], report.discovery.udp_queries);
-            samples.add(["tcp"], report.discovery.tcp_queries);
+            for (transport, count) in &report.discovery.queries {
+                samples.add([transport], *count);
+            }
         },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_dns_connections",
+        help: "Connections to DNS servers made or tried, by transport: tcp, tls, https.",
+        labels: &["transport"],
+        samples: |report, samples| {
+            for (transport, count) in &report.discovery.connections {
+                samples.add([transport], *count);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_dns_not_believed",
+        help: "Answers of DNS, and parts of answers, that were not believed: datagrams from another source or with \
+               another id, answers to another question, records of another class, addresses of another name \
+               (foreign_name), CNAMEs in a circle (cname_loop) or too many (cname_chain), more addresses than a \
+               name has (too_many), names of a visited country that are no ePDG's there (replacement).",
+        labels: &["reason"],
+        samples: |report, samples| {
+            for (reason, count) in &report.discovery.not_believed {
+                samples.add([reason], *count);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_dns_server_up",
+        help: "1 for each configured DNS server that answers, 0 for one that has stopped answering and is only tried \
+               now and then.",
+        labels: &["server"],
+        samples: |report, samples| {
+            for (index, (server, up)) in report.discovery.servers.iter().enumerate() {
+                // A server may be on several routes; it is down if it is on any.
+                let same = |(other, _): &&(String, bool)| other == server;
+                let mut all = report.discovery.servers.iter().filter(same);
+                let first = report.discovery.servers.iter().position(|s| same(&s));
+                if first == Some(index) {
+                    samples.add([server], (*up && all.all(|(_, up)| *up)).into());
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_dns_names_unasked",
+        help: "Names that have not been asked for since the start; 0 when the first sweep is over.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.discovery.unasked),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_dns_backlog",
+        help: "Questions that are due and wait for their turn, which the configured rate decides.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.discovery.backlog),
     },
     Metric {
         kind: Kind::Counter,

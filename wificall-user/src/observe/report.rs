@@ -140,12 +140,20 @@ pub struct Discovery {
     pub displaced: u64,
     /// NAT64 prefixes in force.
     pub nat64: Vec<String>,
-    /// Questions by address family and result.
+    /// Questions by what was asked for and result.
     pub questions: Vec<Question>,
-    /// Queries sent over UDP.
-    pub udp_queries: u64,
-    /// Queries sent over TCP.
-    pub tcp_queries: u64,
+    /// Queries sent, by transport; those that are not zero.
+    pub queries: Vec<(String, u64)>,
+    /// Connections to servers made or tried, by transport; those that are not zero.
+    pub connections: Vec<(String, u64)>,
+    /// Answers and parts of answers that were not believed, by reason; those that are not zero.
+    pub not_believed: Vec<(String, u64)>,
+    /// The servers, and whether each answers.
+    pub servers: Vec<(String, bool)>,
+    /// Names that have not been asked for yet.
+    pub unasked: u64,
+    /// Questions that are due and wait for their turn.
+    pub backlog: u64,
     /// Addresses refused since the start, by reason.
     pub refused: Vec<(String, u64)>,
     /// Addresses that found no room in memory, since the start.
@@ -188,6 +196,9 @@ pub struct Name {
     pub operators: Vec<String>,
     /// Its countries.
     pub countries: Vec<String>,
+    /// The visited country's name whose NAPTR records gave it; `None` for names that are configured or catalogued.
+    #[serde(default)]
+    pub found_at: Option<String>,
     /// Its addresses in the table.
     pub addresses: Vec<String>,
     /// Result of the last A and AAAA question.
@@ -203,8 +214,8 @@ pub struct Name {
 /// Questions to DNS.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Question {
-    /// `ipv4` or `ipv6`.
-    pub family: String,
+    /// `ipv4`, `ipv6` or `naptr`.
+    pub kind: String,
     /// `addresses`, `no_data`, `nx_domain`, `timeout`, ….
     pub result: String,
     /// How many.

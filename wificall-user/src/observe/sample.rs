@@ -136,8 +136,15 @@ pub(super) fn report() -> Report {
                 question("ipv4", "addresses", 40),
                 question("ipv6", "timeout", 2),
             ],
-            udp_queries: 45,
-            tcp_queries: 1,
+            queries: vec![("udp".into(), 45), ("tcp".into(), 1)],
+            connections: vec![("tcp".into(), 1)],
+            not_believed: vec![("foreign_name".into(), 2)],
+            servers: vec![
+                ("192.0.2.53:53".into(), false),
+                ("tls://192.0.2.54:853#dns.example.net".into(), true),
+            ],
+            unasked: 1,
+            backlog: 7,
             refused: vec![("private".into(), 5)],
             overflow: 0,
             last_success: Some(1_700_000_000),
@@ -189,9 +196,9 @@ fn exit(hook: &str, exit: &str, frames: u64) -> Exit {
     }
 }
 
-fn question(family: &str, result: &str, count: u64) -> Question {
+fn question(kind: &str, result: &str, count: u64) -> Question {
     Question {
-        family: family.into(),
+        kind: kind.into(),
         result: result.into(),
         count,
     }

@@ -207,15 +207,23 @@ fn dns(report: &Report) -> String {
     let _ = writeln!(
         text,
         "  {last}{stale}; {} queries sent",
-        dns.udp_queries + dns.tcp_queries
+        dns.queries.iter().map(|(_, count)| count).sum::<u64>()
     );
+    if dns.unasked > 0 || dns.backlog > 0 {
+        let _ = writeln!(
+            text,
+            "  {} names not asked for yet, {} questions wait for their turn",
+            dns.unasked, dns.backlog
+        );
+    }
+    for (server, _) in dns.servers.iter().filter(|(_, up)| !up) {
+        let _ = writeln!(text, "  {server} does not answer");
+    }
+    if !dns.not_believed.is_empty() {
+        let _ = writeln!(text, "  not believed: {}", counts(&dns.not_believed));
+    }
     if !dns.refused.is_empty() {
-        let refused: Vec<_> = dns
-            .refused
-            .iter()
-            .map(|(reason, count)| format!("{count} {reason}"))
-            .collect();
-        let _ = writeln!(text, "  addresses refused: {}", refused.join(", "));
+        let _ = writeln!(text, "  addresses refused: {}", counts(&dns.refused));
     }
     if !dns.nat64.is_empty() {
         let _ = writeln!(text, "  NAT64 behind {}", dns.nat64.join(", "));
@@ -296,6 +304,15 @@ fn snoop(report: &Report) -> String {
         })
         .collect();
     text + &columns(["<candidate", "<country", ">exchanges", ">answered"], &rows)
+}
+
+/// `5 private, 1 own`
+fn counts(counts: &[(String, u64)]) -> String {
+    let counts: Vec<_> = counts
+        .iter()
+        .map(|(what, count)| format!("{count} {what}"))
+        .collect();
+    counts.join(", ")
 }
 
 fn result(name: &Name) -> String {
@@ -402,6 +419,9 @@ Tables
 DNS
   3 names: 1 with addresses, 1 without, 1 failed, 0 not asked yet; 14 addresses remembered
   last answer 3 h 0 min ago, stale; 46 queries sent
+  1 names not asked for yet, 7 questions wait for their turn
+  192.0.2.53:53 does not answer
+  not believed: 2 foreign_name
   addresses refused: 5 private
   NAT64 behind 64:ff9b::/96
   from clients: 1 names, 0 addresses confirmed, 1 only observed
