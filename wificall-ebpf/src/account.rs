@@ -89,7 +89,7 @@ pub fn over_cap<F: Frame>(
     };
     // SAFETY: no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(bucket) = BUCKETS.get_ptr_mut(&key) else {
+    let Some(bucket) = BUCKETS.get_ptr_mut(key) else {
         let due = Bucket::take(0, now, policy.interval, segments);
         // A full table forgets who was quiet longest; whoever finds no room at all is not held to a cap.
         let _ = BUCKETS.insert(key, Bucket { due }, 0);
