@@ -21,8 +21,9 @@
 //! | `frag` | IPv6 fragment header | `off` (in 8 bytes) `mf id proto` |
 //! | `udp A > B`, `tcp A > B` | | `len sum` (UDP) |
 //! | `marker` | the four zero bytes before IKE in UDP 4500 | |
-//! | `ike N` | an IKEv2 message of N bytes | `spi next version exchange flags len` |
+//! | `ike N` | an IKEv2 message of N bytes | `spi spir next version exchange flags len` |
 //! | `esp N` | an ESP packet of N bytes | `spi seq` |
+//! | `dns NAME` | a DNS message of one question | `id qr op qd type class` |
 //! | `bytes N`, `hex …` | N bytes of a pattern, or these | |
 //! | `pad N` | N zero bytes after the IP packet: Ethernet padding | |
 //! | `cut N` | the frame ends after N bytes | |
@@ -49,7 +50,7 @@ struct Layer {
     ends: Option<[String; 2]>,
     /// The number after the name.
     value: usize,
-    /// The bytes of `hex`.
+    /// The bytes of `hex`, the name of `dns`.
     bytes: Vec<u8>,
     fields: BTreeMap<String, String>,
 }
@@ -71,6 +72,7 @@ enum Kind {
     Marker,
     Ike,
     Esp,
+    Dns,
     Bytes,
     Hex,
     Pad,
@@ -79,7 +81,7 @@ enum Kind {
 
 impl Kind {
     /// Name, kind, number if none is given, fields.
-    const ALL: [(&str, Self, usize, &[&str]); 19] = [
+    const ALL: [(&str, Self, usize, &[&str]); 20] = [
         ("eth", Self::Eth, 0, &["type"]),
         ("vlan", Self::Vlan, 1, &["type"]),
         ("svlan", Self::Svlan, 1, &["type"]),
@@ -104,9 +106,15 @@ impl Kind {
             "ike",
             Self::Ike,
             300,
-            &["spi", "next", "version", "exchange", "flags", "len"],
+            &["spi", "spir", "next", "version", "exchange", "flags", "len"],
         ),
         ("esp", Self::Esp, 100, &["spi", "seq"]),
+        (
+            "dns",
+            Self::Dns,
+            0,
+            &["id", "qr", "op", "qd", "type", "class"],
+        ),
         ("bytes", Self::Bytes, 0, &[]),
         ("hex", Self::Hex, 0, &[]),
         ("pad", Self::Pad, 0, &[]),
@@ -181,6 +189,8 @@ impl FromStr for Layer {
             } else if words.next_if_eq(&">").is_some() {
                 let to = words.next().context("nothing after `>`")?;
                 layer.ends = Some([word.to_owned(), to.to_owned()]);
+            } else if kind == Kind::Dns {
+                layer.bytes.extend(word.bytes());
             } else if kind == Kind::Hex {
                 layer.bytes.extend(hex(word)?);
             } else if known.contains(&word) {

@@ -114,6 +114,19 @@ pub struct Process {
 }
 
 impl Process {
+    /// Memory that the process has resident, in kB.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn resident(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        Ok(number.context("no VmRSS")?.parse()?)
+    }
+
     /// Starts `command`, both its outputs appended to `directory/name.log`.
     ///
     /// # Errors

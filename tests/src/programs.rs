@@ -145,6 +145,20 @@ impl Kernel {
     ///
     /// As [`load`](Self::load).
     pub fn load_with(setup: &Setup, nonce: [u32; 2], sizes: &[(&str, u32)]) -> Result<Self> {
+        Self::load_at_rates(setup, nonce, sizes, [1, 1])
+    }
+
+    /// Likewise, with nanoseconds between events of one kind and of one client.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_at_rates(
+        setup: &Setup,
+        nonce: [u32; 2],
+        sizes: &[(&str, u32)],
+        [event_gap, client_gap]: [u64; 2],
+    ) -> Result<Self> {
         lift_memlock();
         let (prefix, len) = setup.pref64.unwrap_or_default();
         let mut loader = EbpfLoader::new();
@@ -168,6 +182,8 @@ impl Kernel {
             .override_global("PREF64", &prefix, true)
             .override_global("PREF64_LEN", &len, true)
             .override_global("NONCE", &nonce, true)
+            .override_global("EVENT_GAP", &event_gap, true)
+            .override_global("CLIENT_GAP", &client_gap, true)
             .load(&object()?)
             .context("load the BPF object")?;
         macro_rules! take {

@@ -148,6 +148,7 @@ fn what_is_written_is_read() -> Result<()> {
         Settings {
             features: 0,
             pref64: [None; 4],
+            events_per_second: 100,
         },
         limits()?,
     )?;

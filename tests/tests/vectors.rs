@@ -1,5 +1,8 @@
 //! The packet vectors, three ways: on the host, in XDP and in TC.
 
+#[path = "vectors/snoop.rs"]
+mod snoop;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use wificall_tests::{

@@ -7,7 +7,7 @@ use crate::{
     exit::Exit,
     frame::Frame,
     wire::{
-        Fragment, PROTOCOL_ESP, PROTOCOL_UDP, Packet, Version, esp, ethernet, ike, ipv4, ipv6,
+        Fragment, PROTOCOL_ESP, PROTOCOL_UDP, Packet, Version, dns, esp, ethernet, ike, ipv4, ipv6,
         natt, udp,
     },
 };
@@ -35,6 +35,18 @@ const _: () = assert!(ipv6::HEADER_LEN + ipv6::MAX_EXTENSIONS * 2048 <= MAX_HEAD
 pub trait Tables: Table {
     /// The class of the first fragment of this datagram, if that matched.
     fn first_fragment(&self, key: &FragmentKey) -> Option<Class>;
+
+    /// Whether DNS messages are to be told apart ([`Exit::Dns`]).
+    #[inline(always)]
+    fn snoops_names(&self) -> bool {
+        false
+    }
+
+    /// Whether IKE_SA_INIT with unknown addresses is to be told apart ([`Exit::NewIke`]).
+    #[inline(always)]
+    fn snoops_ike(&self) -> bool {
+        false
+    }
 }
 
 /// A packet that matched.
@@ -66,7 +78,7 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
     direction: Direction,
 ) -> Result<Match, Exit> {
     if F::PLAIN
-        && let Some(exit) = foreign(frame, link, direction)
+        && let Some(exit) = foreign(frame, tables, link, direction)
     {
         return Err(exit);
     }
@@ -84,13 +96,18 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
             Direction::Down => header.source,
         };
         if port != udp::PORT_IKE && port != udp::PORT_NATT {
-            return Err(Exit::OtherPort);
+            return Err(other_port(tables, port));
         }
         datagram_len = header.len;
     }
     packet.check_len(frame)?;
     // One place for all: it is most of the code that a match takes.
-    let endpoint = lookup(frame, tables, &packet, direction)?;
+    let endpoint = match lookup(frame, tables, &packet, direction) {
+        Err(Exit::NotEndpoint) if tables.snoops_ike() && !is_later && !is_esp => {
+            return Err(unknown(frame, port, payload + udp::HEADER_LEN));
+        }
+        found => found?,
+    };
 
     let payload_len = packet.total_len - packet.header_len;
     let (class, treat_as, segment_headers) = if is_later {
@@ -130,7 +147,12 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
 /// The way out of a plain packet that has another protocol or another port, which is what most of the box's traffic
 /// has: the same as below, by no more reads than that takes. `None` if it has to be looked at.
 #[inline(always)]
-fn foreign<F: Frame + ?Sized>(frame: &F, link: Link, direction: Direction) -> Option<Exit> {
+fn foreign<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    link: Link,
+    direction: Direction,
+) -> Option<Exit> {
     let (version, offset) = match link {
         Link::Ethernet => ethernet::network(frame).ok()?,
         Link::Bare => ethernet::bare_network(frame).ok()?,
@@ -151,11 +173,46 @@ fn foreign<F: Frame + ?Sized>(frame: &F, link: Link, direction: Direction) -> Op
         Direction::Up => header.destination,
         Direction::Down => header.source,
     };
-    (port != udp::PORT_IKE && port != udp::PORT_NATT).then_some(Exit::OtherPort)
+    (port != udp::PORT_IKE && port != udp::PORT_NATT).then_some(other_port(tables, port))
 }
 
+/// The way out of a datagram of another port.
 #[inline(always)]
-fn network<F: Frame + ?Sized>(frame: &F, link: Link) -> Result<Packet, Exit> {
+fn other_port<T: Tables>(tables: &T, port: u16) -> Exit {
+    if tables.snoops_names() && port == dns::PORT {
+        Exit::Dns
+    } else {
+        Exit::OtherPort
+    }
+}
+
+/// The way out of a packet with an unknown address: as much as tells IKE_SA_INIT from the ESP of somebody's VPN, whose
+/// every packet passes here. The rest is left to who looks next.
+#[inline(always)]
+fn unknown<F: Frame + ?Sized>(frame: &F, port: u16, offset: usize) -> Exit {
+    let mut header = offset;
+    if port == udp::PORT_NATT {
+        // With a value for a frame that ends here: an undefined register is refused by the verifier.
+        if frame.read(offset).unwrap_or([0xff; natt::MARKER_LEN]) != [0; natt::MARKER_LEN] {
+            return Exit::NotEndpoint;
+        }
+        header += natt::MARKER_LEN;
+    }
+    let [exchange] = frame.read(header + ike::EXCHANGE_OFFSET).unwrap_or([0]);
+    if exchange == ike::EXCHANGE_SA_INIT {
+        Exit::NewIke
+    } else {
+        Exit::NotEndpoint
+    }
+}
+
+/// Finds the IP header and parses it.
+///
+/// # Errors
+///
+/// The way out of a packet that is neither UDP nor ESP.
+#[inline(always)]
+pub fn network<F: Frame + ?Sized>(frame: &F, link: Link) -> Result<Packet, Exit> {
     let (version, offset) = match link {
         Link::Ethernet => ethernet::network(frame)?,
         Link::Bare => ethernet::bare_network(frame)?,

@@ -37,11 +37,15 @@ pub enum Exit {
     NoPolicy = 13,
     /// Matched in XDP, but the driver has no room for a verdict: passed on untouched, for TC to classify.
     NoMetadata = 14,
+    /// UDP 53 at the far end: passed on, and looked at for the name that is asked for. Only where that is configured.
+    Dns = 15,
+    /// IKE_SA_INIT with an address that is no endpoint: passed on, and looked at. Only where that is configured.
+    NewIke = 16,
 }
 
 impl Exit {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Matched,
         Self::NotIp,
         Self::OtherProtocol,
@@ -57,6 +61,8 @@ impl Exit {
         Self::RewriteFailed,
         Self::NoPolicy,
         Self::NoMetadata,
+        Self::Dns,
+        Self::NewIke,
     ];
 
     /// The name used in metrics, JSON and packet vectors.
@@ -78,6 +84,8 @@ impl Exit {
             Self::RewriteFailed => "rewrite_failed",
             Self::NoPolicy => "no_policy",
             Self::NoMetadata => "no_metadata",
+            Self::Dns => "dns",
+            Self::NewIke => "new_ike",
         }
     }
 }

@@ -9,12 +9,16 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod abi;
 pub mod classify;
 pub mod endpoint;
 pub mod exit;
 pub mod frame;
 pub mod rewrite;
+pub mod snoop;
 pub mod wire;
 
 #[cfg(not(target_endian = "little"))]

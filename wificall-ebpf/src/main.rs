@@ -11,7 +11,9 @@ mod account;
 mod direct;
 mod maps;
 mod settings;
+mod snoop;
 mod tc;
+mod whole;
 mod xdp;
 
 /// The kernel lends some helpers to GPL-compatible programs only.

@@ -3,13 +3,14 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use wificall_common::{
     Class,
     abi::{
-        Bucket, BucketKey, Cell, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue,
-        GroupLabel, HookKey, HookRecord, Line, Members, Meta, Policy, line_of,
+        Bucket, BucketKey, Cell, Counters, EVENT_BUCKETS as BUCKET_SLOTS, EVENT_SLOTS, EVENTS_SIZE,
+        EXIT_SLOTS, EndpointRef, Event, Features, FragmentKey, FragmentValue, GroupLabel, HookKey,
+        HookRecord, Line, Members, Meta, Policy, line_of,
     },
     classify::Tables,
     endpoint::Table,
@@ -64,6 +65,19 @@ pub static BUCKETS: LruHashMap<BucketKey, Bucket> = LruHashMap::with_max_entries
 #[map]
 pub static ACTIVITY: Array<u32> = Array::with_max_entries(16_384, 0);
 
+// What is told as it happens.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_SIZE, 0);
+#[map]
+pub static EVENT_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_SLOTS, 0);
+#[map]
+pub static EVENT_BUCKETS: PerCpuArray<u64> = PerCpuArray::with_max_entries(BUCKET_SLOTS, 0);
+/// An event in the making: longer than the stack.
+#[map]
+pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
+/// Hashes of the catalogue's names outside of `3gppnetwork.org`: written by the agent.
+#[map]
+pub static NAMES: HashMap<u64, u8> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 #[map]
 static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -76,7 +90,8 @@ pub fn forget(number: usize, mask: usize) -> usize {
             scratch.write_volatile(number as u64);
             scratch.read_volatile() as usize & mask
         },
-        None => number & mask,
+        // Never: the entry exists. And not the number, whose origin would be known on this path.
+        None => 0,
     }
 }
 
@@ -137,7 +152,7 @@ impl Table for KernelTables {
 
     #[inline(always)]
     fn prefix(&self, address: u128) -> Option<&EndpointRef> {
-        if !settings::on(wificall_common::abi::Features::PREFIXES) {
+        if !settings::on(Features::PREFIXES) {
             return None;
         }
         let padded = PrefixKey {
@@ -159,5 +174,15 @@ impl Tables for KernelTables {
         // SAFETY: values are written once and never changed.
         let value = unsafe { FRAGMENTS.get(key) }?;
         Class::from_u8(value.class)
+    }
+
+    #[inline(always)]
+    fn snoops_names(&self) -> bool {
+        settings::on(Features::SNOOP_NAMES)
+    }
+
+    #[inline(always)]
+    fn snoops_ike(&self) -> bool {
+        settings::on(Features::SNOOP_IKE)
     }
 }

@@ -31,6 +31,13 @@ static NONCE: [u32; 2] = [0; 2];
 #[unsafe(no_mangle)]
 static PREVIOUS_NONCE: [u32; 2] = [0; 2];
 
+/// Nanoseconds that one event uses up of the rate of its kind on a CPU.
+#[unsafe(no_mangle)]
+static EVENT_GAP: u64 = 1_000_000;
+/// Likewise of its client's share.
+#[unsafe(no_mangle)]
+static CLIENT_GAP: u64 = 20_000_000;
+
 /// Whether all of these features are on.
 #[inline(always)]
 pub fn on(features: u32) -> bool {
@@ -78,4 +85,16 @@ pub fn nonce() -> [u32; 2] {
 pub fn previous_nonce() -> [u32; 2] {
     // SAFETY: as above.
     unsafe { core::ptr::read_volatile(&raw const PREVIOUS_NONCE) }
+}
+
+#[inline(always)]
+pub fn event_gap() -> u64 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const EVENT_GAP) }
+}
+
+#[inline(always)]
+pub fn client_gap() -> u64 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const CLIENT_GAP) }
 }

@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, TC_ACT_UNSPEC},
-    helpers::generated::{bpf_skb_load_bytes, bpf_skb_store_bytes},
+    helpers::generated::bpf_skb_store_bytes,
     macros::classifier,
     programs::TcContext,
 };
@@ -24,8 +24,9 @@ use wificall_common::{
 use crate::{
     account,
     direct::Direct,
-    maps::{self, Aligned, KernelTables, POLICIES},
-    settings,
+    maps::{Aligned, KernelTables, POLICIES},
+    settings, snoop,
+    whole::Whole,
 };
 
 /// `skb->priority` that cfg80211 reads as user priority 6, voice (`cfg80211_classify8021d()`, net/wireless/util.c).
@@ -98,7 +99,9 @@ macro_rules! program {
         #[classifier]
         #[inline(always)]
         pub fn $name(ctx: TcContext) -> i32 {
-            match run(&ctx, $place) {
+            let exit = run(&ctx, $place);
+            snoop::second_look(&ctx, exit, $place.direction, $place.link);
+            match exit {
                 Exit::Matched
                 | Exit::NotIp
                 | Exit::OtherProtocol
@@ -113,7 +116,9 @@ macro_rules! program {
                 | Exit::ByXdp
                 | Exit::RewriteFailed
                 | Exit::NoPolicy
-                | Exit::NoMetadata => TC_ACT_UNSPEC,
+                | Exit::NoMetadata
+                | Exit::Dns
+                | Exit::NewIke => TC_ACT_UNSPEC,
             }
         }
     };
@@ -291,55 +296,4 @@ fn verdict(ctx: &TcContext) -> Option<XdpVerdict> {
     let verdict = unsafe { *(meta as *const XdpVerdict) };
     let known = verdict.nonce == settings::nonce() || verdict.nonce == settings::previous_nonce();
     (verdict.magic == VERDICT_MAGIC && verdict.ifindex == ifindex && known).then_some(verdict)
-}
-
-/// A whole skb, read by helper.
-struct Whole {
-    skb: *mut __sk_buff,
-}
-
-impl Frame for Whole {
-    #[inline(always)]
-    fn forget(&self, number: usize, mask: usize) -> usize {
-        maps::forget(number, mask)
-    }
-
-    #[inline(always)]
-    fn size(&self) -> usize {
-        // SAFETY: a context field.
-        unsafe { (*self.skb).len as usize }
-    }
-
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = Aligned([0; N]);
-        // SAFETY: `bytes` is `N` bytes long; the kernel checks the offset.
-        let result = unsafe {
-            bpf_skb_load_bytes(
-                self.skb.cast(),
-                offset as u32,
-                bytes.0.as_mut_ptr().cast(),
-                N as u32,
-            )
-        };
-        if result != 0 {
-            return None;
-        }
-        // Volatile: the compiler would load any eight bytes at once, and the verifier refuses unaligned ones on the stack.
-        let mut read = [0; N];
-        if N.is_multiple_of(4) {
-            let words = (&raw const bytes).cast::<u32>();
-            for (index, word) in read.chunks_exact_mut(4).enumerate() {
-                // SAFETY: inside `bytes`, which is aligned.
-                let value = unsafe { words.add(index).read_volatile() };
-                word.copy_from_slice(&value.to_ne_bytes());
-            }
-        } else {
-            for (index, byte) in read.iter_mut().enumerate() {
-                // SAFETY: inside `bytes`.
-                *byte = unsafe { (&raw const bytes.0[index]).read_volatile() };
-            }
-        }
-        Some(read)
-    }
 }

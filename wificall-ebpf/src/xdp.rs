@@ -51,7 +51,9 @@ fn action(exit: Exit) -> u32 {
         | Exit::ByXdp
         | Exit::RewriteFailed
         | Exit::NoPolicy
-        | Exit::NoMetadata => XDP_PASS,
+        | Exit::NoMetadata
+        | Exit::Dns
+        | Exit::NewIke => XDP_PASS,
     }
 }
 

@@ -95,7 +95,7 @@ fn header(
         Kind::Marker => out.extend([0; 4]),
         Kind::Ike => {
             out.extend(layer.field("spi", 0x0123_4567_89ab_cdef)?.to_be_bytes());
-            out.extend([0; 8]);
+            out.extend(layer.field("spir", 0)?.to_be_bytes());
             for (key, natural) in [
                 ("next", 33),
                 ("version", 0x20),
@@ -114,6 +114,7 @@ fn header(
             out.extend(u32::try_from(layer.field("seq", 1)?)?.to_be_bytes());
             fill(&mut out, layer.value);
         }
+        Kind::Dns => out = dns(layer)?,
         Kind::Bytes => fill(&mut out, layer.value),
         Kind::Hex => out.extend(&layer.bytes),
         Kind::Pad | Kind::Cut => bail!("pad and cut come last"),
@@ -147,6 +148,26 @@ fn ipv4(layer: &Layer, protocol: u8, payload: usize) -> Result<Vec<u8>> {
         None => checksum(&out),
     };
     out[10..12].copy_from_slice(&sum.to_be_bytes());
+    Ok(out)
+}
+
+/// RFC 1035 §4.1: a header with recursion desired, and one question; more of them are only announced.
+fn dns(layer: &Layer) -> Result<Vec<u8>> {
+    let mut out = u16::try_from(layer.field("id", 0x1234)?)?
+        .to_be_bytes()
+        .to_vec();
+    let flags = layer.field("qr", 0)? << 15 | layer.field("op", 0)? << 11 | 1 << 8;
+    out.extend(u16::try_from(flags)?.to_be_bytes());
+    out.extend(u16::try_from(layer.field("qd", 1)?)?.to_be_bytes());
+    out.extend([0; 6]);
+    for label in layer.bytes.split(|byte| *byte == b'.') {
+        out.push(u8::try_from(label.len())?);
+        out.extend(label);
+    }
+    out.push(0);
+    for (key, natural) in [("type", 1), ("class", 1)] {
+        out.extend(u16::try_from(layer.field(key, natural)?)?.to_be_bytes());
+    }
     Ok(out)
 }
 

@@ -78,6 +78,10 @@ const BATCH: u32 = 64;
 const XDP_GENERIC: u32 = 1 << 1;
 /// `BPF_LOG_STATS`: nothing but the last line of the verifier's log (Linux 5.2).
 const LOG_STATS: u32 = 4;
+/// `BPF_LOG_LEVEL1`: every instruction walked, and why the last one is refused.
+const LOG_REASON: u32 = 1;
+/// Characters of that which are shown.
+const REASON: usize = 4000;
 
 /// Members of `union bpf_attr` for `BPF_PROG_LOAD`, as far as they are needed.
 #[derive(Default)]
@@ -383,7 +387,7 @@ impl RawArray {
 /// Fails if it does not.
 pub(super) fn statistics<T>(kind: Kind, insns: &[T]) -> Result<String> {
     const { assert!(size_of::<T>() == size_of::<Insn>()) };
-    let mut log = vec![0u8; 64 * 1024];
+    let mut log = vec![0u8; 1 << 24];
     let mut attr = ProgLoad {
         kind: kind as u32,
         count: u32::try_from(insns.len())?,
@@ -394,7 +398,23 @@ pub(super) fn statistics<T>(kind: Kind, insns: &[T]) -> Result<String> {
         log: log.as_mut_ptr() as u64,
         ..ProgLoad::default()
     };
-    let fd = bpf(PROG_LOAD, &mut attr).context("load for the verifier's statistics")?;
+    let loaded = bpf(PROG_LOAD, &mut attr).or_else(|refused| {
+        // Once more, for the reason.
+        attr.log_level = LOG_REASON;
+        bpf(PROG_LOAD, &mut attr).map_err(|_| refused)
+    });
+    let fd = loaded
+        .with_context(|| {
+            let text = String::from_utf8_lossy(&log);
+            let text = text.trim_end_matches('\0');
+            let tail = text
+                .char_indices()
+                .rev()
+                .nth(REASON)
+                .map_or(0, |(at, _)| at);
+            format!("…{}", &text[tail..])
+        })
+        .context("load for the verifier's statistics")?;
     // SAFETY: as above.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
     let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());

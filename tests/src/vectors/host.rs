@@ -177,4 +177,12 @@ impl Tables for Host<'_> {
     fn first_fragment(&self, key: &FragmentKey) -> Option<Class> {
         self.fragments.get(&key_bytes(key)).copied()
     }
+
+    fn snoops_names(&self) -> bool {
+        self.on(Features::SNOOP_NAMES)
+    }
+
+    fn snoops_ike(&self) -> bool {
+        self.on(Features::SNOOP_IKE)
+    }
 }

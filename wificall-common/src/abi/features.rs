@@ -18,6 +18,10 @@ impl Features {
     pub const PREFIXES: u32 = 1 << 5;
     /// TC stands behind XDP, which tells it in metadata what it did.
     pub const HANDOVER: u32 = 1 << 6;
+    /// Look at DNS messages: the names that clients ask for.
+    pub const SNOOP_NAMES: u32 = 1 << 7;
+    /// Look at IKE_SA_INIT with addresses that are no endpoints.
+    pub const SNOOP_IKE: u32 = 1 << 8;
     /// Hold clients to the caps of policies.
     pub const CAP: u32 = 1 << 9;
 }

@@ -6,6 +6,7 @@
 
 mod counters;
 mod endpoint;
+mod event;
 mod features;
 mod fragment;
 mod lines;
@@ -15,6 +16,11 @@ mod xdp;
 
 pub use counters::{CELLS, Counter, Counters, EXIT_SLOTS, Hook, demoted_slot, exit_slot};
 pub use endpoint::{Block4, Block6, EndpointRef, FLAG_HOSTS, FLAG_WHOLE};
+pub use event::{
+    CLIENT_BUCKETS, EVENT_BUCKETS, EVENT_BURST, EVENT_DATA, EVENT_HEAD, EVENT_SLOTS, EVENT_VERSION,
+    EVENTS_SIZE, Event, EventFate, EventHeader, EventKind, EventPacket, client_bucket, event_slot,
+    kind_bucket, take,
+};
 pub use features::{Features, PREF64S};
 pub use fragment::{FragmentKey, FragmentValue};
 pub use lines::{CELLS_PER_LINE, Cell, Line, MIN_LINES, Members, line_of, line_shift, lines};

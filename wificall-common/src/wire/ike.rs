@@ -1,6 +1,6 @@
 //! IKEv2 header (RFC 7296 §3.1).
 
-use crate::{exit::Exit, frame::Frame};
+use crate::{Direction, exit::Exit, frame::Frame};
 
 /// Length of the header: SPIi 8, SPIr 8, next payload 1, version 1, exchange 1, flags 1, message id 4, length 4.
 pub const HEADER_LEN: usize = 28;
@@ -8,6 +8,12 @@ pub const HEADER_LEN: usize = 28;
 const MAJOR_VERSION: u8 = 2;
 /// IKE_SA_INIT.
 pub const EXCHANGE_SA_INIT: u8 = 34;
+/// The flag of the original initiator.
+const FLAG_INITIATOR: u8 = 0x08;
+/// The flag of a response.
+const FLAG_RESPONSE: u8 = 0x20;
+/// Where the exchange type lies in the header.
+pub const EXCHANGE_OFFSET: usize = 18;
 /// The last exchange type that IANA has assigned: IKE_FOLLOWUP_KE (RFC 9370).
 pub const EXCHANGE_LAST: u8 = 44;
 
@@ -38,4 +44,21 @@ pub fn check<F: Frame + ?Sized>(frame: &F, offset: usize, len: usize) -> Result<
     } else {
         Err(Exit::NotIpsec)
     }
+}
+
+/// Whether the header at `offset`, which was [`check`]ed, begins an IKE SA: an IKE_SA_INIT request of the initiator that
+/// knows no responder yet (`up`), or a response to one by a responder that has committed itself to an SPI (`down`). A
+/// COOKIE is none (RFC 7296 §2.6): whoever sends one has not looked at the request.
+#[inline(always)]
+#[must_use]
+pub fn is_init<F: Frame + ?Sized>(frame: &F, offset: usize, direction: Direction) -> bool {
+    let [exchange, flags] = frame.read(offset + EXCHANGE_OFFSET).unwrap_or([0; 2]);
+    let flags = flags & (FLAG_INITIATOR | FLAG_RESPONSE);
+    let spi_r: [u8; 8] = frame.read(offset + 8).unwrap_or([0; 8]);
+    let unknown = spi_r == [0; 8];
+    exchange == EXCHANGE_SA_INIT
+        && match direction {
+            Direction::Up => flags == FLAG_INITIATOR && unknown,
+            Direction::Down => flags == FLAG_RESPONSE && !unknown,
+        }
 }

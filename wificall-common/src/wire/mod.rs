@@ -6,6 +6,7 @@
 //! Not supported: 802.3 length fields with SNAP, MPLS, PPPoE behind more than two VLAN tags, IPv6 jumbograms,
 //! tunnels (their inner packets are seen on the tunnel's own device).
 
+pub mod dns;
 pub mod esp;
 pub mod ethernet;
 pub mod ike;

@@ -11,6 +11,8 @@ pub const TYPE_S_TAG: u16 = 0x88a8;
 /// Tags followed in one frame.
 pub const MAX_TAGS: usize = 2;
 const TAG_LEN: usize = 4;
+/// The VLAN ID in a TCI.
+pub const ID_MASK: u16 = 0x0fff;
 
 /// Skips up to [`MAX_TAGS`] tags. `ethertype` was read just before `offset`; returns those after the tags.
 ///
@@ -35,6 +37,18 @@ pub fn skip<F: Frame + ?Sized>(
         return Err(Exit::VlanDepth);
     }
     Ok((ethertype, offset))
+}
+
+/// The VLAN ID of the first tag in an Ethernet frame; 0 without one.
+#[inline(always)]
+pub fn outermost<F: Frame + ?Sized>(frame: &F) -> u16 {
+    let start = super::ethernet::HEADER_LEN - 2;
+    let [e0, e1, t0, t1] = frame.read(start).unwrap_or([0; 4]);
+    if is_tag(u16::from_be_bytes([e0, e1])) {
+        u16::from_be_bytes([t0, t1]) & ID_MASK
+    } else {
+        0
+    }
 }
 
 const fn is_tag(ethertype: u16) -> bool {

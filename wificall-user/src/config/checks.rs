@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::reader::{Item, Section};
 use super::report::Mismatch;
-use super::{Config, Discovery, Glob, Policy, StaticPrefix, values};
+use super::{Config, Discovery, Glob, Policy, Snoop, SnoopIke, StaticPrefix, values};
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, is_endpoint_network};
 use crate::discover::Observed;
 
@@ -173,7 +173,11 @@ pub(super) fn prefix_once(item: &Item, prefix: &StaticPrefix, earlier: &[StaticP
 }
 
 /// That there is anything to classify.
-pub(super) fn sources(root: &Section, section: &Section, discovery: &Discovery) {
+pub(super) fn sources(root: &Section, section: &Section, discovery: &Discovery, snoop: &Snoop) {
+    // What clients ask for is something to classify; an IKE peer that is only reported is not.
+    if snoop.names || snoop.ike == SnoopIke::Observe {
+        return;
+    }
     let nothing = ["operators", "countries", "names", "prefixes"]
         .into_iter()
         .all(|key| section.lacks(key));
@@ -183,7 +187,10 @@ pub(super) fn sources(root: &Section, section: &Section, discovery: &Discovery) 
                 "`countries`, `operators`, `world = true`, `names` or `prefixes` in [discovery], or a [[prefix]]",
             )
             .found("nothing to classify")
-            .hint("name the countries of your guests' carriers: countries = [\"AU\"]; or all: world = true"),
+            .hint(
+                "name the countries of your guests' carriers: countries = [\"AU\"]; or all: world = true; or learn from \
+                 what guests ask for: names = true in [snoop]",
+            ),
         );
     }
 }
@@ -227,6 +234,7 @@ pub(super) fn policy_reach(
     policy: &Policy,
     earlier: &[Policy],
     owners: &BTreeSet<Owner>,
+    snoop: &Snoop,
 ) {
     if section.lacks("operators") && section.lacks("countries") {
         section.require("operators` or `countries", "one of them, or both");
@@ -251,7 +259,7 @@ pub(super) fn policy_reach(
                 ))
                 .hint(format!("the first match wins: {hint}")),
         );
-    } else if !owners.iter().any(|owner| policy.matches(owner)) {
+    } else if !snoop.names && !owners.iter().any(|owner| policy.matches(owner)) {
         section.warn(
             Mismatch::expected("operators or countries that [discovery] or a [[prefix]] has")
                 .found("only others")

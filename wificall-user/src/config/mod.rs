@@ -42,6 +42,10 @@ pub struct Config {
     pub interfaces: Interfaces,
     /// `[discovery]`
     pub discovery: Discovery,
+    /// `[snoop]`
+    pub snoop: Snoop,
+    /// `[geoip]`
+    pub geoip: GeoIp,
     /// `[observed]`
     pub observed: Observed,
     /// `[probe]`
@@ -233,6 +237,43 @@ pub struct Probe {
     pub spacing: Duration,
     /// The ports, each once.
     pub ports: Vec<u16>,
+}
+
+/// What is learnt from clients' own packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snoop {
+    /// The names that clients ask DNS for, and what they are told.
+    pub names: bool,
+    /// Who answers their IKE.
+    pub ike: SnoopIke,
+    /// Events of each kind a second, on each CPU.
+    pub events_per_second: u32,
+}
+
+impl Snoop {
+    /// Whether anything is looked at.
+    #[must_use]
+    pub fn on(&self) -> bool {
+        self.names || self.ike != SnoopIke::Off
+    }
+}
+
+/// What is done with an unknown address that answers IKE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnoopIke {
+    /// Nothing: IKE with unknown addresses is not looked at.
+    Off,
+    /// It is reported as a candidate.
+    Report,
+    /// It is reported, and an endpoint of the observed tier.
+    Observe,
+}
+
+/// Where addresses are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GeoIp {
+    /// A database in MaxMind's format.
+    pub database: Option<PathBuf>,
 }
 
 /// What only a test set-up needs.

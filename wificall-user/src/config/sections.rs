@@ -11,9 +11,9 @@ use toml::de::DeValue;
 use super::reader::{Item, Section};
 use super::report::{Mismatch, Report};
 use super::{
-    Agent, Config, Discovery, Dscp, ExtraName, Glob, Interfaces, Lab, Limits, MarkUse, Policy,
-    Priority, Probe, StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment,
-    values,
+    Agent, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits, MarkUse,
+    Policy, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Widen, XdpMode,
+    checks, dscp, treatment, values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
 use crate::discover::{Observed, Route, Upstream, nat64::Nat64};
@@ -48,6 +48,8 @@ pub(super) fn config(
     let mut config = Config {
         agent: agent(root.section("agent")),
         interfaces: interfaces(root.section("interfaces")),
+        snoop: snoop(root.section("snoop")),
+        geoip: geoip(root.section("geoip")),
         observed: observed(root.section("observed")),
         probe: probe(root.section("probe"), in_lab),
         lab: lab(lab_section),
@@ -59,7 +61,7 @@ pub(super) fn config(
         limits: limits(&limits_section),
     };
     config.policies = policies(&root, &config);
-    checks::sources(&root, &discovery_section, &config.discovery);
+    checks::sources(&root, &discovery_section, &config.discovery, &config.snoop);
     checks::sizes(&limits_section, &config);
     discovery_section.finish();
     limits_section.finish();
@@ -159,6 +161,30 @@ fn discovery(section: &Section, in_lab: bool, catalogue: &Catalogue) -> Discover
     discovery
 }
 
+fn snoop(section: Section) -> Snoop {
+    let snoop = Snoop {
+        names: section.value("names", false, Item::flag),
+        ike: section.value("ike", SnoopIke::Off, |item| {
+            item.choice(&[
+                ("off", SnoopIke::Off),
+                ("report", SnoopIke::Report),
+                ("observe", SnoopIke::Observe),
+            ])
+        }),
+        events_per_second: section.value("events_per_second", 500, |item| item.number(8..=100_000)),
+    };
+    section.finish();
+    snoop
+}
+
+fn geoip(section: Section) -> GeoIp {
+    let geoip = GeoIp {
+        database: section.value("database", None, |item| values::path(item).map(Some)),
+    };
+    section.finish();
+    geoip
+}
+
 fn resolvers(section: &Section) -> Vec<Upstream> {
     let resolvers = section.list("resolvers", "an array of resolvers", values::upstream);
     checks::no_duplicates(&resolvers, "resolver");
@@ -222,9 +248,9 @@ fn probe(section: Section, in_lab: bool) -> Probe {
 fn observed(section: Section) -> Observed {
     let default = Observed::default();
     let observed = Observed {
-        dscp: section.value("dscp", default.dscp, values::boolean),
-        priority: section.value("priority", default.priority, values::boolean),
-        mark: section.value("mark", default.mark, values::boolean),
+        dscp: section.value("dscp", default.dscp, Item::flag),
+        priority: section.value("priority", default.priority, Item::flag),
+        mark: section.value("mark", default.mark, Item::flag),
         cap: section.value("cap", default.cap, values::cap),
         keep: duration(&section, "keep", default.keep, SECOND..=DAY),
         longest: duration(&section, "longest", default.longest, SECOND..=30 * DAY),
@@ -401,7 +427,7 @@ fn policies(root: &Section, config: &Config) -> Vec<Policy> {
         if let Some(item) = name {
             checks::policy_name(&item, &policy, &policies);
         }
-        checks::policy_reach(&section, &policy, &policies, &owners);
+        checks::policy_reach(&section, &policy, &policies, &owners, &config.snoop);
         section.finish();
         policies.push(policy);
     }

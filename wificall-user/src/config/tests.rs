@@ -104,7 +104,7 @@ instance = ""
 "#,
         r#"
 f:2:12: agent.instance: found "", expected a name of 1 to 32 characters out of a-z, 0-9, _ and -
-f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, observed, probe, prefix, defaults, policy
+f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, snoop, geoip, observed, probe, prefix, defaults, policy
   hint: did you mean `agent`?
 "#,
     ),
@@ -171,7 +171,7 @@ f:7:1: interfaces.wireles: found an unknown key, expected one of the keys access
 "#,
         r#"
 f:1:1: discovery: found nothing to classify, expected `countries`, `operators`, `world = true`, `names` or `prefixes` in [discovery], or a [[prefix]]
-  hint: name the countries of your guests' carriers: countries = ["AU"]; or all: world = true
+  hint: name the countries of your guests' carriers: countries = ["AU"]; or all: world = true; or learn from what guests ask for: names = true in [snoop]
 "#,
     ),
     (
@@ -534,7 +534,7 @@ operators = []
 f:1:1: interfaces: found no interface, expected `access`, `uplink` or both in [interfaces]
   hint: name the interfaces towards phones: access = ["wlan*"]
 f:3:1: discovery: found nothing to classify, expected `countries`, `operators`, `world = true`, `names` or `prefixes` in [discovery], or a [[prefix]]
-  hint: name the countries of your guests' carriers: countries = ["AU"]; or all: world = true
+  hint: name the countries of your guests' carriers: countries = ["AU"]; or all: world = true; or learn from what guests ask for: names = true in [snoop]
 "#,
     ),
     (
@@ -643,6 +643,12 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
         mark_use: MarkUse::Route,
     };
     let expected = Config {
+        snoop: Snoop {
+            names: false,
+            ike: SnoopIke::Off,
+            events_per_second: 500,
+        },
+        geoip: GeoIp::default(),
         agent: Agent {
             instance: "default".to_owned(),
             bpffs: "/sys/fs/bpf".into(),

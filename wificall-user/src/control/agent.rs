@@ -18,13 +18,13 @@ use super::{
     hooks::Selection,
     label::Label,
     plan::{Actual, LeftOut, Plan, plan},
-    world::{World, network},
+    world::{World, network, ways_out},
 };
 use crate::{
     config::Config,
     discover::{
         Bounds, Command, Found, Outcome, Reason, Refresher, Settings, Stats, Targets, Update,
-        Visited, nat64, store,
+        Visited, geoip::GeoIp, nat64, snoop::Snoop, store,
     },
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
@@ -67,6 +67,12 @@ pub(super) struct Agent {
     pub recovered: Desired,
     /// Whether our resolver is to be asked about other names than before.
     pub questions_changed: bool,
+    /// What clients' packets have told.
+    pub snoop: Snoop,
+    /// The reading end of that; `None` if nothing is looked at.
+    pub events: Option<kernel::Events>,
+    pub geoip: Option<GeoIp>,
+    pub geoip_problem: Option<String>,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
@@ -84,6 +90,7 @@ impl Agent {
             warn!("{warning}");
         }
         let (links, local) = network().await?;
+        let ways_out = ways_out(&config).await?;
         let mut world = World {
             config: config.clone(),
             memory: loaded.memory,
@@ -91,6 +98,7 @@ impl Agent {
             visited: Visited::default(),
             links,
             local,
+            ways_out,
         };
         world.configure(config);
         // What has had its time while nothing ran is not to be an endpoint again.
@@ -123,10 +131,15 @@ impl Agent {
             activity: BTreeMap::new(),
             recovered: Desired::new(),
             questions_changed: false,
+            snoop: Snoop::new(kernel::ktime()),
+            events: None,
+            geoip: None,
+            geoip_problem: None,
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
         };
+        agent.follow_geoip();
         agent.recover()?;
         agent.reconcile(now, true).await?;
         agent.follow_probes();
@@ -181,6 +194,7 @@ impl Agent {
         }
         if changed || reattach {
             self.plane.start_log();
+            self.listen()?;
         }
         self.hook(changed || reattach).await?;
         for key in &plan.remove {
@@ -309,6 +323,8 @@ impl Agent {
         self.world.follow_nat64();
         self.questions_changed |= self.world.memory.admit(now);
         self.follow_probes();
+        self.snoop.expire(now);
+        self.follow_geoip();
         self.repair().await?;
         self.reconcile(now, false).await
     }
@@ -321,6 +337,10 @@ impl Agent {
             None => BTreeMap::new(),
         };
         self.prober.follow(settings, wanted);
+    }
+
+    pub(super) fn note_unsaved(&mut self) {
+        self.unsaved = true;
     }
 
     /// Tells the memory which entries had traffic since the last time.

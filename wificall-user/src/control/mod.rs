@@ -15,6 +15,7 @@ mod reload;
 mod report;
 mod request;
 mod run;
+mod snoop;
 pub mod socket;
 mod world;
 

@@ -72,6 +72,19 @@ fn interval(per_second: NonZeroU32) -> u32 {
     1_000_000_000 / per_second
 }
 
+/// The rows that endpoints learnt from clients may get. Programs are made ready for them from the start: the first phone
+/// would have to wait until others are loaded.
+#[must_use]
+pub fn rows_for_clients(config: &Config) -> Vec<Row> {
+    let treatments = config.policies.iter().map(|policy| &policy.treatment);
+    treatments
+        .chain([&config.defaults])
+        .flat_map(|treatment| {
+            [Tier::Observed, Tier::Corroborated].map(|tier| row(treatment, tier, &config.observed))
+        })
+        .collect()
+}
+
 /// The load-time features that the rows in use need.
 #[must_use]
 pub fn features<'a>(rows: impl Iterator<Item = &'a Row>) -> u32 {

@@ -95,7 +95,10 @@ impl Agent {
             return self.reconcile(SystemTime::now(), true).await;
         }
         // Another way of attaching leaves the old one in place until the new one runs.
-        let reattach = self.world.config.interfaces != before.interfaces;
+        let reattach = self.world.config.interfaces != before.interfaces
+            || self.world.config.snoop != before.snoop
+            || self.world.config.catalogue != before.catalogue;
+        self.follow_geoip();
         self.reconcile(SystemTime::now(), reattach).await
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use wificall_common::{
     Class, Direction,
-    abi::{ABI_VERSION, Counters},
+    abi::{ABI_VERSION, Counters, EventKind},
 };
 
 use super::{agent::Agent, label::Label, probes};
@@ -17,8 +17,8 @@ use crate::{
     discover::{Family, Known, Lie, Owner, Transport, memory::NameState},
     kernel::Key,
     observe::{
-        Address, Counter, Discovery, Exit, Group, Hook, Interface, Name, Probes, Question, Reloads,
-        Report, Table,
+        Address, Candidate, Client, ClientName, Counter, Discovery, Exit, Fate, Group, Hook,
+        Interface, Name, Probes, Question, Reloads, Report, Snoop, Table,
         metrics::{NAME_STATES, name_state},
     },
 };
@@ -64,6 +64,7 @@ impl Agent {
                 .collect(),
             demoted: demoted(self.plane.demoted()?),
             discovery,
+            snoop: self.snoop_report()?,
             probes,
             reloads: Reloads {
                 done: self.reloads_done,
@@ -113,6 +114,10 @@ impl Agent {
             .filter_map(|interface| interface.problem.clone())
             .collect();
         problems.extend(self.table_problem.clone());
+        problems.extend(self.geoip_problem.clone());
+        if self.world.config.snoop.on() {
+            problems.extend(self.world.origins().problem);
+        }
         problems.extend(self.selection.waiting.iter().map(|name| {
             format!("no interface is called `{name}`: it is attached when it appears")
         }));
@@ -190,6 +195,66 @@ impl Agent {
                 ))
             })
             .collect()
+    }
+
+    fn snoop_report(&self) -> Result<Snoop> {
+        let count = |kind: &str, fate: &str, count| Fate {
+            kind: kind.into(),
+            fate: fate.into(),
+            count,
+        };
+        let events = self.plane.event_counts()?;
+        let clients = self.snoop.clients();
+        Ok(Snoop {
+            on: self.events.is_some(),
+            events: events
+                .into_iter()
+                .map(|(kind, fate, number)| count(kind.name(), fate.name(), number))
+                .collect(),
+            heard: self
+                .snoop
+                .fates()
+                .map(|(kind, fate, number)| {
+                    let kind = kind.map_or("unknown", EventKind::name);
+                    count(kind, fate.as_str(), number)
+                })
+                .collect(),
+            waiting: self.snoop.waiting() as u64,
+            displaced: self.snoop.displaced(),
+            clients: clients
+                .iter()
+                .map(|(address, names)| {
+                    let owners = clients.owners(address);
+                    let operators: BTreeSet<_> = owners.iter().filter_map(|o| o.plmn).collect();
+                    let countries: BTreeSet<_> = owners.iter().filter_map(|o| o.country).collect();
+                    Client {
+                        address: address.to_string(),
+                        operators: operators.iter().map(ToString::to_string).collect(),
+                        countries: countries.iter().map(ToString::to_string).collect(),
+                        names: names
+                            .iter()
+                            .map(|(name, asked)| ClientName {
+                                name: name.clone(),
+                                first: seconds(asked.first),
+                                last: seconds(asked.last),
+                            })
+                            .collect(),
+                    }
+                })
+                .collect(),
+            candidates: self
+                .snoop
+                .candidates()
+                .iter()
+                .map(|(address, candidate)| Candidate {
+                    address: address.to_string(),
+                    country: candidate.country.map(|country| country.to_string()),
+                    first: seconds(candidate.first),
+                    last: seconds(candidate.last),
+                    exchanges: candidate.exchanges,
+                })
+                .collect(),
+        })
     }
 
     fn discovery_report(&self) -> Discovery {

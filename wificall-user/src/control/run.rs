@@ -14,7 +14,7 @@ use super::{
     Failure, Request, Requests,
     agent::{Agent, discovery},
     lock::Lock,
-    socket,
+    snoop, socket,
 };
 use crate::{
     config,
@@ -135,6 +135,10 @@ async fn serve(
                 batch.clear();
                 result
             }
+            heard = snoop::heard(&mut agent.events) => match heard {
+                Ok(()) => agent.hear().await,
+                Err(problem) => return Err(problem).context("wait for what the programs tell"),
+            },
             Some(found) = found.recv() => {
                 agent.find(&found, &refresher);
                 continue;

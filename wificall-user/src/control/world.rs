@@ -18,7 +18,7 @@ use super::{
     hooks, policy,
 };
 use crate::{
-    config::Config,
+    config::{Config, SnoopIke},
     discover::{
         Filter, Found, Memory, Names, Owner, Rank, Stats, Target, Targets, Tier, Update, Visited,
         nat64::{self, Nat64},
@@ -42,6 +42,8 @@ pub(super) struct World {
     pub links: Vec<Link>,
     /// Addresses of the box, each with the length of its network's prefix.
     pub local: Vec<IpNet>,
+    /// The interfaces that packets to the Internet leave by, if that is asked for.
+    pub ways_out: BTreeSet<u32>,
 }
 
 impl World {
@@ -159,6 +161,7 @@ impl World {
     /// Reads links and addresses again.
     pub(super) async fn look_around(&mut self) -> Result<()> {
         (self.links, self.local) = network().await?;
+        self.ways_out = ways_out(&self.config).await?;
         Ok(())
     }
 
@@ -268,10 +271,16 @@ impl World {
 
     /// The load-time settings that a table of this content needs.
     pub(super) fn settings(&self, desired: &Desired) -> Settings {
+        let awaited = if self.config.snoop.on() {
+            policy::rows_for_clients(&self.config)
+        } else {
+            Vec::new()
+        };
         let rows = desired
             .values()
             .filter_map(|entry| entry.meaning.as_ref())
-            .map(|meaning| &meaning.row);
+            .map(|meaning| &meaning.row)
+            .chain(&awaited);
         let trie = desired.keys().any(|key| matches!(key, Key::Prefix(..)));
         let mut pref64 = [None; PREF64S];
         for (slot, prefix) in pref64.iter_mut().zip(self.pref64()) {
@@ -279,11 +288,37 @@ impl World {
         }
         Settings {
             features: hooks::features(&self.config.interfaces)
+                | snoop_features(&self.config)
                 | policy::features(rows)
                 | if trie { Features::PREFIXES } else { 0 },
             pref64,
+            events_per_second: self.config.snoop.events_per_second,
         }
     }
+}
+
+fn snoop_features(config: &Config) -> u32 {
+    let names = if config.snoop.names {
+        Features::SNOOP_NAMES
+    } else {
+        0
+    };
+    let ike = match config.snoop.ike {
+        SnoopIke::Off => 0,
+        SnoopIke::Report | SnoopIke::Observe => Features::SNOOP_IKE,
+    };
+    names | ike
+}
+
+/// The interfaces that packets to the Internet leave by. Not asked for where nothing follows from it.
+pub(super) async fn ways_out(config: &Config) -> Result<BTreeSet<u32>> {
+    if !config.snoop.on() || !config.interfaces.uplink.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let indices = net::ways_out()
+        .await
+        .context("read the routes over netlink")?;
+    Ok(indices.into_iter().collect())
 }
 
 /// Links, and addresses with their networks' prefix lengths.

@@ -1,6 +1,10 @@
 //! The maps, typed.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+};
 
 use aya::{
     Pod,
@@ -92,6 +96,8 @@ pub(super) struct Maps {
     activity: Array<MapData, u32>,
     meta: Array<MapData, Raw<Meta>>,
     hooks: HashMap<MapData, Raw<HookKey>, Raw<HookRecord>>,
+    event_counts: PerCpuArray<MapData, u64>,
+    names: HashMap<MapData, u64, u8>,
 }
 
 macro_rules! open {
@@ -121,6 +127,8 @@ impl Maps {
             activity: open!(directory, "ACTIVITY", Array),
             meta: open!(directory, "META", Array),
             hooks: open!(directory, "CLSACT_HOOKS", HashMap),
+            event_counts: open!(directory, "EVENT_COUNTS", PerCpuArray),
+            names: open!(directory, "NAMES", HashMap),
         })
     }
 
@@ -284,6 +292,42 @@ impl Maps {
         self.activity
             .get(&slot, 0)
             .doing(|| format!("read activity slot {slot}"))
+    }
+
+    pub(super) fn event_count(&self, slot: u32) -> Result<u64, KernelError> {
+        let values = self
+            .event_counts
+            .get(&slot, 0)
+            .doing(|| format!("read event count {slot}"))?;
+        Ok(values.iter().sum())
+    }
+
+    /// Makes these the names; how many find no room.
+    pub(super) fn set_names(&mut self, names: &BTreeSet<u64>) -> Result<usize, KernelError> {
+        let present = self
+            .names
+            .keys()
+            .collect::<Result<BTreeSet<_>, _>>()
+            .doing(|| "read map NAMES".into())?;
+        for name in present.difference(names) {
+            match self.names.remove(name) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(error).doing(|| "remove a name from map NAMES".into()),
+            }
+        }
+        let mut left_out = 0;
+        for name in names.difference(&present) {
+            match self.names.insert(name, 0, 0) {
+                Ok(()) => {}
+                Err(MapError::SyscallError(error))
+                    if error.io_error.raw_os_error() == Some(libc::E2BIG) =>
+                {
+                    left_out += 1;
+                }
+                Err(error) => return Err(error).doing(|| "add a name to map NAMES".into()),
+            }
+        }
+        Ok(left_out)
     }
 
     pub(super) fn meta(&self) -> Result<Meta, KernelError> {

@@ -3,6 +3,7 @@
 mod attach;
 mod blocks;
 mod error;
+mod events;
 mod inspect;
 mod log;
 mod maps;
@@ -17,8 +18,8 @@ use aya::Ebpf;
 use wificall_common::{
     Direction,
     abi::{
-        ABI_VERSION, Counters, GroupLabel, Hook, HookRecord, META_MAGIC, Meta, Policy,
-        demoted_slot, exit_slot,
+        ABI_VERSION, Counters, EventFate, EventKind, GroupLabel, Hook, HookRecord, META_MAGIC,
+        Meta, Policy, demoted_slot, event_slot, exit_slot,
     },
     exit::Exit,
 };
@@ -26,6 +27,7 @@ use wificall_common::{
 pub use self::{
     attach::{Attachment, Method},
     error::KernelError,
+    events::{Event, Events, ktime},
     inspect::{EndpointMap, Inspection, inspect},
     maps::{Entry, Key},
     object::{OBJECT, Settings, activity_slots},
@@ -296,6 +298,40 @@ impl Plane {
             }
         }
         Ok(exits)
+    }
+
+    /// Opens the reading end of what the programs tell. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn events(&self) -> Result<Events, KernelError> {
+        Events::open(&self.generation.path)
+    }
+
+    /// What became of the packets that were looked at for an event, since these maps were made.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn event_counts(&self) -> Result<Vec<(EventKind, EventFate, u64)>, KernelError> {
+        let mut counts = Vec::new();
+        for kind in EventKind::ALL {
+            for fate in EventFate::ALL {
+                counts.push((kind, fate, self.maps.event_count(event_slot(kind, fate))?));
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Makes these hashes of names ([`dns::hash`](wificall_common::wire::dns::hash)), and no others, the ones that are
+    /// told of besides those below `3gppnetwork.org`. Returns how many found no room.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_names(&mut self, names: &BTreeSet<u64>) -> Result<usize, KernelError> {
+        self.maps.set_names(names)
     }
 
     /// Packets that were over a cap, in each direction.

@@ -22,10 +22,23 @@ pub struct Settings {
     pub features: u32,
     /// The NAT64 prefixes, those that are there first.
     pub pref64: [Option<Pref64>; PREF64S],
+    /// Events of each kind a second, on each CPU.
+    pub events_per_second: u32,
+}
+
+impl Settings {
+    /// Nanoseconds that an event uses up of the rate of its kind, and of its client's share: an eighth of it, so that no
+    /// client's flood leaves nothing for the others.
+    fn gaps(&self) -> (u64, u64) {
+        const SECOND: u64 = 1_000_000_000;
+        const SHARE: u64 = 8;
+        let gap = SECOND / u64::from(self.events_per_second.max(1));
+        (gap, gap * SHARE)
+    }
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 17] = [
+pub(super) const PINNED: [&str; 20] = [
     "BLOCKS4",
     "BLOCKS6",
     "SPILLED4",
@@ -43,6 +56,9 @@ pub(super) const PINNED: [&str; 17] = [
     "CARRIED",
     "CARRIED_EXITS",
     "CLSACT_HOOKS",
+    "EVENTS",
+    "EVENT_COUNTS",
+    "NAMES",
 ];
 
 /// Activity slots: one for every entry that the endpoint table can hold.
@@ -133,6 +149,7 @@ pub(super) fn load(
         loader.map_pin_path(name, directory.join(name));
     }
     let [nonce, previous] = nonces;
+    let (event_gap, client_gap) = settings.gaps();
     if settings.features & Features::CAP == 0 {
         loader.map_max_entries("BUCKETS", 1);
     }
@@ -144,6 +161,8 @@ pub(super) fn load(
     let [(len, prefix), more @ ..] = slots;
     let (more_len, more) = (more.map(|(len, _)| len), more.map(|(_, prefix)| prefix));
     loader
+        .override_global("EVENT_GAP", &event_gap, true)
+        .override_global("CLIENT_GAP", &client_gap, true)
         .override_global("FEATURES", &settings.features, true)
         .override_global("LINE_SHIFT", &line_shift(lines(limits.blocks)), true)
         .override_global("PREF64_LEN", &len, true)

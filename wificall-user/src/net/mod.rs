@@ -10,6 +10,7 @@ mod address;
 mod link;
 mod netlink;
 mod role;
+mod route;
 mod tc;
 mod watch;
 
@@ -19,5 +20,6 @@ mod namespace;
 pub use address::addresses;
 pub use link::{Kind, Link, links};
 pub use role::{Conflict, select, stacked, unmatched};
+pub use route::ways_out;
 pub use tc::{ClsactState, Filter, clsact_state, remove_empty_clsact};
 pub use watch::{Change, Watch, watch};

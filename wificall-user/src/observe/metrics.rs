@@ -1,5 +1,6 @@
 //! The metrics, each declared once: name, help, labels and where it is found in a report.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -463,6 +464,65 @@ const METRICS: &[Metric] = &[
         help: "1 if the last attempt failed for every name that has ever answered: the last known good is in use.",
         labels: &[],
         samples: |report, samples| samples.add([], report.discovery.stale.into()),
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_events",
+        help: "Packets that the programs looked at a second time, by what became of them: sent to the agent, about \
+               something else (other), or dropped: rate, client_rate (one client's share of it), full, large, fragment, \
+               malformed. From zero again when the maps are made anew.",
+        labels: &["kind", "result"],
+        samples: |report, samples| {
+            if report.snoop.on {
+                for fate in &report.snoop.events {
+                    samples.add([&fate.kind, &fate.fate], fate.count);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_snoop",
+        help: "Events that the agent read, by what came of them: waiting (a question), taken (an answer that counts), or \
+               why not: stale, spoofed (an answer from the clients' side), unasked, respelled, malformed, other, empty, \
+               refused, elsewhere, unknown.",
+        labels: &["kind", "result"],
+        samples: |report, samples| {
+            for fate in &report.snoop.heard {
+                samples.add([&fate.kind, &fate.fate], fate.count);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_snoop_displaced",
+        help: "Clients' questions that were forgotten before their answers, for want of room.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.snoop.displaced),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_snoop_clients",
+        help: "Clients that asked for an ePDG's name within a day.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.snoop.clients.len() as u64),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_ike_candidates",
+        help: "Unknown addresses that answered a client's IKE_SA_INIT within a week, by their country.",
+        labels: &["country"],
+        samples: |report, samples| {
+            let mut countries: BTreeMap<&str, u64> = BTreeMap::new();
+            for candidate in &report.snoop.candidates {
+                *countries
+                    .entry(candidate.country.as_deref().unwrap_or("unknown"))
+                    .or_default() += 1;
+            }
+            for (country, count) in countries {
+                samples.add([country], count);
+            }
+        },
     },
     Metric {
         kind: Kind::Gauge,

@@ -39,6 +39,9 @@ pub struct Report {
     pub discovery: Discovery,
     /// The agent's round of probes.
     pub probes: Probes,
+    /// What clients' own packets tell.
+    #[serde(default)]
+    pub snoop: Snoop,
     /// Reloads since the start.
     pub reloads: Reloads,
     /// Hooks put back after someone removed them, since the start.
@@ -256,6 +259,75 @@ pub struct ProbedOperator {
     pub rtt_us: Option<u64>,
     /// Why the first of those that are not reachable is not.
     pub detail: Option<String>,
+}
+
+/// What clients' own packets tell. Clients' addresses are in reports, and never in metrics.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snoop {
+    /// Whether anything is looked at.
+    pub on: bool,
+    /// What became of the packets that the programs looked at, by kind and fate.
+    pub events: Vec<Fate>,
+    /// What became of the events that were sent, by kind and fate.
+    pub heard: Vec<Fate>,
+    /// Questions that wait for their answers.
+    pub waiting: u64,
+    /// Questions that made room for others, since the start.
+    pub displaced: u64,
+    /// Clients, and the carriers whose names they asked for.
+    pub clients: Vec<Client>,
+    /// Unknown addresses that answer IKE.
+    pub candidates: Vec<Candidate>,
+}
+
+/// How many packets or events of a kind had a fate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fate {
+    /// `name_query`, `name_answer`, `ike_request`, `ike_response`; `unknown` for what is none.
+    pub kind: String,
+    /// What became of them.
+    pub fate: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// A client, by the names that it asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Client {
+    /// Its address.
+    pub address: String,
+    /// The operators of the names.
+    pub operators: Vec<String>,
+    /// Their countries.
+    pub countries: Vec<String>,
+    /// The names.
+    pub names: Vec<ClientName>,
+}
+
+/// A name that a client asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientName {
+    /// The name.
+    pub name: String,
+    /// When it was asked for first.
+    pub first: u64,
+    /// When it was asked for last.
+    pub last: u64,
+}
+
+/// An unknown address that answers IKE.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The address.
+    pub address: String,
+    /// Its country, by the GeoIP database.
+    pub country: Option<String>,
+    /// When it answered first.
+    pub first: u64,
+    /// When it answered last.
+    pub last: u64,
+    /// Exchanges seen.
+    pub exchanges: u64,
 }
 
 /// Reloads since the start.

@@ -169,6 +169,7 @@ pub(super) fn report() -> Report {
             left_out: 0,
             exchanges: vec![("silent".into(), 4)],
         },
+        snoop: snoop(),
         reloads: Reloads {
             done: 3,
             refused: 1,
@@ -218,5 +219,43 @@ fn question(kind: &str, result: &str, count: u64) -> Question {
         kind: kind.into(),
         result: result.into(),
         count,
+    }
+}
+
+fn snoop() -> Snoop {
+    let fate = |kind: &str, fate: &str, count| Fate {
+        kind: kind.into(),
+        fate: fate.into(),
+        count,
+    };
+    Snoop {
+        on: true,
+        events: vec![
+            fate("name_query", "sent", 9),
+            fate("name_answer", "client_rate", 2),
+        ],
+        heard: vec![
+            fate("name_answer", "taken", 3),
+            fate("name_answer", "spoofed", 1),
+        ],
+        waiting: 1,
+        displaced: 0,
+        clients: vec![Client {
+            address: "192.0.2.77".into(),
+            operators: vec!["262-01".into()],
+            countries: vec!["DE".into()],
+            names: vec![ClientName {
+                name: "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org".into(),
+                first: 1_700_000_000,
+                last: 1_700_010_000,
+            }],
+        }],
+        candidates: vec![Candidate {
+            address: "203.0.113.9".into(),
+            country: Some("JP".into()),
+            first: 1_700_000_000,
+            last: 1_700_010_000,
+            exchanges: 4,
+        }],
     }
 }

@@ -1,9 +1,9 @@
 //! A report for people.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::metrics::name_state;
-use super::{Exit, Group, Interface, Name, Report};
+use super::{Exit, Fate, Group, Interface, Name, Report};
 
 /// The text of `wificall status`. Ages are those at the time of the report.
 #[must_use]
@@ -24,6 +24,7 @@ pub fn text(report: &Report) -> String {
     section(&mut text, "Tables", tables(report));
     section(&mut text, "DNS", dns(report));
     section(&mut text, "Probes", probes(report));
+    section(&mut text, "Seen from clients", snoop(report));
     text
 }
 
@@ -266,6 +267,47 @@ fn dns(report: &Report) -> String {
     )
 }
 
+fn snoop(report: &Report) -> String {
+    let snoop = &report.snoop;
+    if !snoop.on {
+        return String::new();
+    }
+    let count = |fates: &[Fate], wanted: &[&str]| -> u64 {
+        let found = fates.iter().filter(|f| wanted.contains(&&*f.fate));
+        found.map(|fate| fate.count).sum()
+    };
+    let mut text = format!(
+        "  {} clients asked for ePDGs' names; {} answers taken, {} spoofed, {} dropped for the rate\n",
+        snoop.clients.len(),
+        count(&snoop.heard, &["taken"]),
+        count(&snoop.heard, &["spoofed"]),
+        count(&snoop.events, &["rate", "client_rate", "full"]),
+    );
+    // Clients are in full with --json.
+    let mut carriers: BTreeMap<String, usize> = BTreeMap::new();
+    for client in &snoop.clients {
+        *carriers.entry(client.operators.join("+")).or_default() += 1;
+    }
+    let rows: Vec<_> = carriers
+        .into_iter()
+        .map(|(operators, clients)| [operators, clients.to_string()])
+        .collect();
+    text += &columns(["<operator", ">clients"], &rows);
+    let rows: Vec<_> = snoop
+        .candidates
+        .iter()
+        .map(|candidate| {
+            [
+                candidate.address.clone(),
+                candidate.country.clone().unwrap_or_else(|| "-".to_owned()),
+                candidate.exchanges.to_string(),
+                format!("{} ago", age(report.at.saturating_sub(candidate.last))),
+            ]
+        })
+        .collect();
+    text + &columns(["<candidate", "<country", ">exchanges", ">answered"], &rows)
+}
+
 /// `5 private, 1 own`
 fn counts(counts: &[(String, u64)]) -> String {
     let counts: Vec<_> = counts
@@ -424,6 +466,13 @@ DNS
 Probes
   OPERATOR  ADDRESSES  REACHABLE      RTT       ANSWERED
   262-01            2          0  12.3 ms  3 h 0 min ago  198.18.0.1 port 4500 silent
+
+Seen from clients
+  1 clients asked for ePDGs' names; 3 answers taken, 1 spoofed, 2 dropped for the rate
+  OPERATOR  CLIENTS
+  262-01          1
+  CANDIDATE    COUNTRY  EXCHANGES    ANSWERED
+  203.0.113.9  JP               4  13 min ago
 "#;
 
     #[test]

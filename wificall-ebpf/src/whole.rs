@@ -1,0 +1,57 @@
+//! A whole skb, read by helper.
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+use wificall_common::frame::Frame;
+
+use crate::maps::{self, Aligned};
+
+/// A whole skb, read by helper.
+pub struct Whole {
+    pub skb: *mut __sk_buff,
+}
+
+impl Frame for Whole {
+    #[inline(always)]
+    fn forget(&self, number: usize, mask: usize) -> usize {
+        maps::forget(number, mask)
+    }
+
+    #[inline(always)]
+    fn size(&self) -> usize {
+        // SAFETY: a context field.
+        unsafe { (*self.skb).len as usize }
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = Aligned([0; N]);
+        // SAFETY: `bytes` is `N` bytes long; the kernel checks the offset.
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                self.skb.cast(),
+                offset as u32,
+                bytes.0.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        if result != 0 {
+            return None;
+        }
+        // Volatile: the compiler would load any eight bytes at once, and the verifier refuses unaligned ones on the stack.
+        let mut read = [0; N];
+        if N.is_multiple_of(4) {
+            let words = (&raw const bytes).cast::<u32>();
+            for (index, word) in read.chunks_exact_mut(4).enumerate() {
+                // SAFETY: inside `bytes`, which is aligned.
+                let value = unsafe { words.add(index).read_volatile() };
+                word.copy_from_slice(&value.to_ne_bytes());
+            }
+        } else {
+            for (index, byte) in read.iter_mut().enumerate() {
+                // SAFETY: inside `bytes`.
+                *byte = unsafe { (&raw const bytes.0[index]).read_volatile() };
+            }
+        }
+        Some(read)
+    }
+}

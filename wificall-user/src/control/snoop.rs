@@ -1,0 +1,200 @@
+//! What clients' packets tell, taken in by the loop.
+
+use std::{collections::BTreeSet, time::SystemTime};
+
+use anyhow::Result;
+use tracing::{debug, info, warn};
+use wificall_common::wire::dns;
+
+use super::{agent::Agent, world::World};
+use crate::{
+    catalogue::{Catalogue, NameKind},
+    config::SnoopIke,
+    discover::{
+        Applied, Sighting,
+        geoip::GeoIp,
+        snoop::{Context, Found, Origins},
+    },
+    explain::explain,
+    kernel::{self, ktime},
+    net,
+};
+
+/// Events taken in at once: between two batches, whatever else waits has its turn.
+const BATCH: usize = 256;
+/// Below this the programs know every name.
+const DOMAIN: &str = ".3gppnetwork.org";
+
+impl World {
+    /// Where answers may come in.
+    pub(super) fn origins(&self) -> Origins {
+        let interfaces = &self.config.interfaces;
+        let indices = |globs| -> BTreeSet<u32> {
+            let selected = net::select(globs, &self.links);
+            selected.iter().map(|link| link.index).collect()
+        };
+        Origins::new(
+            &self.links,
+            &indices(&interfaces.access),
+            &indices(&interfaces.uplink),
+            !interfaces.uplink.is_empty(),
+            &self.ways_out,
+        )
+    }
+}
+
+impl Agent {
+    /// Opens the reading end of what the programs tell, or closes it, as the configuration says. To be called with every
+    /// load of the programs, before they are attached.
+    pub(super) fn listen(&mut self) -> Result<()> {
+        let config = &self.world.config;
+        let names = if config.snoop.names {
+            names_to_know(&config.catalogue, &self.world)
+        } else {
+            BTreeSet::new()
+        };
+        let left_out = self.plane.set_names(&names)?;
+        if left_out > 0 {
+            warn!(
+                left_out,
+                "more names than the programs have room for: clients that ask for them are not seen"
+            );
+        }
+        self.events = None;
+        if config.snoop.on() {
+            self.events = Some(self.plane.events()?);
+        }
+        Ok(())
+    }
+
+    /// Takes in what the programs have told.
+    pub(super) async fn hear(&mut self) -> Result<()> {
+        let now = SystemTime::now();
+        let filter = self.world.filter();
+        let origins = self.world.origins();
+        let catalogue = self.world.config.catalogue.clone();
+        let observe_ike = self.world.config.snoop.ike == SnoopIke::Observe;
+        let watched: BTreeSet<u32> = self.attached.keys().map(|(_, ifindex)| *ifindex).collect();
+        let geoip = self.geoip.as_ref();
+        let context = Context {
+            origins: &origins,
+            filter: &filter,
+            watched: &|ifindex| watched.contains(&ifindex),
+            owners: &|name| catalogue.owner_of_name(name).map(|(_, owners)| owners),
+            country: &|address| geoip?.country(address),
+            clients: !self.world.config.interfaces.access.is_empty(),
+            ktime: ktime(),
+            now,
+        };
+        let mut all = Vec::new();
+        for _ in 0..BATCH {
+            let Some(event) = self.events.as_mut().and_then(kernel::Events::take) else {
+                break;
+            };
+            let memory = &mut self.world.memory;
+            match self.snoop.take(event.as_ref(), &context) {
+                None => {}
+                Some(Found::Answer(answered)) => {
+                    let sighting = Sighting {
+                        name: answered.name,
+                        addresses: answered.addresses,
+                        client: answered.client,
+                        at: now,
+                    };
+                    let applied = memory.observe(&sighting, &filter);
+                    if !applied.added.is_empty() {
+                        info!(name = &*sighting.name, added = ?applied.added, "a client was told of new endpoints");
+                    }
+                    all.push(applied);
+                }
+                Some(Found::Peer { address, client }) => {
+                    if self.snoop.note_candidate(address, &context) {
+                        let country = geoip.and_then(|geoip| geoip.country(address));
+                        let country = country.map_or("unknown".to_owned(), |c| c.to_string());
+                        info!(%address, country, "an unknown address answers IKE: it may be an ePDG");
+                    }
+                    if observe_ike {
+                        all.push(memory.learn(address, client, now, &filter));
+                    }
+                }
+            }
+        }
+        self.take_observed(all, now).await
+    }
+
+    async fn take_observed(&mut self, all: Vec<Applied>, now: SystemTime) -> Result<()> {
+        let mut added = false;
+        for applied in all {
+            for (address, reason) in &applied.refused {
+                *self.refused.entry(*reason).or_default() += 1;
+                debug!(%address, %reason, "address refused");
+            }
+            self.questions_changed |= applied.to_confirm;
+            added |= !applied.added.is_empty();
+            self.note_unsaved();
+        }
+        if added {
+            self.reconcile(now, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens the GeoIP database that the configuration names, or reads it again if it has changed. One that cannot be
+    /// used leaves the one before in use.
+    pub(super) fn follow_geoip(&mut self) {
+        let Some(path) = self.world.config.geoip.database.clone() else {
+            self.geoip = None;
+            self.geoip_problem = None;
+            return;
+        };
+        let result = match &mut self.geoip {
+            Some(geoip) if geoip.path() == path => geoip.refresh(),
+            _ => GeoIp::open(&path).map(|geoip| {
+                self.geoip = Some(geoip);
+                true
+            }),
+        };
+        match result {
+            Ok(true) => {
+                info!(database = %path.display(), "GeoIP database read");
+                self.geoip_problem = None;
+            }
+            Ok(false) => {}
+            Err(problem) => {
+                let message = explain(&problem);
+                if self.geoip_problem.as_ref() != Some(&message) {
+                    warn!("{message}");
+                }
+                self.geoip_problem = Some(message);
+            }
+        }
+    }
+}
+
+/// The hashes of the names outside of `3gppnetwork.org` that count: those of the catalogue, and those configured.
+fn names_to_know(catalogue: &Catalogue, world: &World) -> BTreeSet<u64> {
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for operator in catalogue.operators() {
+        for name in catalogue.names(operator.plmn) {
+            if name.kind == NameKind::Carrier {
+                names.insert(name.name);
+            }
+        }
+    }
+    for target in &world.targets.names {
+        names.insert(target.name.to_string());
+    }
+    names
+        .iter()
+        .filter(|name| !name.ends_with(DOMAIN))
+        .filter_map(|name| dns::hash(name))
+        .collect()
+}
+
+/// Waits until the programs may have told something; for ever if nobody listens.
+pub(super) async fn heard(events: &mut Option<kernel::Events>) -> std::io::Result<()> {
+    match events {
+        Some(events) => events.ready().await,
+        None => std::future::pending().await,
+    }
+}
