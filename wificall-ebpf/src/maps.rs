@@ -72,9 +72,20 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_SIZE, 0);
 pub static EVENT_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_SLOTS, 0);
 #[map]
 pub static EVENT_BUCKETS: PerCpuArray<u64> = PerCpuArray::with_max_entries(BUCKET_SLOTS, 0);
+/// Bits of the length of a DNS message that is copied into an event.
+pub const LENGTH_MASK: usize = 0x7ff;
+
+/// An event, and room behind it for as much as [`LENGTH_MASK`] lets through beside a header: the compiler may check a
+/// length in one register and use another, of which the verifier then knows no more than the mask.
+#[repr(C)]
+pub struct EventRoom {
+    pub event: Event,
+    room: [u8; LENGTH_MASK + 1],
+}
+
 /// An event in the making: longer than the stack.
 #[map]
-pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
+pub static EVENT: PerCpuArray<EventRoom> = PerCpuArray::with_max_entries(1, 0);
 /// Hashes of the catalogue's names outside of `3gppnetwork.org`: written by the agent.
 #[map]
 pub static NAMES: HashMap<u64, u8> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);

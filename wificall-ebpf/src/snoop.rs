@@ -21,13 +21,11 @@ use wificall_common::{
 };
 
 use crate::{
-    maps::{self, EVENT, EVENT_BUCKETS, EVENT_COUNTS, EVENTS, NAMES},
+    maps::{self, EVENT, EVENT_BUCKETS, EVENT_COUNTS, EVENTS, LENGTH_MASK, NAMES},
     settings,
     whole::Whole,
 };
 
-/// Bits of the length of a DNS message.
-const LENGTH_MASK: usize = 0x7ff;
 const _: () = assert!(EVENT_DATA <= LENGTH_MASK);
 
 /// Looks at a packet that was let go, and counted, with this exit.
@@ -79,9 +77,10 @@ fn run(skb: *mut __sk_buff, kind: EventKind, link: Link) -> EventFate {
         Ok(seen) => seen,
         Err(fate) => return fate,
     };
-    let Some(event) = EVENT.get_ptr_mut(0) else {
+    let Some(room) = EVENT.get_ptr_mut(0) else {
         return EventFate::Malformed;
     };
+    let event = room.cast::<Event>();
     let kind = blurred(kind);
     // The data first: whether it is about something for us is to be known before it uses up anybody's rate.
     let data = if kind.is_name() {

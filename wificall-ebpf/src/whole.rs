@@ -1,5 +1,7 @@
 //! A whole skb, read by helper.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use wificall_common::frame::Frame;
 
@@ -24,13 +26,14 @@ impl Frame for Whole {
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = Aligned([0; N]);
-        // SAFETY: `bytes` is `N` bytes long; the kernel checks the offset.
+        // Not zeroed: that would be a call, and the stack of one more function beside this program's and its own callees'.
+        let mut bytes = MaybeUninit::<Aligned<[u8; N]>>::uninit();
+        // SAFETY: `bytes` is `N` bytes long; the kernel checks the offset and fills them all, or none.
         let result = unsafe {
             bpf_skb_load_bytes(
                 self.skb.cast(),
                 offset as u32,
-                bytes.0.as_mut_ptr().cast(),
+                bytes.as_mut_ptr().cast(),
                 N as u32,
             )
         };
@@ -49,7 +52,7 @@ impl Frame for Whole {
         } else {
             for (index, byte) in read.iter_mut().enumerate() {
                 // SAFETY: inside `bytes`.
-                *byte = unsafe { (&raw const bytes.0[index]).read_volatile() };
+                *byte = unsafe { bytes.as_ptr().cast::<u8>().add(index).read_volatile() };
             }
         }
         Some(read)

@@ -398,28 +398,29 @@ pub(super) fn statistics<T>(kind: Kind, insns: &[T]) -> Result<String> {
         log: log.as_mut_ptr() as u64,
         ..ProgLoad::default()
     };
+    let mut verdict = String::new();
     let loaded = bpf(PROG_LOAD, &mut attr).or_else(|refused| {
-        // Once more, for the reason.
+        verdict = written(&log);
+        // Once more, for the way there; it may not fit, and then lacks the end.
         attr.log_level = LOG_REASON;
         bpf(PROG_LOAD, &mut attr).map_err(|_| refused)
     });
     let fd = loaded
         .with_context(|| {
-            let text = String::from_utf8_lossy(&log);
-            let text = text.trim_end_matches('\0');
-            let tail = text
-                .char_indices()
-                .rev()
-                .nth(REASON)
-                .map_or(0, |(at, _)| at);
-            format!("…{}", &text[tail..])
+            let way = written(&log);
+            let tail = way.char_indices().rev().nth(REASON).map_or(0, |(at, _)| at);
+            format!("{verdict}\n…{}", &way[tail..])
         })
         .context("load for the verifier's statistics")?;
     // SAFETY: as above.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(written(&log))
+}
+
+/// What the kernel wrote into a log.
+fn written(log: &[u8]) -> String {
     let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
-    let text = String::from_utf8_lossy(&log[..end]).into_owned();
-    Ok(text)
+    String::from_utf8_lossy(&log[..end]).into_owned()
 }
 
 fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
