@@ -5,12 +5,14 @@
 
 pub mod budget;
 pub mod chart;
+pub mod forwarding;
 pub mod program;
 pub mod record;
 pub mod report;
 mod row;
 pub mod system;
 mod turns;
+pub mod xdp;
 
 use anyhow::Result;
 
@@ -42,4 +44,4 @@ pub struct Layer {
 }
 
 /// Every layer, in the order in which they run.
-pub const LAYERS: [Layer; 2] = [program::LAYER, system::LAYER];
+pub const LAYERS: [Layer; 4] = [program::LAYER, forwarding::LAYER, xdp::LAYER, system::LAYER];

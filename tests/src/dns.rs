@@ -129,7 +129,7 @@ impl<'a> Dns<'a> {
     ///
     /// If it does not answer any more.
     pub fn set(&mut self, records: &[Record<'_>]) -> Result<()> {
-        self.generation += 1;
+        self.generation = self.generation.wrapping_add(1);
         let (addresses, generation) = (&self.addresses, self.generation);
         let (directory, ttl) = (&self.directory, self.ttl);
         let text = configuration(

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
-use crate::netns::is_stale;
+use crate::netns::{is_stale, owner};
 
 const BASE: &str = "/run/wificall-test";
+const PREFIX: &str = "p-";
 
 /// A directory with `bpf` (a bpffs), `run` and `state` in it, all gone when dropped.
 pub(crate) struct Home {
@@ -26,7 +27,7 @@ impl Home {
         STALE.call_once(remove_stale);
 
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = Path::new(BASE).join(format!("p-{}-{number}", std::process::id()));
+        let path = Path::new(BASE).join(format!("{PREFIX}{}-{number}", std::process::id()));
         for directory in ["bpf", "run", "state"] {
             fs::create_dir_all(path.join(directory))
                 .with_context(|| format!("create {}\nhint: run as root", path.display()))?;
@@ -80,12 +81,17 @@ fn remove_home(path: &Path) {
 }
 
 fn remove_stale() {
+    remove(|name| is_stale(name, PREFIX));
+}
+
+/// Removes the places that a process has left.
+pub(crate) fn remove_of(process: u32) {
+    remove(|name| owner(name, PREFIX) == Some(process));
+}
+
+fn remove(which: impl Fn(&str) -> bool) {
     for entry in fs::read_dir(BASE).into_iter().flatten().flatten() {
-        if entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| is_stale(name, "p-"))
-        {
+        if entry.file_name().to_str().is_some_and(&which) {
             remove_home(&entry.path());
         }
     }

@@ -131,6 +131,20 @@ impl Netns {
         })
     }
 
+    /// Moves the calling thread into this namespace, for good.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it.
+    pub fn join(&self) -> Result<()> {
+        // SAFETY: a system call on a descriptor that is open; it changes only this thread.
+        if unsafe { libc::setns(self.handle.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+            return Err(io::Error::last_os_error())
+                .with_context(|| format!("enter the namespace {}", self.name));
+        }
+        Ok(())
+    }
+
     /// Sets a sysctl of this namespace; `key` in dots, as in `net.ipv4.ip_forward`.
     ///
     /// # Errors
@@ -253,7 +267,7 @@ pub fn veth(a: (&Netns, &str), b: (&Netns, &str)) -> Result<()> {
 }
 
 /// The process that a name made by this module belongs to.
-fn owner(name: &str, prefix: &str) -> Option<u32> {
+pub(crate) fn owner(name: &str, prefix: &str) -> Option<u32> {
     name.strip_prefix(prefix)?.split('-').next()?.parse().ok()
 }
 
@@ -264,12 +278,21 @@ pub(crate) fn is_stale(name: &str, prefix: &str) -> bool {
 
 /// Removes namespaces left by test processes that were killed.
 fn remove_stale() {
+    remove(|name| is_stale(name, PREFIX));
+}
+
+/// Removes the namespaces that a process has left.
+pub(crate) fn remove_of(process: u32) {
+    remove(|name| owner(name, PREFIX) == Some(process));
+}
+
+fn remove(which: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(DIRECTORY) else {
         return;
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if name.to_str().is_some_and(|name| is_stale(name, PREFIX)) {
+        if name.to_str().is_some_and(&which) {
             let _ = Command::new("ip")
                 .args(["netns", "del"])
                 .arg(&name)

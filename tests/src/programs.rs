@@ -1,5 +1,6 @@
 //! The programs in the kernel, run by `BPF_PROG_TEST_RUN`.
 
+pub mod code;
 pub mod driver;
 pub mod instructions;
 pub mod raw;

@@ -36,9 +36,23 @@ impl Swan {
     ///
     /// With its log, if it is missing or does not take the configuration.
     pub fn start(namespace: &Netns, connections: &str, dns: Option<&str>) -> Result<Self> {
+        Self::start_with(namespace, connections, dns, "")
+    }
+
+    /// As [`start`](Self::start), with more `settings` of the daemon, lines of its section in `strongswan.conf`.
+    ///
+    /// # Errors
+    ///
+    /// Likewise.
+    pub fn start_with(
+        namespace: &Netns,
+        connections: &str,
+        dns: Option<&str>,
+        settings: &str,
+    ) -> Result<Self> {
         let directory = TempDir::with_prefix("wificall-swan-")?;
         let at = |name: &str| directory.path().join(name);
-        fs::write(at("strongswan.conf"), daemon(&directory))?;
+        fs::write(at("strongswan.conf"), daemon(&directory, settings))?;
         fs::write(at("swanctl.conf"), connections)?;
 
         let mut command = namespace.command("charon-systemd");
@@ -110,11 +124,12 @@ fn socket(directory: &TempDir) -> String {
 
 /// No roaming: the tunnel's own device would be taken for a new network, and MOBIKE
 /// would now and then move the tunnel from IPv4 to IPv6.
-fn daemon(directory: &TempDir) -> String {
+fn daemon(directory: &TempDir, settings: &str) -> String {
     format!(
         "charon-systemd {{
   load = random nonce openssl kdf kernel-libipsec kernel-netlink socket-default vici
   keep_alive = {KEEPALIVE_SECONDS}s
+  {settings}
   plugins {{
     vici {{
       socket = {}

@@ -2,7 +2,7 @@
 
 use crate::{
     Class, Direction,
-    abi::FragmentKey,
+    abi::{BucketKey, FragmentKey},
     endpoint::{self, Endpoint, Table, mapped},
     exit::Exit,
     frame::Frame,
@@ -171,6 +171,27 @@ fn lookup<F: Frame + ?Sized, T: Tables>(
         }
     };
     found.ok_or(Exit::NotEndpoint)
+}
+
+/// Whose cap a packet counts towards, or `None` if the frame ends too early.
+#[inline(always)]
+pub fn bucket_key<F: Frame + ?Sized>(
+    frame: &F,
+    packet: &Packet,
+    direction: Direction,
+    tier: u8,
+) -> Option<BucketKey> {
+    let client = match (packet.version, direction) {
+        (Version::V4, Direction::Up) => mapped(ipv4::source(frame, packet.offset)?),
+        (Version::V4, Direction::Down) => mapped(ipv4::destination(frame, packet.offset)?),
+        (Version::V6, Direction::Up) => ipv6::source(frame, packet.offset)?,
+        (Version::V6, Direction::Down) => ipv6::destination(frame, packet.offset)?,
+    };
+    Some(BucketKey {
+        client: client.to_be_bytes(),
+        tier: u32::from(tier),
+        direction: direction as u32,
+    })
 }
 
 /// What identifies the datagram of a fragment, or `None` if the frame ends too early.

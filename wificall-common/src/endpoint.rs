@@ -1,7 +1,7 @@
 //! The lookup of an address in the endpoint table.
 
 use crate::{
-    abi::{Block4, Block6, EndpointRef, FLAG_HOSTS, FLAG_WHOLE},
+    abi::{Block4, Block6, EndpointRef, FLAG_HOSTS, FLAG_WHOLE, PREF64S},
     wire::nat64::Pref64,
 };
 
@@ -27,8 +27,8 @@ pub trait Table {
     fn host(&self, address: u128) -> Option<&EndpointRef>;
     /// The longest prefix, or `None` without a lookup if there are no irregular prefixes; IPv4 as for hosts.
     fn prefix(&self, address: u128) -> Option<&EndpointRef>;
-    /// The NAT64 prefix, if one is configured.
-    fn pref64(&self) -> Option<Pref64>;
+    /// A NAT64 prefix, of up to [`PREF64S`]; `None` at the first that is not there.
+    fn pref64(&self, index: usize) -> Option<Pref64>;
 }
 
 /// `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
@@ -60,13 +60,22 @@ pub fn lookup4<T: Table>(table: &T, address: u32) -> Option<Endpoint> {
     table.prefix(mapped(address)).and_then(found)
 }
 
-/// Looks an IPv6 address up; one inside the NAT64 prefix is looked up as the IPv4 address that it stands for.
+/// Looks an IPv6 address up; one inside a NAT64 prefix is looked up as the IPv4 address that it stands for.
 #[inline(always)]
 pub fn lookup6<T: Table>(table: &T, address: u128) -> Option<Endpoint> {
-    if let Some(pref64) = table.pref64()
-        && let Some(inner) = pref64.extract(&address.to_be_bytes())
+    // A number and no `Option`: one lookup for all prefixes, and no register left undefined.
+    let mut inner = u64::MAX;
+    let mut index = 0;
+    while index < PREF64S
+        && let Some(pref64) = table.pref64(index)
     {
-        return lookup4(table, u32::from_be_bytes(inner));
+        if let Some(found) = pref64.extract(&address.to_be_bytes()) {
+            inner = u64::from(u32::from_be_bytes(found));
+        }
+        index += 1;
+    }
+    if inner != u64::MAX {
+        return lookup4(table, inner as u32);
     }
     if let Some(block) = table.block6((address >> 64) as u64) {
         if block.flags & FLAG_HOSTS != 0

@@ -142,7 +142,7 @@ impl Table for Everything {
         None
     }
 
-    fn pref64(&self) -> Option<Pref64> {
+    fn pref64(&self, _index: usize) -> Option<Pref64> {
         Some(Pref64 {
             prefix: [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             len: 96,

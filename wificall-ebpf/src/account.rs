@@ -1,16 +1,19 @@
 //! The one way out, and what a match leaves behind.
 
-use aya_ebpf::helpers::generated::bpf_jiffies64;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 use wificall_common::{
     Direction,
-    abi::{FragmentValue, Hook, exit_slot},
-    classify::{Match, fragment_key},
+    abi::{Bucket, Features, FragmentValue, Hook, Policy, TIER_OBSERVED, demoted_slot, exit_slot},
+    classify::{Match, bucket_key, fragment_key},
     exit::Exit,
     frame::Frame,
     wire::Fragment,
 };
 
-use crate::maps::{ACTIVITY, COUNTERS, EXITS, FRAGMENTS};
+use crate::{
+    maps::{ACTIVITY, BUCKETS, COUNTERS, EXITS, FRAGMENTS},
+    settings,
+};
 
 /// Activity is told apart in steps of 2^13 jiffies: 8 to 82 s, depending on the kernel's tick.
 const ACTIVITY_SHIFT: u32 = 13;
@@ -25,7 +28,7 @@ pub fn leave(hook: Hook, exit: Exit) -> Exit {
     exit
 }
 
-/// Counts a match of `segments` packets, marks its endpoint as active, remembers its first fragment.
+/// Counts a match of `segments` packets, remembers its first fragment.
 #[inline(always)]
 pub fn record<F: Frame>(frame: &F, found: &Match, direction: Direction, segments: u64) {
     if matches!(found.packet.fragment, Fragment::First)
@@ -45,6 +48,15 @@ pub fn record<F: Frame>(frame: &F, found: &Match, direction: Direction, segments
         cell.packets += segments;
         cell.bytes += bytes;
     }
+}
+
+/// Marks an endpoint as active. One that nobody of ours has confirmed is that only if it answers: a client could keep any
+/// address in the table otherwise, by sending to it.
+#[inline(always)]
+pub fn touch(found: &Match, policy: &Policy, direction: Direction) {
+    if policy.tier == TIER_OBSERVED && matches!(direction, Direction::Up) {
+        return;
+    }
     if let Some(last) = ACTIVITY.get_ptr_mut(found.endpoint.slot) {
         // SAFETY: no precondition.
         let now = (unsafe { bpf_jiffies64() } >> ACTIVITY_SHIFT) as u32;
@@ -56,4 +68,46 @@ pub fn record<F: Frame>(frame: &F, found: &Match, direction: Direction, segments
             }
         }
     }
+}
+
+/// Whether `segments` packets are more than their client may have by its policy's cap; if not, they are counted towards
+/// it. Excess is counted.
+#[inline(always)]
+pub fn over_cap<F: Frame>(
+    frame: &F,
+    found: &Match,
+    policy: &Policy,
+    hook: Hook,
+    direction: Direction,
+    segments: u64,
+) -> bool {
+    if !settings::on(Features::CAP) || policy.interval == 0 {
+        return false;
+    }
+    let Some(key) = bucket_key(frame, &found.packet, direction, policy.tier) else {
+        return false;
+    };
+    // SAFETY: no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(bucket) = BUCKETS.get_ptr_mut(&key) else {
+        let due = Bucket::take(0, now, policy.interval, segments);
+        // A full table forgets who was quiet longest; whoever finds no room at all is not held to a cap.
+        let _ = BUCKETS.insert(key, Bucket { due }, 0);
+        return false;
+    };
+    // SAFETY: an aligned word of a map value. CPUs that race lose one of two packets; an entry that is given to another
+    // client meanwhile costs that one as much.
+    unsafe {
+        let due = &raw mut (*bucket).due;
+        let next = Bucket::take(due.read_volatile(), now, policy.interval, segments);
+        if next != 0 {
+            due.write_volatile(next);
+            return false;
+        }
+    }
+    if let Some(count) = EXITS.get_ptr_mut(demoted_slot(hook, direction)) {
+        // SAFETY: as in `leave`.
+        unsafe { *count += segments };
+    }
+    true
 }

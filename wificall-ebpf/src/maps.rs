@@ -8,8 +8,8 @@ use aya_ebpf::{
 use wificall_common::{
     Class,
     abi::{
-        Block4, Block6, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue, GroupLabel,
-        HookKey, HookRecord, Meta, Policy,
+        Block4, Block6, Bucket, BucketKey, Counters, EXIT_SLOTS, EndpointRef, FragmentKey,
+        FragmentValue, GroupLabel, HookKey, HookRecord, Meta, Policy,
     },
     classify::Tables,
     endpoint::Table,
@@ -52,6 +52,9 @@ pub static EXITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EXIT_SLOTS, 0
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
     LruHashMap::with_max_entries(1_024, 0);
+/// Not pinned: it holds seconds. The agent makes it small where no policy has a cap.
+#[map]
+pub static BUCKETS: LruHashMap<BucketKey, Bucket> = LruHashMap::with_max_entries(4_096, 0);
 #[map]
 pub static ACTIVITY: Array<u32> = Array::with_max_entries(16_384, 0);
 
@@ -119,8 +122,8 @@ impl Table for KernelTables {
     }
 
     #[inline(always)]
-    fn pref64(&self) -> Option<wificall_common::wire::nat64::Pref64> {
-        settings::pref64()
+    fn pref64(&self, index: usize) -> Option<wificall_common::wire::nat64::Pref64> {
+        settings::pref64(index)
     }
 }
 

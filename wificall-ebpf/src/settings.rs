@@ -1,6 +1,9 @@
 //! Load-time constants, set by the agent before the programs are loaded.
 
-use wificall_common::{abi::Features, wire::nat64::Pref64};
+use wificall_common::{
+    abi::{Features, PREF64S},
+    wire::nat64::Pref64,
+};
 
 #[unsafe(no_mangle)]
 static FEATURES: u32 = Features::DSCP
@@ -13,6 +16,11 @@ static FEATURES: u32 = Features::DSCP
 static PREF64_LEN: u8 = 0;
 #[unsafe(no_mangle)]
 static PREF64: [u8; 16] = [0; 16];
+/// Likewise, of the prefixes after the first.
+#[unsafe(no_mangle)]
+static PREF64_MORE_LEN: [u8; PREF64S - 1] = [0; PREF64S - 1];
+#[unsafe(no_mangle)]
+static PREF64_MORE: [[u8; 16]; PREF64S - 1] = [[0; 16]; PREF64S - 1];
 /// What our XDP programs write into their verdicts.
 #[unsafe(no_mangle)]
 static NONCE: [u32; 2] = [0; 2];
@@ -29,14 +37,24 @@ pub fn on(features: u32) -> bool {
 }
 
 #[inline(always)]
-pub fn pref64() -> Option<Pref64> {
-    // SAFETY: as above.
-    let len = unsafe { core::ptr::read_volatile(&raw const PREF64_LEN) };
+pub fn pref64(index: usize) -> Option<Pref64> {
+    let (len, prefix) = match index.checked_sub(1) {
+        None => (&raw const PREF64_LEN, &raw const PREF64),
+        Some(more) if more < PREF64S - 1 => (
+            (&raw const PREF64_MORE_LEN).cast::<u8>().wrapping_add(more),
+            (&raw const PREF64_MORE)
+                .cast::<[u8; 16]>()
+                .wrapping_add(more),
+        ),
+        Some(_) => return None,
+    };
+    // SAFETY: a static of this program or an element of one; volatile as above.
+    let len = unsafe { core::ptr::read_volatile(len) };
     if len == 0 {
         return None;
     }
     // SAFETY: as above.
-    let prefix = unsafe { core::ptr::read_volatile(&raw const PREF64) };
+    let prefix = unsafe { core::ptr::read_volatile(prefix) };
     Some(Pref64 { prefix, len })
 }
 

@@ -160,10 +160,10 @@ fn run_whole(ctx: &TcContext, place: Place) -> Exit {
 #[inline(always)]
 fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exit {
     let skb = ctx.skb.skb;
+    // SAFETY: a context field.
+    let segments = u64::from(unsafe { (*skb).gso_segs }.max(1));
     if settings::on(place.counting()) {
-        // SAFETY: a context field.
-        let segments = unsafe { (*skb).gso_segs };
-        account::record(frame, found, place.direction, u64::from(segments.max(1)));
+        account::record(frame, found, place.direction, segments);
     }
     let Some(policy) = POLICIES
         .get(found.endpoint.policy)
@@ -175,7 +175,13 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
         );
         return account::leave(place.hook, Exit::NoPolicy);
     };
+    if settings::on(place.counting()) {
+        account::touch(found, policy, place.direction);
+    }
     set_mark(skb, place, policy);
+    if account::over_cap(frame, found, policy, place.hook, place.direction, segments) {
+        return account::leave(place.hook, Exit::Matched);
+    }
     if matches!(place.hook, Hook::TcEgress)
         && settings::on(Features::PRIORITY)
         && policy.voice[place.direction as usize] != 0

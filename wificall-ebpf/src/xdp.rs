@@ -94,6 +94,12 @@ fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> 
     else {
         return Exit::NoPolicy;
     };
+    if settings::on(counting) {
+        account::touch(found, policy, direction);
+    }
+    if account::over_cap(&frame, found, policy, Hook::Xdp, direction, 1) {
+        return Exit::Matched;
+    }
     if settings::on(Features::DSCP) {
         let rule = rewrite::rule(policy, direction, found.treat_as);
         let offset = found.packet.offset;

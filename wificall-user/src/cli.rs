@@ -1,5 +1,7 @@
 //! The command line: one definition for parsing, help, completions and man pages.
 
+mod probe;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,6 +10,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::catalogue::names::host_name;
 use crate::catalogue::{Country, CountryError, OperatorPattern, PlmnError, catalogue};
 use crate::config::Agent;
+
+pub use probe::{Probe, ProbeTarget};
 
 /// Where the configuration is looked for.
 pub const DEFAULT_CONFIG: &str = "/etc/wificall/wificall.toml";
@@ -74,7 +78,8 @@ pub enum Command {
     Status(Instance),
     /// Resolve ePDG names as the agent would, and print the addresses
     ///
-    /// Asks the configured resolvers once, applies the same filters, and says what was refused and why.
+    /// Asks the configured resolvers once, applies the same filters, and says of each name whose it is, which kind
+    /// and from which source, and of each address what was refused and why.
     /// Changes nothing.
     #[command(
         after_help = "Examples:\n  wificall resolve\n  wificall resolve 262-01 505-* NZ\n  \
@@ -91,6 +96,15 @@ pub enum Command {
                       wificall operators --search 310-260 --json"
     )]
     Operators(Operators),
+    /// Ask ePDGs whether they answer from here: reachable, refused, silent, how fast, which algorithms
+    ///
+    /// Sends a real IKE_SA_INIT (RFC 7296), the first message of IKEv2, to every address, on UDP 500 and 4500, over IPv4
+    /// and IPv6, and follows what the gateway says: INVALID_KE_PAYLOAD (another group), COOKIE, REDIRECT.
+    /// Nobody is authenticated, nothing after IKE_SA_INIT is sent. A gateway that agrees keeps a half-open SA until it
+    /// gives up on us (30 s on some, minutes on others), and many limit those of one client: so there is one exchange for each address
+    /// and port, and few a second. To ask again and again is not polite, and soon not answered.
+    #[command(after_help = probe::EXAMPLES)]
+    Probe(Box<Probe>),
     /// Make the running agent read its configuration again
     ///
     /// If the new configuration has an error, the agent keeps the old one, and this exits 2 with the errors.
@@ -147,6 +161,11 @@ pub struct Resolve {
     /// All names of all catalogued operators. This takes minutes, at `queries_per_second`; Ctrl-C prints what there is
     #[arg(long, conflicts_with = "targets")]
     pub world: bool,
+    /// Also the forms of operators' names that the agent does not ask for
+    ///
+    /// `sos.n3iwf.`, names without `pub`, two-digit MNC labels in all forms.
+    #[arg(long)]
+    pub all_forms: bool,
     /// The configuration, for resolvers and filters [default: /etc/wificall/wificall.toml, if it exists or nothing is named]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
@@ -254,7 +273,7 @@ mod tests {
                 .get_after_help()
                 .expect("each command has an example")
                 .to_string();
-            for line in help.lines().filter(|line| line.starts_with("  ")) {
+            for line in help.lines().filter(|line| line.starts_with("  wificall")) {
                 parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
                 examples += 1;
             }

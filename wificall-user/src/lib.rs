@@ -12,3 +12,4 @@ mod explain;
 pub mod kernel;
 pub mod net;
 pub mod observe;
+pub mod probe;

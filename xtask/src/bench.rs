@@ -19,7 +19,18 @@ mod args;
 const BENCH: &str = "wificall-bench";
 
 /// What each layer compares with, or needs.
-const LAYERS: [(&str, &[Component<'_>]); 2] = [("program", NAMESPACES), ("system", NAMESPACES)];
+const LAYERS: [(&str, &[Component<'_>]); 4] = [
+    ("program", NAMESPACES),
+    ("forwarding", &[FORWARDING]),
+    ("xdp", &[FORWARDING]),
+    ("system", NAMESPACES),
+];
+
+/// Routers in namespaces, and the rules that others write for them.
+pub const FORWARDING: Component<'_> = Component {
+    name: "forwarding",
+    packages: &["iproute2", "ethtool", "iptables", "ipset", "nftables"],
+};
 
 const NAMESPACES: &[Component<'_>] = &[Component {
     name: "network namespaces",

@@ -12,14 +12,14 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     apt::{self, Component},
-    ebpf,
+    bench, ebpf,
     kernel::Kernel,
     qemu::{self, Guest, Outcome},
     toolchain::Toolchain,
     workspace::{cargo, executable, output, root, run, show, target},
 };
 
-const COMPONENTS: [Component<'_>; 5] = [
+const COMPONENTS: [Component<'_>; 6] = [
     Component {
         name: "network namespaces",
         packages: &["iproute2", "iputils-ping", "nftables"],
@@ -42,6 +42,7 @@ const COMPONENTS: [Component<'_>; 5] = [
         name: "captures",
         packages: &["tshark"],
     },
+    bench::FORWARDING,
     qemu::COMPONENT,
 ];
 

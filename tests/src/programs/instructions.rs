@@ -42,7 +42,7 @@ impl Instructions {
     /// If this kernel refuses a program.
     pub fn here() -> Result<Self> {
         let all = Setup {
-            features: Setup::DEFAULT.features | Features::HANDOVER,
+            features: Setup::DEFAULT.features | Features::HANDOVER | Features::CAP,
             pref64: Some(([0; 16], 96)),
         };
         let none = Setup {

@@ -38,6 +38,16 @@ pub fn efforts(setup: &Setup) -> Result<Vec<Effort>> {
         .override_global("FEATURES", &setup.features, true)
         .override_global("PREF64", &prefix, true)
         .override_global("PREF64_LEN", &len, true)
+        .override_global(
+            "PREF64_MORE",
+            &[prefix; wificall_common::abi::PREF64S - 1],
+            true,
+        )
+        .override_global(
+            "PREF64_MORE_LEN",
+            &[len; wificall_common::abi::PREF64S - 1],
+            true,
+        )
         .load(&bytes)
         .context("load the BPF object")?;
     let mut object = Object::parse(&bytes).context("parse the BPF object")?;

@@ -162,8 +162,8 @@ impl Table for Host<'_> {
             .map(|(_, entry)| entry)
     }
 
-    fn pref64(&self) -> Option<Pref64> {
-        self.setup.pref64()
+    fn pref64(&self, index: usize) -> Option<Pref64> {
+        self.setup.pref64().filter(|_| index == 0)
     }
 }
 

@@ -167,6 +167,7 @@ fn policy(row: &PolicyRow) -> Result<Policy> {
         dscp: [rules(&row.up)?, rules(&row.down)?],
         voice: [voice("up"), voice("down")],
         valid: 1,
-        reserved: [0; 5],
+        tier: wificall_common::abi::TIER_TRUSTED,
+        interval: 0,
     })
 }

@@ -59,7 +59,9 @@ impl Hook {
 
 /// Slots of the `EXITS` map that each hook has.
 const EXITS_PER_HOOK: u32 = 32;
-const _: () = assert!(Exit::ALL.len() <= EXITS_PER_HOOK as usize);
+/// The last ones count something else.
+const DEMOTED: u32 = EXITS_PER_HOOK - Direction::ALL.len() as u32;
+const _: () = assert!(Exit::ALL.len() <= DEMOTED as usize);
 /// Entries of the `EXITS` map (per CPU, one u64 each).
 pub const EXIT_SLOTS: u32 = EXITS_PER_HOOK * Hook::ALL.len() as u32;
 
@@ -68,4 +70,11 @@ pub const EXIT_SLOTS: u32 = EXITS_PER_HOOK * Hook::ALL.len() as u32;
 #[must_use]
 pub const fn exit_slot(hook: Hook, exit: Exit) -> u32 {
     hook as u32 * EXITS_PER_HOOK + exit as u32
+}
+
+/// Index in the `EXITS` map of the number of packets, an aggregate's segments counted each, that were over a cap.
+#[inline(always)]
+#[must_use]
+pub const fn demoted_slot(hook: Hook, direction: Direction) -> u32 {
+    hook as u32 * EXITS_PER_HOOK + DEMOTED + direction as u32
 }

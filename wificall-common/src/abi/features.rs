@@ -18,4 +18,9 @@ impl Features {
     pub const PREFIXES: u32 = 1 << 5;
     /// TC stands behind XDP, which tells it in metadata what it did.
     pub const HANDOVER: u32 = 1 << 6;
+    /// Hold clients to the caps of policies.
+    pub const CAP: u32 = 1 << 9;
 }
+
+/// NAT64 prefixes that the programs have room for.
+pub const PREF64S: usize = 4;

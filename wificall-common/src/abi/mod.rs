@@ -12,12 +12,15 @@ mod meta;
 mod policy;
 mod xdp;
 
-pub use counters::{CELLS, Counter, Counters, EXIT_SLOTS, Hook, exit_slot};
+pub use counters::{CELLS, Counter, Counters, EXIT_SLOTS, Hook, demoted_slot, exit_slot};
 pub use endpoint::{Block4, Block6, EndpointRef, FLAG_HOSTS, FLAG_WHOLE};
-pub use features::Features;
+pub use features::{Features, PREF64S};
 pub use fragment::{FragmentKey, FragmentValue};
 pub use meta::{GroupLabel, HookKey, HookRecord, LABEL_LEN, META_MAGIC, Meta};
-pub use policy::{DSCP_IF_DEFAULT, DSCP_KEEP, Policy, RULES};
+pub use policy::{
+    Bucket, BucketKey, CAP_BURST, DSCP_IF_DEFAULT, DSCP_KEEP, Policy, RULES, TIER_OBSERVED,
+    TIER_TRUSTED,
+};
 pub use xdp::{VERDICT_MAGIC, XdpVerdict};
 
 /// Version of everything in this module. A data plane of an older version is migrated, a newer one is refused.

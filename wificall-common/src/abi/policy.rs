@@ -10,6 +10,55 @@ pub const DSCP_KEEP: u8 = 0x80;
 /// Classes that have a rule of their own; a later fragment follows its first.
 pub const RULES: usize = Class::ALL.len() - 1;
 
+/// Endpoints that our own resolver, the catalogue or the configuration has named.
+pub const TIER_TRUSTED: u8 = 0;
+/// Endpoints that nobody of ours has confirmed.
+pub const TIER_OBSERVED: u8 = 1;
+
+/// How far ahead of its cap a client may get: a second's worth of packets at once.
+pub const CAP_BURST: u64 = 1_000_000_000;
+
+/// Which packets share a cap (key of the map `BUCKETS`, an LRU).
+///
+/// Aligned for the BPF programs, which have it on the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BucketKey {
+    /// The client, network order; IPv4 as `::ffff:a.b.c.d`.
+    pub client: [u8; 16],
+    /// [`Policy::tier`].
+    pub tier: u32,
+    /// [`Direction`].
+    pub direction: u32,
+}
+assert_size!(BucketKey, 24);
+
+/// How far a client has used up its cap (value of the map `BUCKETS`), written by the kernel only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Bucket {
+    /// When the next packet would be due if there were no burst, by the monotonic clock in nanoseconds (the theoretical
+    /// arrival time of the GCRA, ITU-T I.371 annex A). One word: two CPUs that race lose one of two packets' worth.
+    pub due: u64,
+}
+assert_size!(Bucket, 8);
+
+impl Bucket {
+    /// What [`due`](Self::due) becomes when `packets` come `now`; 0 if they are over the cap, and change nothing.
+    ///
+    /// A number and no `Option`, which would leave registers undefined that the verifier of BPF programs then refuses.
+    #[inline(always)]
+    #[must_use]
+    pub const fn take(due: u64, now: u64, interval: u32, packets: u64) -> u64 {
+        // Packets of an aggregate are few, and an interval is below 2^32: no overflow.
+        let due = if due > now { due } else { now };
+        if due - now > CAP_BURST {
+            return 0;
+        }
+        due + packets * interval as u64
+    }
+}
+
 /// A policy row. Rows are never changed while an endpoint points to them: a changed policy gets a new row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
@@ -24,7 +73,56 @@ pub struct Policy {
     pub voice: [u8; Direction::ALL.len()],
     /// Not 0 in a row that holds a policy.
     pub valid: u8,
-    /// Zero.
-    pub reserved: [u8; 5],
+    /// [`TIER_TRUSTED`] or [`TIER_OBSERVED`]. Rows of one tier share each client's [`Bucket`].
+    pub tier: u8,
+    /// Nanoseconds per packet of one client in one direction. What comes faster gets neither DSCP nor priority. 0: no cap.
+    pub interval: u32,
 }
 assert_size!(Policy, 24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 150 packets a second.
+    const INTERVAL: u32 = 1_000_000_000 / 150;
+
+    /// How many of `count` packets, one each `step` nanoseconds, get through.
+    fn passed(due: &mut u64, start: u64, step: u64, count: u64) -> u64 {
+        let mut passed = 0;
+        for n in 0..count {
+            let next = Bucket::take(*due, start + n * step, INTERVAL, 1);
+            if next != 0 {
+                *due = next;
+                passed += 1;
+            }
+        }
+        passed
+    }
+
+    #[test]
+    fn a_burst_and_then_the_rate() {
+        let mut due = 0;
+        let start = 1_000_000_000_000;
+        // Two calls pass for as long as they like.
+        assert_eq!(passed(&mut due, start, 10_000_000, 100_000), 100_000);
+        // A thousand at once: a second's worth.
+        let start = start + 100_000 * 10_000_000;
+        assert!((100..=152).contains(&passed(&mut due, start, 0, 1000)));
+        // Ten thousand a second for ten seconds: the rate.
+        let mut due = 0;
+        let passed = passed(&mut due, start, 100_000, 100_000);
+        assert!((1640..=1660).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn an_aggregate_counts_whole() {
+        let now = 1_000_000_000_000;
+        let due = Bucket::take(0, now, INTERVAL, 64);
+        assert_eq!(due, now + 64 * u64::from(INTERVAL));
+        let rest = Bucket::take(Bucket::take(due, now, INTERVAL, 64), now, INTERVAL, 64);
+        assert_ne!(rest, 0, "what was begun within the burst");
+        assert_eq!(Bucket::take(rest, now, INTERVAL, 1), 0);
+        assert_ne!(Bucket::take(rest, now + 300_000_000, INTERVAL, 1), 0);
+    }
+}

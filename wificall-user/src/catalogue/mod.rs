@@ -287,6 +287,14 @@ impl Catalogue {
             .map(DialledRow::plmn)
     }
 
+    /// Who says that handsets are configured with this name, in lower case, or address.
+    pub fn sources_of_target(&self, target: &str) -> impl Iterator<Item = &str> {
+        self.dialled
+            .iter()
+            .filter(move |row| self.text(row.3) == target)
+            .map(|row| self.text(row.4))
+    }
+
     /// The operator's number with as many digits as it writes.
     fn as_written(&self, plmn: Plmn) -> Plmn {
         match self.operator_index(plmn) {

@@ -80,4 +80,23 @@ impl Catalogue {
         }
         Some((parsed.kind, owners))
     }
+
+    /// Where it is from that a name is one of an ePDG: `standard` for the forms of TS 23.003,
+    /// `domain` for others below an operator's own domain, `configuration`, and sources of the
+    /// catalogue. Empty for names that [`owner_of_name`](Self::owner_of_name) does not know.
+    #[must_use]
+    pub fn sources_of_name(&self, name: &str) -> BTreeSet<&str> {
+        let parsed = names::parse(name);
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let mut sources: BTreeSet<&str> = self.sources_of_target(&name).collect();
+        if self.configured_owners(&name).next().is_some() {
+            sources.insert("configuration");
+        }
+        match parsed.map(|parsed| parsed.kind) {
+            Some(NameKind::Carrier | NameKind::CarrierEmergency) => sources.insert("domain"),
+            Some(_) => sources.insert("standard"),
+            None => false,
+        };
+        sources
+    }
 }

@@ -131,6 +131,31 @@ fn names_have_owners() {
 }
 
 #[test]
+fn names_have_sources() {
+    let catalogue = catalogue()
+        .clone()
+        .with_names([("epdg.example.net".to_owned(), Owner::UNKNOWN)]);
+    for (name, expected) in [
+        ("EPDG.epc.mnc001.mcc262.pub.3gppnetwork.org.", "standard"),
+        (
+            "epdg.epc.mnc260.mcc310.pub.3gppnetwork.org",
+            "carrier-settings standard",
+        ),
+        (
+            "ss.epdg.epc.geo.mnc260.mcc310.pub.3gppnetwork.org",
+            "domain rule-list",
+        ),
+        ("epdg99.epc.mnc260.mcc310.pub.3gppnetwork.org", "domain"),
+        ("wo.vzwwo.com", "carrier-settings handset-profile"),
+        ("epdg.example.net", "configuration"),
+        ("www.example.net", ""),
+    ] {
+        let sources: Vec<_> = catalogue.sources_of_name(name).into_iter().collect();
+        assert_eq!(sources.join(" "), expected, "{name}");
+    }
+}
+
+#[test]
 fn some_carriers_dial_an_address() {
     let networks = catalogue().networks(plmn("655-01"));
     assert_eq!(networks, ["41.1.162.233/32".parse::<IpNet>().unwrap()]);

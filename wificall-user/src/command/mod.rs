@@ -6,6 +6,7 @@ mod failure;
 mod log;
 mod machine;
 mod operators;
+mod probe;
 mod progress;
 mod reload;
 mod resolve;
@@ -83,6 +84,7 @@ async fn dispatch(command: Command) -> Result<Outcome, Failure> {
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Resolve(arguments) => resolve::run(arguments).await,
         Command::Operators(arguments) => operators::run(&arguments),
+        Command::Probe(arguments) => probe::run(*arguments).await,
         Command::Reload(arguments) => reload::run(&arguments).await,
         Command::Detach(arguments) => detach::run(&arguments).await,
     }
@@ -111,6 +113,15 @@ fn print(text: &str) -> anyhow::Result<()> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Prints to stdout with colours where it is a terminal that has them, and nobody said `NO_COLOR`.
+fn print_styled(text: &str) -> anyhow::Result<()> {
+    let choice = anstream::AutoStream::choice(&io::stdout());
+    let mut plain = anstream::AutoStream::new(Vec::new(), choice);
+    plain.write_all(text.as_bytes()).context("style the text")?;
+    let text = plain.into_inner();
+    print(&String::from_utf8_lossy(&text))
 }
 
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {

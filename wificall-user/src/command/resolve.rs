@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::progress::Progress;
 use super::{Failure, Outcome, print, print_json};
+use crate::catalogue::{Catalogue, NameKind};
 use crate::cli::{self, DEFAULT_CONFIG, Target};
 use crate::config::{self, Config};
 use crate::control;
@@ -45,6 +46,10 @@ struct Resolved {
 #[derive(Debug, Serialize)]
 struct Name {
     name: String,
+    /// `operator`, `emergency`, …; none for a name that is not known to be an ePDG's.
+    kind: Option<NameKind>,
+    /// Who says so: `standard`, `domain`, `configuration`, or a source of the catalogue.
+    sources: Vec<String>,
     operators: Vec<String>,
     countries: Vec<String>,
     ipv4: Answer,
@@ -76,6 +81,7 @@ struct Refused {
 #[derive(Debug, Serialize)]
 struct Catalogued {
     address: IpAddr,
+    sources: Vec<String>,
     operators: Vec<String>,
     countries: Vec<String>,
     refused: Option<Reason>,
@@ -84,15 +90,7 @@ struct Catalogued {
 pub(super) async fn run(arguments: cli::Resolve) -> Result<Outcome, Failure> {
     let needed = arguments.targets.is_empty() && !arguments.world;
     let config = configuration(arguments.config.as_deref(), needed)?;
-    let wanted = if arguments.world {
-        let selection = Selection {
-            world: true,
-            ..Selection::default()
-        };
-        targets(&config.catalogue, &selection)
-    } else {
-        wanted(&arguments.targets, &config)
-    };
+    let wanted = wanted(&arguments, &config);
     let mut resolved = resolve(&wanted, &config).await?;
     resolved.brief = arguments.world;
     if arguments.json {
@@ -108,7 +106,7 @@ pub(super) async fn run(arguments: cli::Resolve) -> Result<Outcome, Failure> {
 }
 
 /// The configuration that is named; else the one at the usual place; else, if none is needed, the defaults.
-fn configuration(named: Option<&Path>, needed: bool) -> Result<Config, config::Errors> {
+pub(super) fn configuration(named: Option<&Path>, needed: bool) -> Result<Config, config::Errors> {
     let usual = Path::new(DEFAULT_CONFIG);
     let parsed = match named {
         Some(file) => config::load(file)?,
@@ -122,27 +120,41 @@ fn configuration(named: Option<&Path>, needed: bool) -> Result<Config, config::E
     Ok(parsed.config)
 }
 
-fn wanted(arguments: &[Target], config: &Config) -> Targets {
-    if arguments.is_empty() {
-        return targets(&config.catalogue, &config.discovery.selection());
-    }
+fn wanted(arguments: &cli::Resolve, config: &Config) -> Targets {
     let (mut operators, mut countries) = (Vec::new(), Vec::new());
     let mut names: Vec<Arc<str>> = Vec::new();
-    for argument in arguments {
+    for argument in &arguments.targets {
         match argument {
             Target::Operators(pattern) => operators.push(*pattern),
             Target::Country(country) => countries.push(*country),
             Target::Name(name) => names.push(name.as_str().into()),
         }
     }
-    let mut wanted = targets(
-        &config.catalogue,
-        &Selection {
+    let selection = if arguments.world {
+        Selection {
+            world: true,
+            ..Selection::default()
+        }
+    } else if arguments.targets.is_empty() {
+        config.discovery.selection()
+    } else {
+        Selection {
             operators: &operators,
             countries: &countries,
             ..Selection::default()
-        },
-    );
+        }
+    };
+    let mut wanted = targets(&config.catalogue, &selection);
+    if arguments.all_forms {
+        let operators = selection.operators(&config.catalogue).into_iter();
+        for (plmn, owner) in operators {
+            let further = config.catalogue.further_names(plmn).into_iter();
+            wanted.names.extend(further.map(|name| discover::Target {
+                name: name.name.into(),
+                owners: [owner].into(),
+            }));
+        }
+    }
     for name in names {
         if wanted.names.iter().all(|target| target.name != name) {
             wanted.names.push(discover::Target {
@@ -175,7 +187,7 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
     let mut order: Vec<_> = wanted.names.iter().collect();
     order.sort_by_cached_key(|target| spread.hash_one(&target.name));
     let mut asking = stream::iter(order)
-        .map(|target| ask(target, resolver, filter))
+        .map(|target| ask(target, resolver, filter, &config.catalogue))
         .buffer_unordered(discovery.concurrency.max(1));
     let total = wanted.names.len();
     let mut progress = Progress::new("names", total, total > MANY);
@@ -199,8 +211,13 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
     names.sort_by(|a: &Name, b| a.name.cmp(&b.name));
     let catalogued = wanted.addresses.iter().map(|(address, of)| {
         let (operators, countries) = owners(of);
+        let sources: BTreeSet<&str> = config
+            .catalogue
+            .sources_of_target(&address.to_string())
+            .collect();
         Catalogued {
             address: *address,
+            sources: strings(sources),
             operators,
             countries,
             refused: filter.check(*address).err(),
@@ -217,7 +234,12 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
 }
 
 /// Asks for one name as the agent does: not for AAAA if there is no such name (RFC 8020 §2).
-async fn ask(target: &discover::Target, resolver: &Resolver, filter: &Filter) -> Name {
+async fn ask(
+    target: &discover::Target,
+    resolver: &Resolver,
+    filter: &Filter,
+    catalogue: &Catalogue,
+) -> Name {
     let route = resolver.route(&target.owners);
     let ask = async |family: Family| resolver.ask(&target.name, family.into(), route).await;
     let ipv4 = Answer::of(ask(Family::V4).await, filter);
@@ -232,11 +254,17 @@ async fn ask(target: &discover::Target, resolver: &Resolver, filter: &Filter) ->
     let (operators, countries) = owners(&target.owners);
     Name {
         name: target.name.to_string(),
+        kind: catalogue.owner_of_name(&target.name).map(|(kind, _)| kind),
+        sources: strings(catalogue.sources_of_name(&target.name)),
         operators,
         countries,
         ipv4,
         ipv6,
     }
+}
+
+fn strings(texts: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
+    texts.into_iter().map(Into::into).collect()
 }
 
 /// Operators and countries, each once, in order.
@@ -334,10 +362,11 @@ impl Resolved {
                 .or(name.ipv6.canonical.as_ref());
             let _ = writeln!(
                 text,
-                "{}{}{}",
+                "{}{}{}  {}",
                 name.name,
                 whose(&name.operators, &name.countries),
-                alias.map(|name| format!("  → {name}")).unwrap_or_default()
+                alias.map(|name| format!("  → {name}")).unwrap_or_default(),
+                name.why()
             );
             if name.ipv4.result == "nx_domain" && name.ipv6.result == "nx_domain" {
                 text += "  no such name\n";
@@ -350,7 +379,11 @@ impl Resolved {
             text += "In the catalogue without a name\n";
         }
         for address in &self.catalogued {
-            let whose = whose(&address.operators, &address.countries);
+            let whose = format!(
+                "{}  ({})",
+                whose(&address.operators, &address.countries),
+                address.sources.join(", ")
+            );
             let _ = match address.refused {
                 None => writeln!(text, "  {}{whose}", address.address),
                 Some(reason) => writeln!(text, "  {}{whose}  refused: {reason}", address.address),
@@ -383,6 +416,16 @@ impl Resolved {
     }
 }
 
+impl Name {
+    /// `(operator: standard)`
+    fn why(&self) -> String {
+        match self.kind {
+            Some(kind) => format!("({}: {})", kind.as_str(), self.sources.join(", ")),
+            None => "(not known as an ePDG's: not classified unless it is configured)".to_owned(),
+        }
+    }
+}
+
 /// `  262-01+262-02 DE`, or nothing.
 fn whose(operators: &[String], countries: &[String]) -> String {
     let mut text = String::new();
@@ -399,6 +442,8 @@ fn whose(operators: &[String], countries: &[String]) -> String {
 mod tests {
     use std::time::Duration;
 
+    use clap::Parser as _;
+
     use super::*;
     use crate::discover::{Failure, FailureKind};
 
@@ -406,6 +451,8 @@ mod tests {
         let filter = Filter::default();
         Name {
             name: name.to_owned(),
+            kind: Some(NameKind::Operator),
+            sources: vec!["standard".to_owned()],
             operators: vec!["262-01".to_owned(), "262-06".to_owned()],
             countries: vec!["DE".to_owned()],
             ipv4: Answer::of(discover::Answer::of(ipv4), &filter),
@@ -442,6 +489,7 @@ mod tests {
             ],
             catalogued: vec![Catalogued {
                 address: "69.79.196.12".parse().unwrap(),
+                sources: vec!["handset-profile".to_owned()],
                 operators: vec!["338-180".to_owned()],
                 countries: vec!["JM".to_owned()],
                 refused: None,
@@ -453,17 +501,17 @@ mod tests {
         };
         assert_eq!(
             resolved.text(),
-            "epdg.example.org  262-01+262-06 DE\n  \
+            "epdg.example.org  262-01+262-06 DE  (operator: standard)\n  \
                A     109.237.187.195  (TTL 300 s)\n  \
                A     10.0.0.1  refused: private\n  \
                AAAA  no_data\n\
-             sos.example.org  262-01+262-06 DE\n  \
+             sos.example.org  262-01+262-06 DE  (operator: standard)\n  \
                no such name\n\
-             n3iwf.example.org  262-01+262-06 DE\n  \
+             n3iwf.example.org  262-01+262-06 DE  (operator: standard)\n  \
                A     109.237.187.195  (TTL 300 s)\n  \
                AAAA  timeout: 192.0.2.53:53: timed out\n\
              In the catalogue without a name\n  \
-               69.79.196.12  338-180 JM\n\
+               69.79.196.12  338-180 JM  (handset-profile)\n\
              3 names asked, 2 addresses usable\n"
         );
         assert!(!resolved.is_empty());
@@ -500,12 +548,17 @@ mod tests {
     fn arguments_replace_what_is_configured() {
         let config = configuration_of_defaults();
         let names = |arguments: &[&str]| -> Vec<String> {
-            let arguments: Vec<_> = arguments.iter().map(|a| a.parse().unwrap()).collect();
+            let line = ["wificall", "resolve"].iter().chain(arguments);
+            let cli::Command::Resolve(arguments) = cli::Cli::parse_from(line).command else {
+                unreachable!("the subcommand is resolve");
+            };
             let names = wanted(&arguments, &config).names;
             names.iter().map(|target| target.name.to_string()).collect()
         };
         assert_eq!(names(&[]).len(), 4);
         assert_eq!(names(&["x.example.org"]), ["x.example.org"]);
+        assert_eq!(names(&["262-01", "--all-forms"]).len(), 11);
+        assert!(names(&["--world"]).len() > 9_000);
         // One name, asked for twice.
         let standard = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
         assert_eq!(names(&["262-01", standard]).len(), 4);

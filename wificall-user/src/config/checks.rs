@@ -9,6 +9,7 @@ use super::reader::{Item, Section};
 use super::report::Mismatch;
 use super::{Config, Discovery, Glob, Policy, StaticPrefix, values};
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, is_endpoint_network};
+use crate::discover::Observed;
 
 /// Something listed twice in one array.
 pub(super) fn no_duplicates<T: PartialEq + Display>(placed: &[(Item, T)], what: &str) {
@@ -136,6 +137,18 @@ pub(super) fn durations(section: &Section, discovery: &Discovery, in_lab: bool, 
         );
         item.refuse(Mismatch::expected(format!(
             "`refresh_min` ({min}) not above `refresh_max` ({max})"
+        )));
+    }
+}
+
+/// How long observed endpoints stay.
+pub(super) fn observed(section: &Section, observed: &Observed) {
+    if observed.longest < observed.keep
+        && let Some(item) = section.item("longest").or_else(|| section.item("keep"))
+    {
+        let (keep, longest) = (values::show(observed.keep), values::show(observed.longest));
+        item.refuse(Mismatch::expected(format!(
+            "`keep` ({keep}) not above `longest` ({longest})"
         )));
     }
 }

@@ -21,17 +21,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, Plmn};
-use crate::discover::{Route, Selection, Upstream};
+use crate::discover::{Observed, Route, Selection, Upstream, nat64::Nat64};
 
 use reader::Section;
 use report::Report;
 
 pub use dscp::{Dscp, DscpMode};
 pub use problem::{Errors, Problem, Warnings};
-pub use values::Glob;
+pub use values::{Glob, parse_duration, parse_number};
 
 /// Everything that a configuration file says, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,10 @@ pub struct Config {
     pub interfaces: Interfaces,
     /// `[discovery]`
     pub discovery: Discovery,
+    /// `[observed]`
+    pub observed: Observed,
+    /// `[probe]`
+    pub probe: Probe,
     /// `[lab]`
     pub lab: Lab,
     /// `[[prefix]]`, and `prefixes` in `[discovery]`.
@@ -182,7 +186,7 @@ pub struct Discovery {
     /// Queries at a time.
     pub concurrency: usize,
     /// The NAT64 prefix behind which IPv4 endpoints are seen as IPv6 (RFC 6052).
-    pub nat64_prefix: Option<Ipv6Net>,
+    pub nat64_prefix: Nat64,
 }
 
 impl Discovery {
@@ -218,6 +222,19 @@ pub enum Widen {
     Exact,
 }
 
+/// The agent's own round of probes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// How often each address and port is probed.
+    pub interval: Duration,
+    /// The least time between two exchanges.
+    pub spacing: Duration,
+    /// The ports, each once.
+    pub ports: Vec<u16>,
+}
+
 /// What only a test set-up needs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lab {
@@ -245,6 +262,17 @@ pub struct Treatment {
     pub priority: Priority,
     /// The fwmark that its `up` packets get.
     pub mark: Option<Mark>,
+    /// What that mark is for.
+    pub mark_use: MarkUse,
+}
+
+/// What a mark is for. It decides how far an endpoint must be trusted to get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkUse {
+    /// A route is chosen by it, or something is counted.
+    Route,
+    /// A firewall lets packets pass that have it.
+    Passage,
 }
 
 /// A priority, named by meaning: the numbers differ between wireless and wired links.

@@ -11,11 +11,12 @@ use toml::de::DeValue;
 use super::reader::{Item, Section};
 use super::report::{Mismatch, Report};
 use super::{
-    Agent, Config, Discovery, Dscp, ExtraName, Glob, Interfaces, Lab, Limits, Policy, Priority,
-    StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment, values,
+    Agent, Config, Discovery, Dscp, ExtraName, Glob, Interfaces, Lab, Limits, MarkUse, Policy,
+    Priority, Probe, StaticPrefix, TcMode, Treatment, Widen, XdpMode, checks, dscp, treatment,
+    values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
-use crate::discover::{Route, Upstream};
+use crate::discover::{Observed, Route, Upstream, nat64::Nat64};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -47,6 +48,8 @@ pub(super) fn config(
     let mut config = Config {
         agent: agent(root.section("agent")),
         interfaces: interfaces(root.section("interfaces")),
+        observed: observed(root.section("observed")),
+        probe: probe(root.section("probe"), in_lab),
         lab: lab(lab_section),
         prefixes: prefixes(&root, &discovery_section),
         catalogue: Arc::new(catalogue.clone().with_names(names)),
@@ -150,7 +153,7 @@ fn discovery(section: &Section, in_lab: bool, catalogue: &Catalogue) -> Discover
         }),
         queries_per_second: section.value("queries_per_second", 20, |item| item.number(1..=10_000)),
         concurrency: section.value("concurrency", 8, |item| item.number(1..=256)) as usize,
-        nat64_prefix: section.value("nat64_prefix", None, |item| values::nat64(item).map(Some)),
+        nat64_prefix: section.value("nat64_prefix", Nat64::Auto, values::nat64),
     };
     checks::durations(section, &discovery, in_lab, DAY);
     discovery
@@ -185,6 +188,50 @@ fn route(section: Section) -> Route {
     };
     section.finish();
     route
+}
+
+fn probe(section: Section, in_lab: bool) -> Probe {
+    // Gateways count half-open SAs by client, and lock out whoever has many.
+    let (shortest, closest) = if in_lab {
+        (SECOND, 10 * MILLISECOND)
+    } else {
+        (600 * SECOND, SECOND)
+    };
+    let ports = section.list("ports", "an array of UDP ports", |item| {
+        item.number(1..=65535)
+    });
+    checks::no_duplicates(&ports, "port");
+    let ports: Vec<u16> = unplaced(ports)
+        .into_iter()
+        .filter_map(|port| u16::try_from(port).ok())
+        .collect();
+    let probe = Probe {
+        enabled: section.value("enabled", false, values::boolean),
+        interval: duration(&section, "interval", 6 * 3600 * SECOND, shortest..=7 * DAY),
+        spacing: duration(&section, "spacing", 10 * SECOND, closest..=3600 * SECOND),
+        ports: if ports.is_empty() {
+            vec![500, 4500]
+        } else {
+            ports
+        },
+    };
+    section.finish();
+    probe
+}
+
+fn observed(section: Section) -> Observed {
+    let default = Observed::default();
+    let observed = Observed {
+        dscp: section.value("dscp", default.dscp, values::boolean),
+        priority: section.value("priority", default.priority, values::boolean),
+        mark: section.value("mark", default.mark, values::boolean),
+        cap: section.value("cap", default.cap, values::cap),
+        keep: duration(&section, "keep", default.keep, SECOND..=DAY),
+        longest: duration(&section, "longest", default.longest, SECOND..=30 * DAY),
+    };
+    checks::observed(&section, &observed);
+    section.finish();
+    observed
 }
 
 fn lab(section: Section) -> Lab {
@@ -322,6 +369,7 @@ fn defaults(section: Section) -> Treatment {
         dscp: Dscp::all(dscp::EF),
         priority: Priority::Voice,
         mark: None,
+        mark_use: MarkUse::Route,
     };
     let defaults = treatment::read(&section, built_in);
     section.finish();

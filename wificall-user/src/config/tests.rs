@@ -41,6 +41,24 @@ f:6:10: agent.resync: found 30, expected a duration from 1s to 24h, such as "30s
     ),
     (
         r#"
+[probe]
+enabled = "true"
+interval = "5m"
+spacing = "500ms"
+ports = [500, 0]
+every = "1h"
+"#,
+        r#"
+f:2:11: probe.enabled: found "true", expected true or false
+  hint: without quotes
+f:3:12: probe.interval: found "5m", expected a duration from 10m to 168h, such as "30s"
+f:4:11: probe.spacing: found "500ms", expected a duration from 1s to 1h, such as "30s"
+f:5:15: probe.ports[1]: found 0, expected a number from 1 to 65535
+f:6:1: probe.every: found an unknown key, expected one of the keys ports, enabled, interval, spacing
+"#,
+    ),
+    (
+        r#"
 [agent]
 listen = "localhost:80"
 resync = "2 weeks"
@@ -86,7 +104,7 @@ instance = ""
 "#,
         r#"
 f:2:12: agent.instance: found "", expected a name of 1 to 32 characters out of a-z, 0-9, _ and -
-f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, prefix, defaults, policy
+f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, observed, probe, prefix, defaults, policy
   hint: did you mean `agent`?
 "#,
     ),
@@ -252,7 +270,7 @@ f:6:9: discovery.widen: found "blocks", expected "block" or "exact"
 f:7:22: discovery.queries_per_second: found 0, expected a number from 1 to 10000
 f:8:15: discovery.concurrency: found 1000, expected a number from 1 to 256
 f:9:11: discovery.timeout: found "1m", expected a duration from 100ms to 30s, such as "30s"
-f:10:16: discovery.nat64_prefix: found "64:ff9b::/95", expected an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96"
+f:10:16: discovery.nat64_prefix: found "64:ff9b::/95", expected "auto", "none", or an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96"
 "#,
     ),
     (
@@ -271,7 +289,7 @@ f:4:29: discovery.resolvers[1]: found "https://dns.example", expected `system`, 
   hint: the address comes first, for there is nobody to resolve the name; the name that the certificate must have goes behind #: tls://192.0.2.53#dns.example.net
 f:4:52: discovery.resolvers[2]: found "192.0.2.1:0", expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
 f:4:67: discovery.resolvers[3]: found 53, expected `system`, or an address with an optional port, such as 192.0.2.53, [2001:db8::53]:5353, tcp://192.0.2.53, tls://192.0.2.53#dns.example.net or https://192.0.2.53/dns-query#dns.example.net
-f:5:16: discovery.nat64_prefix: found "192.0.2.0/24", expected an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96"
+f:5:16: discovery.nat64_prefix: found "192.0.2.0/24", expected "auto", "none", or an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96"
 "#,
     ),
     (
@@ -288,13 +306,13 @@ mark = "0"
 name = "x"
 "#,
         r#"
-f:4:14: discovery.absent_max: found "30m", expected not below `refresh_max` (1h)
-f:5:1: discovery.upstream[0]: found no `operators` or `countries`, expected one of them, or both
-f:6:28: discovery.upstream[0].resolvers[1]: found "192.0.2.53", expected each resolver once
-f:7:8: discovery.upstream[0].mark: found 101, expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
-f:8:1: discovery.upstream[1]: found no `resolvers`, expected the resolvers to ask, such as resolvers = ["192.0.2.53"]
-f:10:8: discovery.upstream[1].mark: found "0", expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
-f:11:1: discovery.upstream[1].name: found an unknown key, expected one of the keys operators, countries, resolvers, mark
+f:3:14: discovery.absent_max: found "30m", expected not below `refresh_max` (1h)
+f:4:1: discovery.upstream[0]: found no `operators` or `countries`, expected one of them, or both
+f:5:28: discovery.upstream[0].resolvers[1]: found "192.0.2.53", expected each resolver once
+f:6:8: discovery.upstream[0].mark: found 101, expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
+f:7:1: discovery.upstream[1]: found no `resolvers`, expected the resolvers to ask, such as resolvers = ["192.0.2.53"]
+f:9:8: discovery.upstream[1].mark: found "0", expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
+f:10:1: discovery.upstream[1].name: found an unknown key, expected one of the keys operators, countries, resolvers, mark
 "#,
     ),
     (
@@ -454,7 +472,7 @@ f:4:8: policy[0] "australia": mark: found "0x165/0xff", expected a value inside 
   hint: the mask of this value is at least 0x1ff: write "0x165/0x1ff"
 f:5:1: policy[1] "telstra": found only what policy[0] "australia" takes first, expected a policy that can match
   hint: the first match wins: put the narrower one first
-f:9:1: policy[1] "telstra": dcsp: found an unknown key, expected one of the keys name, operators, countries, dscp, priority, mark
+f:9:1: policy[1] "telstra": dcsp: found an unknown key, expected one of the keys name, operators, countries, dscp, priority, mark, mark_use
   hint: did you mean `dscp`?
 f:10:1: policy[2] "australia": found only what policy[0] "australia" takes first, expected a policy that can match
   hint: the first match wins: remove one of them
@@ -622,6 +640,7 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
         dscp: Dscp::all(46),
         priority: Priority::Voice,
         mark: None,
+        mark_use: MarkUse::Route,
     };
     let expected = Config {
         agent: Agent {
@@ -657,7 +676,21 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             widen: Widen::Block,
             queries_per_second: 20,
             concurrency: 8,
-            nat64_prefix: None,
+            nat64_prefix: Nat64::Auto,
+        },
+        observed: Observed {
+            dscp: true,
+            priority: true,
+            mark: false,
+            cap: std::num::NonZeroU32::new(150),
+            keep: Duration::from_secs(600),
+            longest: Duration::from_secs(4 * 3600),
+        },
+        probe: Probe {
+            enabled: false,
+            interval: Duration::from_secs(6 * 3600),
+            spacing: Duration::from_secs(10),
+            ports: vec![500, 4500],
         },
         lab: Lab::default(),
         prefixes: vec![],
@@ -729,6 +762,12 @@ operators = ["505-01"]
 countries = ["NZ"]
 resolvers = ["tls://192.0.2.53#dns.example.net"]
 mark = "0x65"
+
+[probe]
+enabled = true
+interval = "2s"
+spacing = "10ms"
+ports = [4500]
 
 [lab]
 admit = ["198.18.0.0/15", "fd00::/8"]
@@ -830,8 +869,15 @@ fn a_file_with_every_key_means_what_it_says() {
     assert_eq!(config.discovery.keep, Duration::from_secs(10));
     assert_eq!(
         config.discovery.nat64_prefix,
-        Some("64:ff9b::/96".parse().unwrap())
+        Nat64::Prefix("64:ff9b::/96".parse().unwrap())
     );
+    let probe = Probe {
+        enabled: true,
+        interval: Duration::from_secs(2),
+        spacing: Duration::from_millis(10),
+        ports: vec![4500],
+    };
+    assert_eq!(config.probe, probe);
     assert_eq!(
         config.lab.admit,
         ["198.18.0.0/15", "fd00::/8"].map(|text| text.parse().unwrap())
@@ -887,7 +933,8 @@ fn a_policy_takes_from_the_defaults_what_it_does_not_give() {
         expected.map(|(dscp, priority, mark)| Treatment {
             dscp,
             priority,
-            mark
+            mark,
+            mark_use: MarkUse::Route,
         })
     );
 }

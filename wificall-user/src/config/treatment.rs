@@ -5,7 +5,7 @@ use toml::de::DeValue;
 use super::dscp::{self, CLASSES, Dscp, DscpMode};
 use super::reader::{Item, Section};
 use super::report::Mismatch;
-use super::{Mark, Priority, Treatment, values};
+use super::{Mark, MarkUse, Priority, Treatment, values};
 
 const EXPECTED_VALUE: &str =
     r#""EF", "VA", "CS0" to "CS7", "AF11" to "AF43", "DF", a number from 0 to 63, or "keep""#;
@@ -20,6 +20,9 @@ pub(super) fn read(section: &Section, base: Treatment) -> Treatment {
             item.choice(&[("voice", Priority::Voice), ("none", Priority::None)])
         }),
         mark: section.value("mark", base.mark, read_mark),
+        mark_use: section.value("mark_use", base.mark_use, |item| {
+            item.choice(&[("route", MarkUse::Route), ("passage", MarkUse::Passage)])
+        }),
     }
 }
 
@@ -112,10 +115,10 @@ fn read_mark(item: &Item) -> Result<Option<Mark>, Mismatch> {
         _ => return Err(refused()),
     };
     let (value, mask) = match text.split_once('/') {
-        Some((value, mask)) => (value, values::number(mask).ok_or_else(refused)?),
+        Some((value, mask)) => (value, values::parse_number(mask).ok_or_else(refused)?),
         None => (text, u32::MAX),
     };
-    let value = values::number(value).ok_or_else(refused)?;
+    let value = values::parse_number(value).ok_or_else(refused)?;
     if mask == 0 {
         return Err(Mismatch::expected("a mask with at least one bit")
             .hint("the mask says which bits of the mark are ours"));

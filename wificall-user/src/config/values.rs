@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::reader::Item;
@@ -14,6 +15,7 @@ use super::report::Mismatch;
 use crate::catalogue::{
     Country, CountryError, NameError, OperatorPattern, Plmn, PlmnError, catalogue, names,
 };
+use crate::discover::nat64::{self, Nat64};
 use crate::discover::{Upstream, UpstreamError};
 
 /// An interface name, or a pattern of names: `*` is any number of characters, `?` is one.
@@ -89,6 +91,17 @@ pub(super) fn glob(item: &Item) -> Result<Glob, Mismatch> {
     Glob::new(item.string(EXPECTED)?).ok_or_else(|| Mismatch::expected(EXPECTED))
 }
 
+/// Reads `true` or `false`.
+pub(super) fn boolean(item: &Item) -> Result<bool, Mismatch> {
+    match item.get() {
+        DeValue::Boolean(value) => Ok(*value),
+        DeValue::String(text) if matches!(text.as_ref(), "true" | "false") => {
+            Err(Mismatch::expected("true or false").hint("without quotes"))
+        }
+        _ => Err(Mismatch::expected("true or false")),
+    }
+}
+
 /// Reads a duration within `range`, such as `"30s"`.
 pub(super) fn duration(item: &Item, range: RangeInclusive<Duration>) -> Result<Duration, Mismatch> {
     let refused = || {
@@ -105,23 +118,34 @@ pub(super) fn duration(item: &Item, range: RangeInclusive<Duration>) -> Result<D
         DeValue::String(text) => text.as_ref(),
         _ => return Err(refused()),
     };
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let number: u64 = number.parse().map_err(|_| refused())?;
-    let milliseconds = match unit {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    if unit.len() < text.len() && unit_of(unit).is_none() {
+        return Err(refused().hint("the units are ms, s, m, h and d"));
+    }
+    parse_duration(text)
+        .filter(|duration| range.contains(duration))
+        .ok_or_else(refused)
+}
+
+/// A duration such as `30s`: a whole number and its unit.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number: u64 = text[..text.len() - unit.len()].parse().ok()?;
+    number
+        .checked_mul(unit_of(unit)?)
+        .map(Duration::from_millis)
+}
+
+/// Milliseconds of a unit.
+fn unit_of(unit: &str) -> Option<u64> {
+    Some(match unit {
         "ms" => 1,
         "s" => 1000,
         "m" => 60 * 1000,
         "h" => 60 * 60 * 1000,
         "d" => 24 * 60 * 60 * 1000,
-        _ => return Err(refused().hint("the units are ms, s, m, h and d")),
-    };
-    let duration = number.checked_mul(milliseconds).map(Duration::from_millis);
-    duration
-        .filter(|duration| range.contains(duration))
-        .ok_or_else(refused)
+        _ => return None,
+    })
 }
 
 /// A duration in the largest unit that holds it whole.
@@ -137,7 +161,7 @@ pub(super) fn show(duration: Duration) -> String {
 }
 
 /// A number in decimal, or in hexadecimal after `0x`.
-pub(super) fn number(text: &str) -> Option<u32> {
+pub fn parse_number(text: &str) -> Option<u32> {
     // `from_str_radix` takes a sign, which nobody means here.
     let (digits, radix) = text
         .strip_prefix("0x")
@@ -232,7 +256,7 @@ pub(super) fn upstream(item: &Item) -> Result<Upstream, Mismatch> {
 pub(super) fn socket_mark(item: &Item) -> Result<u32, Mismatch> {
     const EXPECTED: &str =
         r#"a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's"#;
-    let mark = number(item.string(EXPECTED)?);
+    let mark = parse_number(item.string(EXPECTED)?);
     mark.filter(|mark| *mark != 0)
         .ok_or_else(|| Mismatch::expected(EXPECTED))
 }
@@ -263,14 +287,17 @@ pub(super) fn network(item: &Item) -> Result<IpNet, Mismatch> {
 }
 
 /// Reads a NAT64 prefix (RFC 6052 §2.2).
-pub(super) fn nat64(item: &Item) -> Result<Ipv6Net, Mismatch> {
-    const EXPECTED: &str =
-        r#"an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96""#;
-    const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+pub(super) fn nat64(item: &Item) -> Result<Nat64, Mismatch> {
+    const EXPECTED: &str = r#""auto", "none", or an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as "64:ff9b::/96""#;
+    match item.string(EXPECTED)? {
+        "auto" => return Ok(Nat64::Auto),
+        "none" => return Ok(Nat64::Off),
+        _ => {}
+    }
     let IpNet::V6(net) = network(item)? else {
         return Err(Mismatch::expected(EXPECTED));
     };
-    if !LENGTHS.contains(&net.prefix_len()) {
+    if nat64::pref64(net).is_none() {
         return Err(Mismatch::expected(EXPECTED));
     }
     // Bits 64 to 71 are reserved in all of these addresses.
@@ -279,7 +306,17 @@ pub(super) fn nat64(item: &Item) -> Result<Ipv6Net, Mismatch> {
             "a NAT64 prefix whose bits 64 to 71 are zero (RFC 6052 §2.2)",
         ));
     }
-    Ok(net)
+    Ok(Nat64::Prefix(net))
+}
+
+/// Reads packets a second; `None` for `"none"`.
+pub(super) fn cap(item: &Item) -> Result<Option<NonZeroU32>, Mismatch> {
+    const EXPECTED: &str = r#"packets a second from 1 to 1000000, or "none""#;
+    match item.get() {
+        DeValue::String(text) if text == "none" => Ok(None),
+        DeValue::Integer(_) => item.number(1..=1_000_000).map(NonZeroU32::new),
+        _ => Err(Mismatch::expected(EXPECTED)),
+    }
 }
 
 /// Reads an operator or all operators of an MCC.
@@ -410,11 +447,11 @@ mod tests {
 
     #[test]
     fn numbers_have_no_sign_and_fit() {
-        assert_eq!(number("0x65"), Some(0x65));
-        assert_eq!(number("101"), Some(101));
-        assert_eq!(number("0xffffffff"), Some(u32::MAX));
+        assert_eq!(parse_number("0x65"), Some(0x65));
+        assert_eq!(parse_number("101"), Some(101));
+        assert_eq!(parse_number("0xffffffff"), Some(u32::MAX));
         for text in ["", "0x", "+1", "-1", "0x+1", "4294967296", "1 ", "ff"] {
-            assert_eq!(number(text), None, "{text:?}");
+            assert_eq!(parse_number(text), None, "{text:?}");
         }
     }
 }

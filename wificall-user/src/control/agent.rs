@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 use tracing::{debug, info, warn};
-use wificall_common::abi::Hook;
+use wificall_common::abi::{Hook, TIER_TRUSTED};
 
 use super::{
     desired::{self, Desired},
@@ -24,10 +24,11 @@ use crate::{
     config::Config,
     discover::{
         Bounds, Command, Found, Outcome, Reason, Refresher, Settings, Stats, Targets, Update,
-        Visited, store,
+        Visited, nat64, store,
     },
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
+    probe::background::Prober,
 };
 
 /// Writing the state for every answer would wear flash out; losing this much of it costs a few refreshes.
@@ -47,6 +48,7 @@ pub(super) struct Agent {
     pub started: SystemTime,
     pub plane: Plane,
     pub stats: Arc<Stats>,
+    pub prober: Prober,
     pub selection: Selection,
     pub attached: BTreeMap<(Hook, u32), Attached>,
     /// Why an attachment failed, by interface index.
@@ -63,6 +65,8 @@ pub(super) struct Agent {
     pub activity: BTreeMap<Key, u32>,
     /// What was found in the kernel at a start without state.
     pub recovered: Desired,
+    /// Whether our resolver is to be asked about other names than before.
+    pub questions_changed: bool,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
@@ -89,6 +93,8 @@ impl Agent {
             local,
         };
         world.configure(config);
+        // What has had its time while nothing ran is not to be an endpoint again.
+        world.memory.expire(SystemTime::now());
         let settings = world.settings(&world.desired());
         let plane = Plane::open(
             Pins::new(world.config.agent.pin_dir()),
@@ -102,6 +108,7 @@ impl Agent {
             started: now,
             plane,
             stats: Arc::default(),
+            prober: Prober::spawn(),
             selection: Selection::default(),
             attached: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -115,12 +122,14 @@ impl Agent {
             repairs: 0,
             activity: BTreeMap::new(),
             recovered: Desired::new(),
+            questions_changed: false,
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
         };
         agent.recover()?;
         agent.reconcile(now, true).await?;
+        agent.follow_probes();
         Ok(agent)
     }
 
@@ -133,6 +142,11 @@ impl Agent {
                 .entries
                 .iter()
                 .filter_map(|(key, entry)| Some((*key, actual.meaning(entry)?)))
+                // What nobody had confirmed is not good for that long.
+                .filter(|(_, entry)| {
+                    let meaning = entry.meaning.as_ref();
+                    meaning.is_none_or(|meaning| meaning.row.tier == TIER_TRUSTED)
+                })
                 .collect();
             if !self.recovered.is_empty() {
                 warn!(
@@ -242,6 +256,14 @@ impl Agent {
         let filter = self.world.filter();
         let mut answered = false;
         for update in updates {
+            if &*update.name == nat64::NAME {
+                if self.world.learn_nat64(update) {
+                    info!(prefixes = ?self.world.nat64_prefixes(), "NAT64 found");
+                    answered = true;
+                }
+                self.unsaved = true;
+                continue;
+            }
             let applied = self.world.memory.apply(update, &filter);
             for (address, reason) in &applied.refused {
                 *self.refused.entry(*reason).or_default() += 1;
@@ -260,6 +282,7 @@ impl Agent {
             // Also without a new address: a known one may have got another name, and with it another owner.
             answered |= matches!(update.outcome, Outcome::Addresses { .. });
             self.unsaved = true;
+            self.questions_changed |= applied.to_confirm;
         }
         if answered {
             self.reconcile(SystemTime::now(), false).await?;
@@ -283,8 +306,21 @@ impl Agent {
             info!(?gone, "endpoints that had their time");
             self.unsaved = true;
         }
+        self.world.follow_nat64();
+        self.questions_changed |= self.world.memory.admit(now);
+        self.follow_probes();
         self.repair().await?;
         self.reconcile(now, false).await
+    }
+
+    /// Tells the task that probes what is known by now.
+    pub(super) fn follow_probes(&self) {
+        let settings = self.world.probe_settings();
+        let wanted = match settings {
+            Some(_) => self.world.probe_targets(),
+            None => BTreeMap::new(),
+        };
+        self.prober.follow(settings, wanted);
     }
 
     /// Tells the memory which entries had traffic since the last time.

@@ -4,6 +4,9 @@
 //! static prefix, a shorter static prefix. Things of the same length add up: their owners are united. Local networks and
 //! the box's own addresses are never endpoints, whatever covers them.
 //!
+//! What an endpoint may get depends on its tier (`discover/trust.rs`), which is that of its best source; the members of a
+//! block have at least the block's.
+//!
 //! IPv4 of any length from /16 on becomes /24 blocks with a bitmap, IPv6 /64 becomes whole blocks; both are one hash
 //! lookup. What does not fit that goes to the LPM trie, which costs more and is looked into only if it is used at all.
 
@@ -18,7 +21,7 @@ use wificall_common::abi::{FLAG_HOSTS, FLAG_WHOLE, Policy as Row};
 use super::{label::Label, policy::row_for};
 use crate::{
     config::{Config, Widen},
-    discover::Owner,
+    discover::{Owner, Tier},
     kernel::Key,
 };
 
@@ -32,7 +35,35 @@ const EXPANDED4: u8 = 16;
 const NAT64_WELL_KNOWN: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// What is known: addresses and prefixes with their owners.
-pub type Known = BTreeMap<IpNet, BTreeSet<Owner>>;
+pub type Known = BTreeMap<IpNet, Claim>;
+
+/// Whose something is, and how far that is trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// By the best source.
+    pub tier: Tier,
+    /// Whose it is by the sources of that tier.
+    pub owners: BTreeSet<Owner>,
+}
+
+impl From<BTreeSet<Owner>> for Claim {
+    /// What the configuration or the catalogue says.
+    fn from(owners: BTreeSet<Owner>) -> Self {
+        Self {
+            tier: Tier::Authoritative,
+            owners,
+        }
+    }
+}
+
+/// Claims of one tier add up, a better one replaces a worse.
+fn claim(known: &mut Known, net: IpNet, claim: &Claim) {
+    match known.get_mut(&net) {
+        Some(before) if before.tier > claim.tier => {}
+        Some(before) if before.tier == claim.tier => before.owners.extend(&claim.owners),
+        _ => drop(known.insert(net, claim.clone())),
+    }
+}
 
 /// What an entry of the table stands for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,30 +88,57 @@ pub struct Entry {
 /// The table.
 pub type Desired = BTreeMap<Key, Entry>;
 
-/// Gathers what is known: host addresses, widened if the configuration says so, and static prefixes.
+/// Gathers what is known: host addresses, widened if the configuration says so, and static prefixes. What is only observed
+/// is never widened: one forged answer would make endpoints of 256 strangers.
 #[must_use]
 pub fn known(
     config: &Config,
-    hosts: impl IntoIterator<Item = (IpAddr, BTreeSet<Owner>)>,
+    hosts: impl IntoIterator<Item = (IpAddr, impl Into<Claim>)>,
     prefixes: impl IntoIterator<Item = (IpNet, BTreeSet<Owner>)>,
 ) -> Known {
     let mut known = Known::new();
-    for (address, owners) in hosts {
-        if config.discovery.widen == Widen::Block {
-            known
-                .entry(block_of(address))
-                .or_default()
-                .extend(owners.iter().copied());
+    for (address, said) in hosts {
+        let said = said.into();
+        if config.discovery.widen == Widen::Block && said.tier > Tier::Observed {
+            claim(&mut known, block_of(address), &said);
         }
-        known
-            .entry(IpNet::from(address))
-            .or_default()
-            .extend(owners);
+        claim(&mut known, IpNet::from(address), &said);
     }
     for (prefix, owners) in prefixes {
-        known.entry(prefix.trunc()).or_default().extend(owners);
+        claim(&mut known, prefix.trunc(), &owners.into());
     }
     known
+}
+
+/// The tier of each thing known: the best of what is said of it and of all that it lies in, for the members of a block
+/// follow it. `None` for what is only observed and lies in something better: that says all there is to say.
+fn tiers(known: &Known) -> BTreeMap<IpNet, Option<Tier>> {
+    let lengths = |v4: bool| -> BTreeSet<u8> {
+        let nets = known.keys().filter(|net| net.addr().is_ipv4() == v4);
+        nets.map(IpNet::prefix_len).collect()
+    };
+    let (lengths4, lengths6) = (lengths(true), lengths(false));
+    known
+        .iter()
+        .map(|(net, said)| {
+            let lengths = if net.addr().is_ipv4() {
+                &lengths4
+            } else {
+                &lengths6
+            };
+            let around = lengths
+                .range(..net.prefix_len())
+                .filter_map(|len| IpNet::new(net.addr(), *len).ok())
+                .filter_map(|wider| known.get(&wider.trunc()))
+                .map(|wider| wider.tier)
+                .max();
+            let tier = match around {
+                Some(better) if said.tier == Tier::Observed && better > said.tier => None,
+                better => Some(better.map_or(said.tier, |better| better.max(said.tier))),
+            };
+            (*net, tier)
+        })
+        .collect()
 }
 
 /// Adds what was found in the kernel at a start without state: it is the last known good until DNS has said better.
@@ -113,14 +171,17 @@ pub fn block_of(address: IpAddr) -> IpNet {
 #[must_use]
 pub fn desired(config: &Config, known: &Known, local: &[IpNet]) -> Desired {
     let mut desired = Desired::new();
+    let tiers = tiers(known);
     let meanings: BTreeMap<IpNet, Meaning> = known
         .iter()
-        .map(|(net, owners)| {
-            let meaning = Meaning {
-                label: Label::of(owners),
-                row: row_for(config, owners),
+        .filter_map(|(net, Claim { owners, .. })| {
+            let tier = tiers.get(net).copied().flatten()?;
+            let label = match tier {
+                Tier::Observed => Label::observed(owners),
+                Tier::Corroborated | Tier::Authoritative => Label::of(owners),
             };
-            (*net, meaning)
+            let row = row_for(config, owners, tier);
+            Some((*net, Meaning { label, row }))
         })
         .collect();
     ipv4(&meanings, local, &mut desired);

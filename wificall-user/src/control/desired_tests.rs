@@ -50,7 +50,7 @@ impl Table for Maps {
             .max_by_key(|(len, _, _)| *len)
             .map(|(_, _, value)| value)
     }
-    fn pref64(&self) -> Option<Pref64> {
+    fn pref64(&self, _index: usize) -> Option<Pref64> {
         None
     }
 }
@@ -172,7 +172,7 @@ fn check(config: &Config, known: &Known, local: &[IpNet]) {
                 .iter()
                 .filter(|(net, _)| net.contains(&address))
                 .max_by_key(|(net, _)| net.prefix_len())
-                .map(|(_, owners)| Label::of(owners))
+                .map(|(_, claim)| Label::of(&claim.owners))
         };
         let found = look(&maps, address).map(|endpoint| labels[&endpoint.group].clone());
         assert_eq!(
@@ -294,6 +294,70 @@ fn any_world_compiles_to_its_rule() {
             .map(|net| (net, owner(u32::from(net.prefix_len()))));
         check(&config, &known(&config, hosts, prefixes), &local);
     }
+}
+
+#[test]
+fn what_is_trusted_less_changes_nothing_that_is_trusted_more() {
+    let config = config("block");
+    let said = |tier, list: &[&str]| Claim {
+        tier,
+        owners: owners(list),
+    };
+    use Tier::{Authoritative, Corroborated, Observed};
+    let hosts = [
+        ("109.237.187.195", said(Authoritative, &["262-01"])),
+        // The same address, and others of its block.
+        ("109.237.187.195", said(Corroborated, &["505-01"])),
+        ("109.237.187.195", said(Observed, &["505-01"])),
+        ("109.237.187.7", said(Observed, &["505-01"])),
+        ("109.237.187.8", said(Corroborated, &["505-01"])),
+        // A network of its own each.
+        ("203.0.114.7", said(Corroborated, &["505-01"])),
+        ("203.0.115.7", said(Observed, &["505-01"])),
+        ("203.0.115.8", said(Observed, &[])),
+        ("2a00:20:1:2::7", said(Observed, &["505-01"])),
+    ];
+    let hosts = hosts.map(|(address, said)| (address.parse().unwrap(), said));
+    let desired = desired(&config, &known(&config, hosts, []), &[]);
+    let (maps, labels) = compiled(&desired);
+    let found = |address: &str| {
+        let endpoint = look(&maps, address.parse().unwrap())?;
+        let label = &labels[&endpoint.group];
+        Some(format!("{} {}", label.operator, label.country))
+    };
+    let found = |address| found(address).unwrap_or_default();
+    assert_eq!(found("109.237.187.195"), "262-01 DE");
+    assert_eq!(
+        found("109.237.187.7"),
+        "262-01 DE",
+        "observed: the block stands"
+    );
+    assert_eq!(
+        found("109.237.187.8"),
+        "505-01 AU",
+        "confirmed: more specific"
+    );
+    assert_eq!(found("203.0.114.200"), "505-01 AU", "confirmed: widened");
+    assert_eq!(found("203.0.115.7"), "observed AU");
+    assert_eq!(found("203.0.115.8"), "observed none");
+    assert_eq!(found("203.0.115.9"), "", "observed: not widened");
+    assert_eq!(found("2a00:20:1:2::7"), "observed AU");
+    assert_eq!(found("2a00:20:1:2::8"), "", "observed: not widened");
+    // Marks follow: of the policy for AU all but the observed have it.
+    let marked = |entry: &Entry| entry.meaning.as_ref().is_some_and(|m| m.row.mask != 0);
+    let marked: Vec<_> = desired
+        .iter()
+        .filter(|(_, e)| marked(e))
+        .map(|(k, _)| *k)
+        .collect();
+    let host = "109.237.187.8"
+        .parse::<Ipv4Addr>()
+        .unwrap()
+        .to_ipv6_mapped();
+    assert_eq!(
+        marked,
+        [Key::Host(host.octets()), Key::Block4([203, 0, 114, 0])]
+    );
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::discover::Owner;
 const NAMED: usize = 8;
 /// What stands for an empty set.
 const NONE: &str = "none";
+/// What stands for the operators of endpoints that are not confirmed.
+const OBSERVED: &str = "observed";
 
 /// The operators and countries of an endpoint, as metrics show them.
 ///
@@ -32,6 +34,21 @@ impl Label {
         Self {
             operator: join(operators.iter().map(ToString::to_string)),
             country: join(countries.iter().map(ToString::to_string)),
+        }
+    }
+
+    /// The label of an endpoint that nobody of ours has confirmed. Groups are given out for good, and names can be made
+    /// up by the thousand: so there is one group a country, and no combinations.
+    #[must_use]
+    pub fn observed(owners: &BTreeSet<Owner>) -> Self {
+        let countries: BTreeSet<_> = owners.iter().map(|owner| owner.country).collect();
+        let country = match countries.first() {
+            Some(Some(country)) if countries.len() == 1 => country.to_string(),
+            _ => NONE.into(),
+        };
+        Self {
+            operator: OBSERVED.into(),
+            country,
         }
     }
 
@@ -97,6 +114,20 @@ mod tests {
         assert_eq!((&*label.operator, &*label.country), ("505-01+505-02", "AU"));
         let label = Label::of(&BTreeSet::new());
         assert_eq!((&*label.operator, &*label.country), ("none", "none"));
+    }
+
+    #[test]
+    fn what_is_made_up_has_few_labels() {
+        let one = Label::observed(&[owner("505-02", "AU"), owner("505-01", "AU")].into());
+        assert_eq!((&*one.operator, &*one.country), ("observed", "AU"));
+        for owners in [
+            BTreeSet::new(),
+            BTreeSet::from([owner("505-02", "AU"), owner("262-01", "DE")]),
+            BTreeSet::from([owner("999-99", "")]),
+        ] {
+            let label = Label::observed(&owners);
+            assert_eq!((&*label.operator, &*label.country), ("observed", "none"));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod label;
 pub mod lock;
 mod plan;
 mod policy;
+mod probes;
 mod reload;
 mod report;
 mod request;
@@ -21,7 +22,7 @@ use crate::config::Errors;
 
 pub(crate) use agent::discovery;
 pub use label::Label;
-pub use report::group;
+pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};
 pub use run::run;
 

@@ -95,7 +95,10 @@ pub fn plan(desired: &Desired, actual: &Actual, limits: &Limits) -> Plan {
     let mut slots = Slots::new(actual, limits);
     let mut room = Room::new(actual, limits);
 
-    for (key, wanted) in desired {
+    // What is trusted more has the first pick of room, groups and rows.
+    let mut by_tier: Vec<_> = desired.iter().collect();
+    by_tier.sort_by_key(|(_, entry)| entry.meaning.as_ref().map(|meaning| meaning.row.tier));
+    for (key, wanted) in by_tier {
         let present = actual.entries.get(key);
         if present.is_none() && !room.take(*key, &mut plan.left_out) {
             continue;
@@ -121,6 +124,7 @@ pub fn plan(desired: &Desired, actual: &Actual, limits: &Limits) -> Plan {
             plan.set.push((*key, entry));
         }
     }
+    plan.set.sort_by_key(|(key, _)| *key);
     plan.remove = actual
         .entries
         .keys()

@@ -1,45 +1,75 @@
 //! From configured treatments to rows of the policy table.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, num::NonZeroU32};
 
-use wificall_common::abi::{DSCP_IF_DEFAULT, DSCP_KEEP, Features, Policy as Row, RULES};
-
-use crate::{
-    config::{Config, DscpMode, Priority, Treatment},
-    discover::Owner,
+use wificall_common::abi::{
+    DSCP_IF_DEFAULT, DSCP_KEEP, Features, Policy as Row, RULES, TIER_OBSERVED, TIER_TRUSTED,
 };
 
-/// The row that an endpoint of these owners gets: that of the first policy that one of them matches, else the defaults.
+use crate::{
+    config::{Config, DscpMode, MarkUse, Priority, Treatment},
+    discover::{Action, Observed, Owner, Tier},
+};
+
+/// The row that an endpoint of these owners gets: that of the first policy that one of them matches, else the defaults;
+/// of that as much as its tier may have.
 #[must_use]
-pub fn row_for(config: &Config, owners: &BTreeSet<Owner>) -> Row {
+pub fn row_for(config: &Config, owners: &BTreeSet<Owner>, tier: Tier) -> Row {
     let policy = config
         .policies
         .iter()
         .find(|policy| owners.iter().any(|owner| policy.matches(owner)));
-    row(policy.map_or(&config.defaults, |policy| &policy.treatment))
+    let treatment = policy.map_or(&config.defaults, |policy| &policy.treatment);
+    row(treatment, tier, &config.observed)
 }
 
-fn row(treatment: &Treatment) -> Row {
+/// The mark that phones' packets to an endpoint of these owners get.
+#[must_use]
+pub fn mark_for(config: &Config, owners: &BTreeSet<Owner>, tier: Tier) -> Option<u32> {
+    let row = row_for(config, owners, tier);
+    (row.mask != 0).then_some(row.mark)
+}
+
+fn row(treatment: &Treatment, tier: Tier, observed: &Observed) -> Row {
     let Treatment {
         dscp,
         priority,
         mark,
+        mark_use,
     } = treatment;
+    let allows = |action| observed.allows(tier, action);
+    let may_set_dscp = allows(Action::Dscp);
     let rules = |values: &[Option<u8>; RULES]| {
         values.map(|value| match (dscp.mode, value) {
             (DscpMode::Keep, _) | (_, None) => DSCP_KEEP,
+            _ if !may_set_dscp => DSCP_KEEP,
             (DscpMode::Set, Some(value)) => value,
             (DscpMode::IfDefault, Some(value)) => value | DSCP_IF_DEFAULT,
         })
     };
+    let purpose = match mark_use {
+        MarkUse::Route => Action::Route,
+        MarkUse::Passage => Action::FirewallPassage,
+    };
+    let mark = mark.filter(|_| allows(Action::Mark) && allows(purpose));
+    let voice = *priority == Priority::Voice && allows(Action::Priority);
     Row {
         mark: mark.map_or(0, |mark| mark.value),
         mask: mark.map_or(0, |mark| mark.mask),
         dscp: [rules(&dscp.up), rules(&dscp.down)],
-        voice: [u8::from(*priority == Priority::Voice); 2],
+        voice: [u8::from(voice); 2],
         valid: 1,
-        reserved: [0; 5],
+        tier: match tier {
+            Tier::Authoritative | Tier::Corroborated => TIER_TRUSTED,
+            Tier::Observed => TIER_OBSERVED,
+        },
+        interval: observed.cap(tier).map_or(0, interval),
     }
+}
+
+/// Nanoseconds between packets that come at this rate.
+fn interval(per_second: NonZeroU32) -> u32 {
+    1_000_000_000 / per_second
 }
 
 /// The load-time features that the rows in use need.
@@ -50,10 +80,69 @@ pub fn features<'a>(rows: impl Iterator<Item = &'a Row>) -> u32 {
         features
             | if dscp { Features::DSCP } else { 0 }
             | if row.mask != 0 { Features::MARK } else { 0 }
+            | if row.interval != 0 { Features::CAP } else { 0 }
             | if row.voice != [0; 2] {
                 Features::PRIORITY
             } else {
                 0
             }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config, discover::Source};
+
+    fn config(rest: &str) -> Config {
+        let source = format!(
+            "[interfaces]\naccess = [\"lan\"]\n[discovery]\noperators = [\"262-01\"]\n\
+             [defaults]\nmark = \"0x65/0xff\"\n{rest}"
+        );
+        config::parse(&source, "test.toml".as_ref()).unwrap().config
+    }
+
+    /// By source: DSCP, priority, mark for a route, mark for a firewall, packets a second.
+    #[test]
+    fn what_the_kernel_is_told_by_source() {
+        let table = [
+            (Source::Static, [true, true, true, true], 0),
+            (Source::Catalogue, [true, true, true, true], 0),
+            (Source::Resolver, [true, true, true, true], 0),
+            (Source::Confirmed, [true, true, true, false], 0),
+            (Source::Client, [true, true, false, false], 150),
+            (Source::Ike, [true, true, false, false], 150),
+        ];
+        let steering = config("");
+        let firewall = config("mark_use = \"passage\"\n");
+        for (source, expected, cap) in table {
+            let row = row_for(&steering, &BTreeSet::new(), source.tier());
+            let passage = row_for(&firewall, &BTreeSet::new(), source.tier());
+            let got = [
+                row.dscp == [[46; RULES]; 2],
+                row.voice == [1; 2],
+                (row.mark, row.mask) == (0x65, 0xff),
+                (passage.mark, passage.mask) == (0x65, 0xff),
+            ];
+            assert_eq!(got, expected, "{source}");
+            let rate = 1_000_000_000_u32.checked_div(row.interval).unwrap_or(0);
+            assert_eq!(rate, cap, "{source}");
+            let observed = row.tier == TIER_OBSERVED;
+            assert_eq!(observed, source.tier() == Tier::Observed);
+            assert_eq!(features([row].iter()) & Features::CAP != 0, observed);
+        }
+    }
+
+    #[test]
+    fn the_observed_tier_gets_what_the_configuration_says_and_never_passage() {
+        let generous = "[observed]\nmark = true\ncap = \"none\"\n";
+        let row = row_for(&config(generous), &BTreeSet::new(), Tier::Observed);
+        assert_eq!((row.mark, row.mask, row.interval), (0x65, 0xff, 0));
+        let firewall = config(&format!("mark_use = \"passage\"\n{generous}"));
+        let row = row_for(&firewall, &BTreeSet::new(), Tier::Observed);
+        assert_eq!((row.mark, row.mask), (0, 0));
+        let nothing = config("[observed]\ndscp = false\npriority = false\n");
+        let row = row_for(&nothing, &BTreeSet::new(), Tier::Observed);
+        assert_eq!((row.dscp, row.voice), ([[DSCP_KEEP; RULES]; 2], [0; 2]));
+    }
 }

@@ -67,6 +67,7 @@ impl Agent {
             // Other names are wanted: what was found of unknown names is not to outlive that.
             self.recovered.clear();
         }
+        self.follow_probes();
         refresher.command(Command::Configure(discovery(&self.world.config)));
         refresher.command(Command::Replace(self.world.names()));
         let asked = |config: &Config| {

@@ -1,7 +1,7 @@
 //! The agent's report of itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -12,12 +12,14 @@ use wificall_common::{
     abi::{ABI_VERSION, Counters},
 };
 
-use super::{agent::Agent, label::Label};
+use super::{agent::Agent, label::Label, probes};
 use crate::{
-    discover::{Family, Lie, Transport},
+    discover::{Family, Known, Lie, Owner, Transport, memory::NameState},
     kernel::Key,
     observe::{
-        Counter, Discovery, Exit, Group, Hook, Interface, Name, Question, Reloads, Report, Table,
+        Address, Counter, Discovery, Exit, Group, Hook, Interface, Name, Probes, Question, Reloads,
+        Report, Table,
+        metrics::{NAME_STATES, name_state},
     },
 };
 
@@ -30,7 +32,8 @@ impl Agent {
     pub(super) fn report(&self) -> Result<Report> {
         let interfaces = self.interfaces();
         let discovery = self.discovery_report();
-        let problems = self.problems(&interfaces, &discovery);
+        let probes = probes::report(&self.prober.state());
+        let problems = self.problems(&interfaces, &discovery, &probes);
         let ready = self.table_problem.is_none()
             && interfaces
                 .iter()
@@ -59,7 +62,9 @@ impl Agent {
                     frames,
                 })
                 .collect(),
+            demoted: demoted(self.plane.demoted()?),
             discovery,
+            probes,
             reloads: Reloads {
                 done: self.reloads_done,
                 refused: self.reloads_refused,
@@ -97,7 +102,12 @@ impl Agent {
             .collect()
     }
 
-    fn problems(&self, interfaces: &[Interface], discovery: &Discovery) -> Vec<String> {
+    fn problems(
+        &self,
+        interfaces: &[Interface],
+        discovery: &Discovery,
+        probed: &Probes,
+    ) -> Vec<String> {
         let mut problems: Vec<String> = interfaces
             .iter()
             .filter_map(|interface| interface.problem.clone())
@@ -112,6 +122,7 @@ impl Agent {
             );
         }
         problems.extend(discovery.state_problem.clone());
+        problems.extend(probes::problem(probed));
         problems.extend(
             self.reload_problem
                 .as_ref()
@@ -183,48 +194,42 @@ impl Agent {
 
     fn discovery_report(&self) -> Discovery {
         let filter = self.world.filter();
-        let mut addresses: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
-        for known in self.world.memory.known(&filter) {
-            for name in known.names {
+        let memory = &self.world.memory;
+        let known: Vec<_> = memory.known(&filter).collect();
+        let mut addresses: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for known in &known {
+            for name in &known.names {
                 let of_name = addresses.entry(name).or_default();
                 of_name.push(known.address.to_string());
             }
         }
-        let names: Vec<Name> = self
-            .world
-            .memory
+        let report = |(name, state): (&Arc<str>, &NameState)| {
+            let asked = Family::ALL.map(|family| state.asked(family));
+            let [ipv4, ipv6] =
+                [&asked[0], &asked[1]].map(|asked| asked.result.map(ToOwned::to_owned));
+            let (operators, countries) = owners(&state.owners);
+            Name {
+                name: name.to_string(),
+                operators,
+                countries,
+                addresses: addresses.get(&**name).cloned().unwrap_or_default(),
+                found_at: self.world.visited.source(name).map(ToOwned::to_owned),
+                ipv4,
+                ipv6,
+                last_success: state.last_success().map(seconds),
+                error: asked.iter().find_map(|asked| asked.error.clone()),
+            }
+        };
+        let mut states: BTreeMap<&str, u64> = BTreeMap::new();
+        let names: Vec<Name> = memory
             .names()
-            .map(|(name, state)| {
-                let asked = Family::ALL.map(|family| state.asked(family));
-                let [ipv4, ipv6] = asked.map(|asked| asked.result.map(ToOwned::to_owned));
-                let strings = |values: std::collections::BTreeSet<String>| -> Vec<String> {
-                    values.into_iter().collect()
-                };
-                Name {
-                    name: name.to_string(),
-                    operators: strings(
-                        state
-                            .owners
-                            .iter()
-                            .filter_map(|owner| owner.plmn)
-                            .map(|plmn| plmn.to_string())
-                            .collect(),
-                    ),
-                    countries: strings(
-                        state
-                            .owners
-                            .iter()
-                            .filter_map(|owner| owner.country)
-                            .map(|country| country.to_string())
-                            .collect(),
-                    ),
-                    addresses: addresses.remove(name).unwrap_or_default(),
-                    found_at: self.world.visited.source(name).map(ToOwned::to_owned),
-                    ipv4,
-                    ipv6,
-                    last_success: state.last_success().map(seconds),
-                    error: asked.iter().find_map(|asked| asked.error.clone()),
-                }
+            .map(report)
+            // Most of the world's names do not exist: they are counted, lest each scrape cost as
+            // much memory as the agent has otherwise.
+            .filter(|name| {
+                let state = name_state(name);
+                *states.entry(state).or_default() += 1;
+                !name.addresses.is_empty() || matches!(state, "addresses" | "failed")
             })
             .collect();
         // A name that has addresses and whose last attempts all failed rests on what was known before.
@@ -234,10 +239,17 @@ impl Agent {
             .peekable();
         let stale = answering.peek().is_some() && answering.all(|name| name.error.is_some());
         Discovery {
-            addresses: self.world.memory.len() as u64,
+            addresses: memory.len() as u64,
+            seen: memory.seen_names().map(report).collect(),
+            known: known.iter().map(address).collect(),
+            displaced: memory.displaced(),
+            nat64: self.world.nat64_prefixes(),
             last_success: names.iter().filter_map(|name| name.last_success).max(),
             stale,
             names,
+            name_states: NAME_STATES
+                .map(|state| (state.to_owned(), states.get(state).copied().unwrap_or(0)))
+                .into(),
             questions: self
                 .stats
                 .questions()
@@ -266,6 +278,40 @@ impl Agent {
             state_problem: self.state_problem.clone(),
         }
     }
+}
+
+fn address(known: &Known) -> Address {
+    let (operators, countries) = owners(&known.owners);
+    let sources = known.sources.iter();
+    Address {
+        address: known.address.to_string(),
+        tier: known.tier.as_str().into(),
+        operators,
+        countries,
+        sources: sources
+            .map(|(source, at)| (source.as_str().to_owned(), seconds(*at)))
+            .collect(),
+        first_seen: seconds(known.first_seen),
+        last_answer: seconds(known.last_answer),
+        last_traffic: known.last_traffic.map(seconds),
+    }
+}
+
+/// Operators and countries, each once and in order.
+fn owners(owners: &BTreeSet<Owner>) -> (Vec<String>, Vec<String>) {
+    let operators: BTreeSet<_> = owners.iter().filter_map(|owner| owner.plmn).collect();
+    let countries: BTreeSet<_> = owners.iter().filter_map(|owner| owner.country).collect();
+    (
+        operators.iter().map(ToString::to_string).collect(),
+        countries.iter().map(ToString::to_string).collect(),
+    )
+}
+
+/// Packets over a cap, as reports have them.
+#[must_use]
+pub fn demoted(packets: [u64; 2]) -> Vec<(String, u64)> {
+    let directions = Direction::ALL.map(|direction| direction.name().to_owned());
+    directions.into_iter().zip(packets).collect()
 }
 
 fn by_transport(count: impl Fn(Transport) -> u64) -> Vec<(String, u64)> {
@@ -300,7 +346,7 @@ pub fn group(label: &Label, counters: &Counters) -> Group {
     }
 }
 
-fn seconds(time: SystemTime) -> u64 {
+pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }

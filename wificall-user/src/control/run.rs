@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config,
-    discover::{Refresher, Update},
+    discover::{Command, Refresher, Update},
     net::{self, Change},
     observe,
 };
@@ -145,6 +145,9 @@ async fn serve(
             error!("{problem:#}");
             format!("{problem:#}")
         });
+        if std::mem::take(&mut agent.questions_changed) {
+            refresher.command(Command::Replace(agent.world.names()));
+        }
     }
     agent.save_now(SystemTime::now());
     info!(

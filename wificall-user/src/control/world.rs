@@ -1,20 +1,36 @@
 //! What the agent knows, apart from the kernel's tables; and what follows from it.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use wificall_common::{abi::Features, wire::nat64::Pref64};
+use wificall_common::{
+    abi::{Features, PREF64S},
+    wire::nat64::Pref64,
+};
 
 use super::{
-    desired::{self, Desired},
+    desired::{self, Claim, Desired},
     hooks, policy,
 };
 use crate::{
     config::Config,
-    discover::{Filter, Found, Memory, Names, Owner, Stats, Targets, Visited, targets},
+    discover::{
+        Filter, Found, Memory, Names, Owner, Rank, Stats, Target, Targets, Tier, Update, Visited,
+        nat64::{self, Nat64},
+        targets,
+    },
     kernel::{Key, Settings},
     net::{self, Link},
+    probe::{
+        Source,
+        background::{Settings as ProbeSettings, Wanted},
+        plan::Admission,
+    },
 };
 
 /// The world as the agent knows it.
@@ -34,8 +50,13 @@ impl World {
         self.config = config;
         let selection = self.config.discovery.selection();
         self.visited.select(&self.config.catalogue, &selection);
+        self.memory.set_catalogue(self.config.catalogue.clone());
         self.select();
-        self.memory.set_keep(self.config.discovery.keep);
+        let discovery = &self.config.discovery;
+        self.memory.set_keep(discovery.keep);
+        self.memory
+            .set_observed(self.config.observed, discovery.queries_per_second);
+        self.follow_nat64();
     }
 
     /// What NAPTR records said. Returns whether there are more names to look up.
@@ -61,30 +82,78 @@ impl World {
 
     /// What to look up, and in which order.
     pub(super) fn names(&self) -> Names {
-        let answered = self
+        let answered: BTreeSet<_> = self
             .memory
             .known(&self.filter())
+            // What a client was told must not put its name before others.
+            .filter(|known| known.tier > Tier::Observed)
             .flat_map(|known| known.names)
             .collect();
         // What only the world asks for comes after what somebody has asked for by itself.
-        let mut world = BTreeSet::new();
-        if self.config.discovery.world {
-            let mut narrow = self.config.discovery.selection();
-            narrow.world = false;
-            let configured = targets(&self.config.catalogue, &narrow).names;
-            let is_configured = |name| {
-                let place = configured.binary_search_by(|t| t.name.cmp(name));
-                place.is_ok()
-            };
-            let names = self.targets.names.iter().map(|target| &target.name);
-            world = names.filter(|name| !is_configured(name)).cloned().collect();
+        let mut narrow = self.config.discovery.selection();
+        narrow.world = false;
+        let configured = match self.config.discovery.world {
+            true => targets(&self.config.catalogue, &narrow).names,
+            false => Vec::new(),
+        };
+        let rank = |target: &Target| {
+            let by_name = |other: &Target| other.name.cmp(&target.name);
+            if answered.contains(&target.name) {
+                Rank::Known
+            } else if self.config.discovery.world && configured.binary_search_by(by_name).is_err() {
+                Rank::World
+            } else {
+                Rank::Configured
+            }
+        };
+        let routes = &self.config.discovery.routes;
+        // What clients asked for, and the NAT64 prefix, come before the world too.
+        let mut further = self.memory.to_confirm();
+        if self.config.discovery.nat64_prefix == Nat64::Auto {
+            further.push(nat64::target());
         }
-        Names {
-            targets: self.targets.names.clone(),
-            known: answered,
-            world,
-            visited: self.visited.names().cloned().collect(),
-        }
+        let targets = self.targets.names.iter().chain(&further);
+        let rank = |target: &Target| match rank(target) {
+            Rank::World if further.iter().any(|other| other.name == target.name) => {
+                Rank::Configured
+            }
+            rank => rank,
+        };
+        Names::new(targets, rank, self.visited.names(), routes)
+    }
+
+    /// The NAT64 prefixes in force, written.
+    pub(super) fn nat64_prefixes(&self) -> Vec<String> {
+        self.pref64()
+            .map(|Pref64 { prefix, len }| format!("{}/{len}", Ipv6Addr::from(prefix)))
+            .collect()
+    }
+
+    /// Takes in what DNS said of the NAT64 prefix. Returns whether another is in force now.
+    pub(super) fn learn_nat64(&mut self, update: &Update) -> bool {
+        let auto = self.config.discovery.nat64_prefix == Nat64::Auto;
+        let changed = auto && self.memory.apply_nat64(update);
+        self.follow_nat64();
+        changed
+    }
+
+    /// Tells the memory which NAT64 prefixes are in force.
+    pub(super) fn follow_nat64(&mut self) {
+        self.memory.set_pref64(self.pref64().collect());
+    }
+
+    /// The NAT64 prefixes in force.
+    pub(super) fn pref64(&self) -> impl Iterator<Item = Pref64> {
+        let configured = match self.config.discovery.nat64_prefix {
+            Nat64::Prefix(net) => Some(net),
+            Nat64::Auto | Nat64::Off => None,
+        };
+        let auto = self.config.discovery.nat64_prefix == Nat64::Auto;
+        let found = self.memory.nat64().prefixes().filter(move |_| auto);
+        configured
+            .into_iter()
+            .chain(found)
+            .filter_map(nat64::pref64)
     }
 
     /// Reads links and addresses again.
@@ -101,21 +170,28 @@ impl World {
             .addresses
             .iter()
             .filter(|(address, _)| filter.check(*address).is_ok())
-            .cloned();
+            .map(|(address, owners)| (*address, Claim::from(owners.clone())));
         // An answer of DNS64 stands for an IPv4 host, and that is how the classifier looks it up.
-        let pref64 = pref64(&self.config);
-        let plain = |address: IpAddr| match (address, pref64) {
-            (IpAddr::V6(v6), Some(pref64)) => {
-                pref64.extract(&v6.octets()).map_or(address, IpAddr::from)
-            }
-            _ => address,
+        let prefixes: Vec<Pref64> = self.pref64().collect();
+        let plain = |address: IpAddr| {
+            let IpAddr::V6(v6) = address else {
+                return address;
+            };
+            let inner = prefixes
+                .iter()
+                .find_map(|pref64| pref64.extract(&v6.octets()));
+            inner.map_or(address, IpAddr::from)
         };
-        let hosts: Vec<(IpAddr, BTreeSet<Owner>)> = self
+        let hosts: Vec<(IpAddr, Claim)> = self
             .memory
             .known(&filter)
-            .map(|known| (known.address, known.owners))
+            .map(|known| {
+                let owners = Arc::unwrap_or_clone(known.owners);
+                let tier = known.tier;
+                (known.address, Claim { tier, owners })
+            })
             .chain(literal)
-            .map(|(address, owners)| (plain(address), owners))
+            .map(|(address, claim)| (plain(address), claim))
             .filter(|(address, _)| filter.check(*address).is_ok())
             .collect();
         let prefixes = self.config.prefixes.iter().map(|prefix| {
@@ -130,6 +206,43 @@ impl World {
         let prefixes = prefixes.chain(self.targets.networks.iter().cloned());
         let known = desired::known(&self.config, hosts, prefixes);
         desired::desired(&self.config, &known, &self.excluded())
+    }
+
+    /// How the agent is to probe; `None` if it is not to.
+    pub(super) fn probe_settings(&self) -> Option<ProbeSettings> {
+        let probe = &self.config.probe;
+        probe.enabled.then(|| ProbeSettings {
+            interval: probe.interval,
+            spacing: probe.spacing,
+            ports: probe.ports.clone(),
+            admission: Admission::new(self.filter(), false),
+        })
+    }
+
+    /// What it is to probe: the addresses that names and the catalogue give, each from where its phones' packets leave.
+    pub(super) fn probe_targets(&self) -> BTreeMap<IpAddr, Wanted> {
+        let filter = self.filter();
+        let literal = self.targets.addresses.iter().cloned();
+        let literal =
+            literal.map(|(address, owners)| (address, Arc::new(owners), Tier::Authoritative));
+        self.memory
+            .known(&filter)
+            // What a client was told must not make us send anything to anybody.
+            .filter(|known| known.tier > Tier::Observed)
+            .map(|known| (known.address, known.owners, known.tier))
+            .chain(literal)
+            .filter(|(address, ..)| filter.check(*address).is_ok())
+            .map(|(address, owners, tier)| {
+                let plmns = owners.iter().filter_map(|owner| owner.plmn);
+                let wanted = Wanted {
+                    operators: plmns.map(|plmn| plmn.to_string()).collect(),
+                    source: Source {
+                        mark: policy::mark_for(&self.config, &owners, tier),
+                    },
+                };
+                (address, wanted)
+            })
+            .collect()
     }
 
     /// Networks and addresses that are never endpoints: the box's own addresses, and its networks unless a lab admits
@@ -160,20 +273,17 @@ impl World {
             .filter_map(|entry| entry.meaning.as_ref())
             .map(|meaning| &meaning.row);
         let trie = desired.keys().any(|key| matches!(key, Key::Prefix(..)));
+        let mut pref64 = [None; PREF64S];
+        for (slot, prefix) in pref64.iter_mut().zip(self.pref64()) {
+            *slot = Some(prefix);
+        }
         Settings {
             features: hooks::features(&self.config.interfaces)
                 | policy::features(rows)
                 | if trie { Features::PREFIXES } else { 0 },
-            pref64: pref64(&self.config),
+            pref64,
         }
     }
-}
-
-fn pref64(config: &Config) -> Option<Pref64> {
-    config.discovery.nat64_prefix.map(|net| Pref64 {
-        prefix: net.network().octets(),
-        len: net.prefix_len(),
-    })
 }
 
 /// Links, and addresses with their networks' prefix lengths.

@@ -82,8 +82,8 @@ pub(super) enum Read {
     },
     /// Replacements of NAPTR records (RFC 3403 §4.1).
     Replacements { names: Vec<String>, ttl: Duration },
-    /// The name is an alias: this one is to be asked for.
-    Alias(Name),
+    /// The name is an alias: the one at the end of the chain is to be asked for.
+    Alias,
     /// The name, or the one that it is an alias of, does not exist.
     NoName,
     /// It has no such record.
@@ -148,14 +148,14 @@ impl Chain {
                     RData::AAAA(address) => IpAddr::V6(address.0),
                     _ => continue,
                 };
+                let is_new = record.record_type() == record_type && !addresses.contains(&address);
                 if !ours(&record) {
                     foreign += 1;
-                } else if record.record_type() != record_type || addresses.contains(&address) {
-                } else if addresses.len() == ADDRESSES_MAX {
-                    left_out += 1;
-                } else {
+                } else if is_new && addresses.len() < ADDRESSES_MAX {
                     ttl = ttl.min(record.ttl);
                     addresses.push(address);
+                } else if is_new {
+                    left_out += 1;
                 }
             }
             if !addresses.is_empty() {
@@ -170,7 +170,7 @@ impl Chain {
         let read = if answer.response_code == ResponseCode::NXDomain {
             Read::NoName
         } else if self.names.len() > asked {
-            Read::Alias(self.last().clone())
+            Read::Alias
         } else {
             Read::NoRecord
         };

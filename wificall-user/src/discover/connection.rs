@@ -16,7 +16,7 @@ use hickory_resolver::net::h2::HttpsClientStream;
 use hickory_resolver::net::tcp::TcpClientStream;
 use hickory_resolver::net::tls::tls_exchange;
 use hickory_resolver::net::udp::UdpClientStream;
-use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
+use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, DnsRequestSender, FirstAnswer};
 use hickory_resolver::proto::op::{DnsRequest, DnsResponse};
 use hickory_resolver::{ConnectionProvider, PoolContext};
 use rustls::ClientConfig;
@@ -41,9 +41,8 @@ struct Server {
     stats: Arc<Stats>,
     sockets: Sockets,
     tls: Option<Arc<ClientConfig>>,
-    /// The datagram sender, and the one connection. A client should not have more to a server
-    /// (RFC 7766 §6.2.1); whoever needs it while it is being made waits for it.
-    udp: Mutex<Option<Link>>,
+    /// The one connection. A client should not have more to a server (RFC 7766 §6.2.1); whoever
+    /// needs it while it is being made waits for it.
     connection: Mutex<Option<Link>>,
     /// What went wrong last. hickory's pool tells of all that went wrong with connections only
     /// that there are none.
@@ -72,7 +71,6 @@ impl Paced {
             stats,
             sockets,
             tls,
-            udp: Mutex::default(),
             connection: Mutex::default(),
             failure: std::sync::Mutex::default(),
         }))
@@ -152,40 +150,44 @@ impl Server {
         transport: Transport,
         request: DnsRequest,
     ) -> Result<DnsResponse, NetError> {
-        let link = self.link(transport).await?;
-        self.pacer.slot().await;
-        self.stats.add_query(transport);
         let asked = request.queries.clone();
-        match link.send(request).first_answer().await {
-            Ok(answer) if answer.queries == asked => Ok(answer),
-            Ok(_) => {
-                self.stats.add_lie(Lie::Question, 1);
-                Err(NetError::from("the answer is to another question"))
+        let answer = if transport == Transport::Udp {
+            // Each query has a socket of its own with a random port, and is sent once: here, and
+            // not by another task that gets to run some time after the slot.
+            let sockets = self.sockets.clone();
+            let mut sender = UdpClientStream::builder(self.addr, sockets)
+                .with_timeout(Some(self.timeout))
+                .with_max_retries(1)
+                .build();
+            self.pacer.slot().await;
+            self.stats.add_query(transport);
+            sender.send_message(request).first_answer().await
+        } else {
+            let link = self.link(transport).await?;
+            self.pacer.slot().await;
+            self.stats.add_query(transport);
+            let answer = link.send(request).first_answer().await;
+            if answer.is_err() {
+                self.forget(&link).await;
             }
-            Err(error) => {
-                if transport != Transport::Udp {
-                    self.forget(&link).await;
-                }
-                Err(error)
-            }
+            answer
+        }?;
+        if answer.queries != asked {
+            self.stats.add_lie(Lie::Question, 1);
+            return Err(NetError::from("the answer is to another question"));
         }
+        Ok(answer)
     }
 
-    /// The datagram sender or the connection, made if there is none.
+    /// The connection, made if there is none.
     async fn link(&self, transport: Transport) -> Result<Link, NetError> {
-        let place = match transport {
-            Transport::Udp => &self.udp,
-            _ => &self.connection,
-        };
-        let mut place = place.lock().await;
+        let mut place = self.connection.lock().await;
         if let Some(link) = &*place {
             return Ok(link.clone());
         }
-        if transport != Transport::Udp {
-            // A server that refuses connections must not be tried faster than it would be asked.
-            self.pacer.slot().await;
-            self.stats.add_connection(transport);
-        }
+        // A server that refuses connections must not be tried faster than it would be asked.
+        self.pacer.slot().await;
+        self.stats.add_connection(transport);
         let made = timeout(self.timeout, self.connect(transport)).await;
         let link = Arc::new(made.map_err(|_| NetError::Timeout)??);
         Ok(place.insert(link).clone())
@@ -207,11 +209,6 @@ impl Server {
                 .ok_or(NetError::Message("TLS is not set up"))
         };
         match (transport, &self.upstream) {
-            // Each query has a socket of its own with a random port, and is sent once.
-            (Transport::Udp, _) => Ok(UdpClientStream::builder(addr, sockets)
-                .with_timeout(Some(self.timeout))
-                .with_max_retries(1)
-                .exchange()),
             (Transport::Tls, Upstream::Tls { name, .. }) => {
                 let name = ServerName::try_from(&**name)
                     .map_err(|_| NetError::Message("not a name that a certificate can have"))?

@@ -1,12 +1,25 @@
-//! The addresses that DNS has ever named, for as long as they may be in use.
+//! The addresses that are known, for as long as they may be in use.
 //!
-//! Carriers rotate their answers within seconds while tunnels live for a day, so an answer adds
-//! and refreshes but never removes. An address goes when all of this holds:
+//! Carriers rotate their answers within seconds while tunnels live for a day, so an answer of our
+//! own resolver adds and refreshes but never removes. Such an address goes when all of this holds:
 //!
 //! - no answer named it for `keep`,
 //! - no traffic was seen at it for `keep`,
 //! - its name was answered with addresses after that `keep` had passed, so that DNS has shown
 //!   what there is instead. While DNS is down or denies the name, the last known good stays.
+//!
+//! What only clients were told is another matter, by DESIGN's tiers ([`trust`](super::trust)):
+//!
+//! - An address in a client's answer, or one that answered a client's IKE_SA_INIT, is *observed*.
+//!   It stays for minutes, longer while it answers, and no longer than a few hours.
+//! - The name is given to our own resolver ([`to_confirm`](Memory::to_confirm)). What our resolver
+//!   says is *corroborated*, and kept as anything our resolver says. What the client was told is
+//!   not, by itself: whoever forges answers on the way to the phone can put any address under a
+//!   real name, and a real name's being confirmed would launder it. An observed address is
+//!   corroborated only by being in our resolver's answers, or in the block around one, as far as
+//!   those are widened.
+//!
+//! The tiers have room of their own each: none can push out what is trusted more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,16 +27,27 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
+use wificall_common::wire::nat64::Pref64;
 
+use super::asked::Errors;
+use super::nat64;
+use super::observed::{self, How, Noted};
+use super::seen::{Seen, SeenName};
+use super::trust::{Observed, Source, Tier};
 use super::{Family, Filter, Outcome, Owner, Reason, Target, Update};
+use crate::catalogue::{Catalogue, catalogue};
+
+pub use super::asked::{Asked, NameState};
 
 /// How much is remembered.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Addresses of one name.
     pub per_name: usize,
-    /// Addresses in all.
+    /// Addresses of configured names in all.
     pub total: usize,
+    /// Addresses in all of names that only clients asked for.
+    pub corroborated: usize,
 }
 
 impl Default for Bounds {
@@ -32,6 +56,7 @@ impl Default for Bounds {
         Self {
             per_name: 512,
             total: 16_384,
+            corroborated: 4_096,
         }
     }
 }
@@ -41,16 +66,34 @@ impl Default for Bounds {
 pub struct Known {
     /// The address.
     pub address: IpAddr,
-    /// Whose it is: the owners of all its names.
-    pub owners: BTreeSet<Owner>,
-    /// When an answer named it first.
+    /// How far it is trusted: as its best source is.
+    pub tier: Tier,
+    /// Whose it is: the owners of all its names of that tier.
+    pub owners: Arc<BTreeSet<Owner>>,
+    /// When it was named or observed first.
     pub first_seen: SystemTime,
-    /// When an answer named it last.
+    /// When it was named or observed last.
     pub last_answer: SystemTime,
     /// When traffic was seen at it last, as far as that was reported.
     pub last_traffic: Option<SystemTime>,
-    /// The configured names whose answers named it.
+    /// Its names, of that tier.
     pub names: BTreeSet<Arc<str>>,
+    /// All its sources, each with the time it named the address last.
+    pub sources: BTreeMap<Source, SystemTime>,
+}
+
+/// An answer that a client got, already checked to be one: for a query that this client sent, from
+/// where answers come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// The name that the client asked for, in lower case and without a final dot.
+    pub name: Arc<str>,
+    /// The addresses that it was told, unfiltered.
+    pub addresses: Vec<IpAddr>,
+    /// The client.
+    pub client: IpAddr,
+    /// When.
+    pub at: SystemTime,
 }
 
 /// What an update did.
@@ -63,55 +106,12 @@ pub struct Applied {
     /// How many new addresses found no room. They are not remembered: what is known may be in
     /// use, and so does not yield to an answer that is too large to be true.
     pub overflow: usize,
-}
-
-/// What became of the questions for one family of a name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
-    /// When an answer, or none, came last.
-    pub last_attempt: Option<SystemTime>,
-    /// When an answer with addresses came last.
-    pub last_success: Option<SystemTime>,
-    /// What the last attempt brought: [`Outcome::as_str`].
-    pub result: Option<&'static str>,
-    /// Why the last attempt failed, if it did.
-    pub error: Option<String>,
-    /// TTL of the last answer with addresses.
-    pub ttl: Option<Duration>,
-    /// Failed attempts since the last answer of any kind.
-    pub failures: u32,
-    /// Addresses of the last answer that the filter refused.
-    pub refused: usize,
-}
-
-/// A name that is looked up, and what became of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NameState {
-    /// Whose it is; empty for a name no longer configured.
-    pub owners: BTreeSet<Owner>,
-    asked: [Asked; 2],
-}
-
-impl NameState {
-    /// The questions for one family.
-    #[must_use]
-    pub fn asked(&self, family: Family) -> &Asked {
-        &self.asked[family as usize]
-    }
-
-    pub(super) fn asked_mut(&mut self, family: Family) -> &mut Asked {
-        &mut self.asked[family as usize]
-    }
-
-    /// When an answer with addresses came last, of either family.
-    #[must_use]
-    pub fn last_success(&self) -> Option<SystemTime> {
-        self.asked.iter().filter_map(|a| a.last_success).max()
-    }
-
-    fn configured(&self) -> bool {
-        !self.owners.is_empty()
-    }
+    /// Observed addresses that have had their longest time and rest.
+    pub spent: usize,
+    /// Whether [`Memory::to_confirm`] has changed.
+    pub to_confirm: bool,
+    /// Of an observation: whether it counts. False for a name that nothing says to be an ePDG's.
+    pub counts: bool,
 }
 
 /// An address, with the time of the last answer of each name.
@@ -123,12 +123,21 @@ pub(super) struct Entry {
 }
 
 /// The memory. It is pure: the time is an argument, and [`store`](super::store) keeps it on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Memory {
     keep: Duration,
     bounds: Bounds,
+    /// The catalogue in force, which says whose a name is that nobody configured; `None` is the compiled-in one.
+    catalogue: Option<Arc<Catalogue>>,
+    /// How the observed tier is treated.
+    rules: Observed,
     pub(super) names: BTreeMap<Arc<str>, NameState>,
     pub(super) addresses: BTreeMap<IpAddr, Entry>,
+    pub(super) seen: Seen,
+    pub(super) observed: observed::Pool,
+    errors: Errors,
+    pub(super) nat64: nat64::Found,
+    pref64: Vec<Pref64>,
     overflow: u64,
 }
 
@@ -139,8 +148,15 @@ impl Memory {
         Self {
             keep,
             bounds,
+            catalogue: None,
+            rules: Observed::default(),
             names: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            seen: Seen::default(),
+            observed: observed::Pool::default(),
+            errors: Errors::default(),
+            nat64: nat64::Found::default(),
+            pref64: Vec::new(),
             overflow: 0,
         }
     }
@@ -150,63 +166,127 @@ impl Memory {
         self.keep = keep;
     }
 
+    /// Changes the catalogue, which says whose a name is that nobody configured.
+    pub fn set_catalogue(&mut self, catalogue: Arc<Catalogue>) {
+        self.catalogue = Some(catalogue);
+        let mut seen = std::mem::take(&mut self.seen.names);
+        seen.retain(|name, seen| match self.owners_of_name(name) {
+            Some(owners) => {
+                seen.state.owners = owners;
+                true
+            }
+            None => false,
+        });
+        self.seen.names = seen;
+    }
+
+    /// Whose a name is that nobody configured; `None` if nothing says that it is an ePDG's.
+    pub(super) fn owners_of_name(&self, name: &str) -> Option<Arc<BTreeSet<Owner>>> {
+        let catalogue = self.catalogue.as_deref().unwrap_or_else(|| catalogue());
+        let (_, owners) = catalogue.owner_of_name(name)?;
+        Some(Arc::new(owners))
+    }
+
+    /// Changes how the observed tier is treated, and how fast our resolver is asked about names
+    /// that clients asked for: at no more than a quarter of its rate.
+    pub fn set_observed(&mut self, rules: Observed, queries_per_second: u32) {
+        self.rules = rules;
+        self.seen.set_rate(queries_per_second);
+    }
+
     /// Says which names are configured, and whose they are. Addresses of other names are no
     /// longer [`known`](Self::known), but stay for as long as they would have: a name that comes
     /// back finds them.
     pub fn set_targets(&mut self, targets: &[Target]) {
-        for state in self.names.values_mut() {
-            state.owners.clear();
+        let none = Arc::<BTreeSet<Owner>>::default();
+        let mut shared: BTreeMap<BTreeSet<Owner>, Arc<BTreeSet<Owner>>> = BTreeMap::new();
+        let mut old = std::mem::take(&mut self.names);
+        for state in old.values_mut() {
+            state.owners = none.clone();
         }
-        for target in targets {
-            let state = self.names.entry(target.name.clone()).or_default();
-            state.owners.clone_from(&target.owners);
-        }
+        // Made at once from what is sorted, the tree is packed full.
+        let named = targets.iter().map(|target| {
+            let owners = match shared.get(&target.owners) {
+                Some(owners) => owners.clone(),
+                None => {
+                    let owners = Arc::new(target.owners.clone());
+                    shared.insert(target.owners.clone(), owners.clone());
+                    owners
+                }
+            };
+            // A name that a client asked for is now configured: what was found of it stays.
+            let state = old.remove(&target.name);
+            let state = state.or(self.seen.names.remove(&target.name).map(|seen| seen.state));
+            let mut state = state.unwrap_or_default();
+            state.owners = owners;
+            (target.name.clone(), state)
+        });
+        let mut names: Vec<_> = named.collect();
+        names.extend(old);
+        self.names = names.into_iter().collect();
     }
 
-    /// Takes in what came of a question. A name that is not configured (any more) changes
-    /// nothing.
+    /// Takes in what came of a question. A name that is neither configured (any more) nor being
+    /// confirmed changes nothing.
     pub fn apply(&mut self, update: &Update, filter: &Filter) -> Applied {
         let mut applied = Applied::default();
-        let Some(state) = self.names.get_mut(&update.name) else {
-            return applied;
-        };
-        if !state.configured() {
+        let configured = self
+            .names
+            .get(&update.name)
+            .is_some_and(NameState::configured);
+        if !configured && !self.seen.names.contains_key(&update.name) {
             return applied;
         }
-        let asked = state.asked_mut(update.family);
-        asked.last_attempt = Some(update.at);
-        asked.result = Some(update.outcome.as_str());
-        asked.error = None;
-        match &update.outcome {
-            Outcome::Addresses { addresses, ttl } => {
-                asked.failures = 0;
-                asked.last_success = Some(update.at);
-                asked.ttl = Some(*ttl);
-                for address in addresses {
-                    match filter.check(*address) {
-                        Ok(()) => self.remember(*address, update, &mut applied),
-                        Err(reason) => applied.refused.push((*address, reason)),
-                    }
+        if let Outcome::Addresses { addresses, .. } = &update.outcome {
+            for address in addresses {
+                match filter.check(*address) {
+                    Ok(()) => self.remember(*address, update, configured, &mut applied),
+                    Err(reason) => applied.refused.push((*address, reason)),
                 }
-                if let Some(state) = self.names.get_mut(&update.name) {
-                    state.asked_mut(update.family).refused = applied.refused.len();
-                }
-                self.overflow += applied.overflow as u64;
             }
-            Outcome::NoData | Outcome::NxDomain => asked.failures = 0,
-            Outcome::Failed(failure) => {
-                asked.failures = asked.failures.saturating_add(1);
-                asked.error = Some(failure.to_string());
-            }
+            self.overflow += applied.overflow as u64;
+        }
+        let state = if configured {
+            self.names.get_mut(&update.name)
+        } else {
+            self.seen
+                .names
+                .get_mut(&update.name)
+                .map(|seen| &mut seen.state)
+        };
+        if let Some(state) = state {
+            let denied = state.denied();
+            let refused = applied.refused.len();
+            state.note(
+                update.family,
+                &update.outcome,
+                update.at,
+                refused,
+                &mut self.errors,
+            );
+            applied.to_confirm = !configured && denied != state.denied();
         }
         applied
     }
 
-    fn remember(&mut self, address: IpAddr, update: &Update, applied: &mut Applied) {
+    fn remember(
+        &mut self,
+        address: IpAddr,
+        update: &Update,
+        configured: bool,
+        applied: &mut Applied,
+    ) {
         let known = self.addresses.get(&address);
         let of_name = known.is_some_and(|entry| entry.answers.contains_key(&update.name));
+        // Whether it takes up room of this tier that it has not yet.
+        let new = !known.is_some_and(|entry| !configured || self.is_authoritative(entry));
+        let room = if configured {
+            self.bounds.total
+        } else {
+            self.bounds.corroborated
+        };
         if !of_name && self.count_of(&update.name) >= self.bounds.per_name
-            || known.is_none() && self.addresses.len() >= self.bounds.total
+            || new && self.count(configured) >= room
         {
             applied.overflow += 1;
             return;
@@ -222,6 +302,139 @@ impl Memory {
         entry.answers.insert(update.name.clone(), update.at);
     }
 
+    /// Takes in an answer that a client got. Its addresses are observed at once; its name is to be
+    /// asked by our own resolver, unless it is configured and so is asked anyway.
+    pub fn observe(&mut self, sighting: &Sighting, filter: &Filter) -> Applied {
+        let mut applied = Applied::default();
+        let Sighting {
+            name, client, at, ..
+        } = sighting;
+        let configured = self.names.get(name).is_some_and(NameState::configured);
+        if !configured {
+            let known = self.seen.names.contains_key(name);
+            let owners = if known {
+                None
+            } else {
+                self.owners_of_name(name)
+            };
+            if !known && owners.is_none() {
+                return applied;
+            }
+            self.seen
+                .note(name, owners.unwrap_or_default(), *client, *at);
+            applied.to_confirm = self.seen.admit(*at);
+        }
+        applied.counts = true;
+        for address in &sighting.addresses {
+            self.note_observed(
+                *address,
+                *client,
+                How::Answer(name),
+                *at,
+                filter,
+                &mut applied,
+            );
+        }
+        applied
+    }
+
+    /// Takes in that an address answered a client's IKE_SA_INIT.
+    pub fn learn(
+        &mut self,
+        address: IpAddr,
+        client: IpAddr,
+        at: SystemTime,
+        filter: &Filter,
+    ) -> Applied {
+        let mut applied = Applied {
+            counts: true,
+            ..Applied::default()
+        };
+        self.note_observed(address, client, How::Ike, at, filter, &mut applied);
+        applied
+    }
+
+    fn note_observed(
+        &mut self,
+        address: IpAddr,
+        client: IpAddr,
+        how: How<'_>,
+        at: SystemTime,
+        filter: &Filter,
+        applied: &mut Applied,
+    ) {
+        if let Err(reason) = filter.check(address) {
+            applied.refused.push((address, reason));
+            return;
+        }
+        let better = self
+            .addresses
+            .get(&address)
+            .is_some_and(|entry| self.tier(entry).is_some());
+        match self
+            .observed
+            .note(address, client, how, at, self.rules.longest)
+        {
+            Noted::New if !better => applied.added.push(address),
+            Noted::New | Noted::Known => {}
+            Noted::Spent => applied.spent += 1,
+            Noted::NoRoom => {
+                applied.overflow += 1;
+                self.overflow += 1;
+            }
+        }
+    }
+
+    /// The NAT64 prefixes that DNS has named.
+    pub fn nat64(&self) -> &nat64::Found {
+        &self.nat64
+    }
+
+    /// Says which NAT64 prefixes are in force.
+    pub fn set_pref64(&mut self, prefixes: Vec<Pref64>) {
+        self.pref64 = prefixes;
+    }
+
+    /// Takes in what came of the question for [`nat64::NAME`]. Returns whether they changed.
+    pub fn apply_nat64(&mut self, update: &Update) -> bool {
+        self.nat64.apply(update)
+    }
+
+    /// Lets names that clients asked for through to our resolver, as far as its rate allows.
+    /// Returns whether [`to_confirm`](Self::to_confirm) has changed. To be called every so often:
+    /// what came while there was no room waits for it.
+    pub fn admit(&mut self, now: SystemTime) -> bool {
+        self.seen.admit(now)
+    }
+
+    /// The names that clients asked for and our own resolver is to be asked about, in order.
+    #[must_use]
+    pub fn to_confirm(&self) -> Vec<Target> {
+        self.seen.targets().collect()
+    }
+
+    /// The tier of an address that our resolver named; `None` if it has no name left that counts.
+    fn tier(&self, entry: &Entry) -> Option<Tier> {
+        if self.is_authoritative(entry) {
+            return Some(Tier::Authoritative);
+        }
+        let seen = |name| self.seen.names.contains_key(name);
+        entry.answers.keys().any(seen).then_some(Tier::Corroborated)
+    }
+
+    fn is_authoritative(&self, entry: &Entry) -> bool {
+        let configured = |name| self.names.get(name).is_some_and(NameState::configured);
+        entry.answers.keys().any(configured)
+    }
+
+    /// How many addresses there are that configured names have, or that have other names only.
+    fn count(&self, configured: bool) -> usize {
+        let entries = self.addresses.values();
+        entries
+            .filter(|e| self.is_authoritative(e) == configured)
+            .count()
+    }
+
     /// How many addresses a name has.
     #[must_use]
     pub fn count_of(&self, name: &str) -> usize {
@@ -230,13 +443,21 @@ impl Memory {
     }
 
     /// Notes that packets of an endpoint in `prefix` were seen. Endpoints are widened to blocks,
-    /// so all addresses of the block are taken to be in use. Returns how many are known in it.
+    /// so all addresses of the block are taken to be in use; observed ones only where the kernel
+    /// tells them from others, as it does of every single one. An IPv6 address that stands for an
+    /// IPv4 host behind one of the NAT64 prefixes is that host. Returns how many are known.
     pub fn note_traffic(&mut self, prefix: IpNet, now: SystemTime) -> usize {
-        let block = prefix.network()..=prefix.broadcast();
         let mut known = 0;
-        for entry in self.addresses.range_mut(block).map(|(_, entry)| entry) {
-            entry.last_traffic = entry.last_traffic.max(Some(now));
-            known += 1;
+        let own = prefix.network()..=prefix.broadcast();
+        for block in std::iter::once(own).chain(nat64::behind(prefix, &self.pref64)) {
+            for (_, entry) in self.addresses.range_mut(block.clone()) {
+                entry.last_traffic = entry.last_traffic.max(Some(now));
+                known += 1;
+            }
+            for (_, entry) in self.observed.addresses.range_mut(block) {
+                entry.last_traffic = entry.last_traffic.max(Some(now));
+                known += 1;
+            }
         }
         known
     }
@@ -250,6 +471,7 @@ impl Memory {
             keep,
             names,
             addresses,
+            seen,
             ..
         } = self;
         let over_at = |now: SystemTime, since: SystemTime| {
@@ -267,13 +489,12 @@ impl Memory {
                 Family::V6
             };
             entry.answers.retain(|name, last_answer| {
-                let superseded = names
-                    .get(name)
-                    .filter(|state| state.configured())
-                    .is_none_or(|state| {
-                        let success = state.asked(family).last_success;
-                        success.is_some_and(|at| at > *last_answer && over_at(at, *last_answer))
-                    });
+                let configured = names.get(name).filter(|state| state.configured());
+                let asked = configured.or(seen.names.get(name).map(|seen| &seen.state));
+                let superseded = asked.is_none_or(|state| {
+                    let success = state.success(family);
+                    success.is_some_and(|at| at > *last_answer && over_at(at, *last_answer))
+                });
                 !(over(*last_answer) && superseded)
             });
             let keep = !entry.answers.is_empty();
@@ -282,37 +503,106 @@ impl Memory {
             }
             keep
         });
-        names.retain(|name, state| {
-            state.configured() || addresses.values().any(|e| e.answers.contains_key(name))
-        });
+        let mut answering: BTreeSet<&Arc<str>> = BTreeSet::new();
+        for entry in addresses.values() {
+            answering.extend(entry.answers.keys());
+        }
+        names.retain(|name, state| state.configured() || answering.contains(name));
+        seen.expire(now, *keep, |name| answering.contains(name));
+        self.nat64.expire(now, *keep);
+        let Observed { keep, longest, .. } = self.rules;
+        for address in self.observed.expire(now, keep, longest) {
+            let entry = self.addresses.get(&address);
+            if entry.and_then(|entry| self.tier(entry)).is_none() {
+                gone.push(address);
+            }
+        }
         gone
     }
 
-    /// The addresses of the configured names that `filter` lets through, in order. They passed a
-    /// filter when they were answered, but the box's own networks change.
+    /// The addresses that `filter` lets through, in order, each with the tier of its best source:
+    /// those of configured names, of names that our resolver confirmed, and observed ones. They
+    /// passed a filter when they came, but the box's own networks change.
     pub fn known(&self, filter: &Filter) -> impl Iterator<Item = Known> {
-        self.addresses.iter().filter_map(|(address, entry)| {
+        let resolved = self.addresses.iter().filter_map(move |(address, entry)| {
             filter.check(*address).ok()?;
-            let mut owners = BTreeSet::new();
-            let mut names = BTreeSet::new();
-            let mut last_answer = SystemTime::UNIX_EPOCH;
-            for (name, at) in &entry.answers {
-                let Some(state) = self.names.get(name).filter(|s| s.configured()) else {
-                    continue;
-                };
-                owners.extend(&state.owners);
+            let mut known = self.resolved(*address, entry)?;
+            if let Some(observed) = self.observed.addresses.get(address) {
+                known.sources.extend(sources(observed));
+                known.first_seen = known.first_seen.min(observed.first_seen);
+            }
+            Some(known)
+        });
+        let observed = self
+            .observed
+            .addresses
+            .iter()
+            .filter_map(move |(address, entry)| {
+                filter.check(*address).ok()?;
+                let better = self
+                    .addresses
+                    .get(address)
+                    .and_then(|entry| self.tier(entry));
+                if better.is_some() || entry.spent {
+                    return None;
+                }
+                Some(self.observed(*address, entry))
+            });
+        resolved.chain(observed)
+    }
+
+    fn resolved(&self, address: IpAddr, entry: &Entry) -> Option<Known> {
+        let tier = self.tier(entry)?;
+        let mut owners = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        let mut sources = BTreeMap::new();
+        let mut last_answer = SystemTime::UNIX_EPOCH;
+        for (name, at) in &entry.answers {
+            let configured = self.names.get(name).filter(|state| state.configured());
+            let (source, state) = match (configured, self.seen.names.get(name)) {
+                (Some(state), _) => (Source::Resolver, state),
+                (None, Some(SeenName { state, .. })) => (Source::Confirmed, state),
+                (None, None) => continue,
+            };
+            let last = sources.entry(source).or_insert(*at);
+            *last = (*last).max(*at);
+            if source.tier() == tier {
+                owners.extend(state.owners.iter().copied());
                 names.insert(name.clone());
                 last_answer = last_answer.max(*at);
             }
-            (!names.is_empty()).then_some(Known {
-                address: *address,
-                owners,
-                first_seen: entry.first_seen,
-                last_answer,
-                last_traffic: entry.last_traffic,
-                names,
-            })
+        }
+        Some(Known {
+            address,
+            tier,
+            owners: Arc::new(owners),
+            first_seen: entry.first_seen,
+            last_answer,
+            last_traffic: entry.last_traffic,
+            names,
+            sources,
         })
+    }
+
+    fn observed(&self, address: IpAddr, entry: &observed::Entry) -> Known {
+        let mut owners = BTreeSet::new();
+        for name in entry.names.keys() {
+            let configured = self.names.get(name).filter(|state| state.configured());
+            match configured.or(self.seen.names.get(name).map(|seen| &seen.state)) {
+                Some(state) => owners.extend(state.owners.iter().copied()),
+                None => owners.extend(self.owners_of_name(name).iter().flat_map(|o| o.iter())),
+            }
+        }
+        Known {
+            address,
+            tier: Tier::Observed,
+            owners: Arc::new(owners),
+            first_seen: entry.first_seen,
+            last_answer: entry.last_seen,
+            last_traffic: entry.last_traffic,
+            names: entry.names.keys().cloned().collect(),
+            sources: sources(entry).collect(),
+        }
     }
 
     /// The configured names and what became of them, in order.
@@ -320,13 +610,28 @@ impl Memory {
         self.names.iter().filter(|(_, state)| state.configured())
     }
 
-    /// How many addresses are remembered, those of names no longer configured included.
+    /// The names that clients asked for, with what became of them, in order.
+    pub fn seen_names(&self) -> impl Iterator<Item = (&Arc<str>, &NameState)> {
+        self.seen
+            .names
+            .iter()
+            .map(|(name, seen)| (name, &seen.state))
+    }
+
+    /// Names and observed addresses that made room for others, since the start.
+    #[must_use]
+    pub fn displaced(&self) -> u64 {
+        self.seen.dropped + self.observed.dropped
+    }
+
+    /// How many addresses our resolver named that are remembered, those of names no longer
+    /// configured included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.addresses.len()
     }
 
-    /// Whether no address is remembered.
+    /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.addresses.is_empty()
@@ -343,6 +648,17 @@ impl Memory {
     }
 }
 
+/// The sources of an observed address.
+fn sources(entry: &observed::Entry) -> impl Iterator<Item = (Source, SystemTime)> {
+    let client = entry.names.values().max().map(|at| (Source::Client, *at));
+    let ike = entry.ike.map(|at| (Source::Ike, at));
+    client.into_iter().chain(ike)
+}
+
 #[cfg(test)]
 #[path = "memory_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "observed_tests.rs"]
+mod observed_tests;

@@ -128,10 +128,10 @@ fn state_of_a_name() {
         failures: 2,
         refused: 1,
     };
-    assert_eq!(state(&memory).asked(Family::V4), &expected);
-    assert_eq!(state(&memory).asked(Family::V6), &Asked::default());
+    assert_eq!(state(&memory).asked(Family::V4), expected);
+    assert_eq!(state(&memory).asked(Family::V6), Asked::default());
     memory.apply(&update("a", Outcome::NxDomain, 4), &Filter::default());
-    let asked = state(&memory).asked(Family::V4).clone();
+    let asked = state(&memory).asked(Family::V4);
     assert_eq!(
         (asked.result, asked.error, asked.failures),
         (Some("nx_domain"), None, 0)
@@ -263,6 +263,7 @@ fn an_answer_too_large_is_cut_and_said_so() {
     let bounds = Bounds {
         per_name: 3,
         total: 5,
+        corroborated: 0,
     };
     let mut memory = memory(
         bounds,

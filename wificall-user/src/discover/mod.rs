@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! configuration ── target ──▶ names ── schedule, run ──▶ resolver ──▶ Update
-//!                                                                      │ filter
-//!                      store (state on disk) ◀── memory (addresses) ◀──┘
+//!                               ▲                                      │ filter
+//!   names to confirm ── seen ◀──┴───────────── memory (addresses) ◀────┤
+//!                                                │                     │
+//!                       store (state on disk) ◀──┘      Sighting ──────┘ of clients' answers
 //! ```
 //!
 //! A [`Refresher`] asks and reports; it decides nothing about addresses. Whoever holds the
@@ -14,14 +16,19 @@
 //! all, and everything that grows with what DNS says is bounded.
 
 mod answer;
+mod asked;
 mod connection;
 pub mod filter;
 mod health;
 pub mod memory;
+pub mod nat64;
+mod observed;
 mod pace;
 pub mod resolver;
 pub mod run;
 pub mod schedule;
+mod seen;
+mod server;
 mod socket;
 pub mod stats;
 pub mod store;
@@ -30,6 +37,7 @@ pub mod target;
 #[cfg(test)]
 mod test_server;
 mod tls;
+pub mod trust;
 mod upstream;
 pub mod visited;
 
@@ -41,12 +49,13 @@ use std::time::{Duration, SystemTime};
 
 pub use answer::Lie;
 pub use filter::{Filter, Reason};
-pub use memory::{Applied, Bounds, Known, Memory};
+pub use memory::{Applied, Bounds, Known, Memory, Sighting};
 pub use resolver::{Answer, Resolver, ResolverError, RouteIndex};
 pub use run::{Command, Found, Names, Refresher};
 pub use schedule::{Kind, Rank};
 pub use stats::Stats;
 pub use target::{Owner, Selection, Target, Targets, targets};
+pub use trust::{Action, Observed, Source, Tier};
 pub use upstream::{Route, Transport, Upstream, UpstreamError};
 pub use visited::Visited;
 

@@ -5,33 +5,21 @@
 //! counted, servers that do not answer left alone, failures told apart from absence, and
 //! addresses only of the name asked for.
 
-use std::fs;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverOpts, ServerOrderingStrategy,
-};
-use hickory_resolver::net::xfer::{DnsHandle as _, FirstAnswer as _};
-use hickory_resolver::net::{DnsError, NetError, NoRecords};
-use hickory_resolver::proto::op::{DnsRequestOptions, Query, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RecordType};
-use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
-use rustls::ClientConfig;
+use hickory_resolver::net::NetError;
+use hickory_resolver::proto::rr::Name;
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
-use super::answer::{Chain, Lie, Read};
-use super::connection::Paced;
-use super::health::Health;
 use super::pace::Pacer;
 use super::schedule::Kind;
-use super::socket::Sockets;
-use super::system::{RESOLV_CONF, nameservers};
+use super::server::{Connect, Server};
+use super::system::{RESOLV_CONF, SystemServers};
 use super::tls::{self, TlsError};
+use super::upstream::route_of;
 use super::{Failure, FailureKind, Family, Outcome, Owner, Settings, Stats, Upstream};
 
 /// Which servers to ask: an index, 0 for those that answer for everything else.
@@ -60,37 +48,6 @@ struct Servers {
 enum UpstreamState {
     System(Mutex<SystemServers>),
     Server(Arc<Server>),
-}
-
-/// The servers of `resolv.conf`, and its text when they were read.
-#[derive(Debug)]
-struct SystemServers {
-    path: PathBuf,
-    text: Vec<u8>,
-    servers: Vec<Arc<Server>>,
-}
-
-struct Server {
-    upstream: Upstream,
-    pool: NameServerPool<Paced>,
-    paced: Paced,
-    health: Mutex<Health>,
-}
-
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Server({})", self.upstream)
-    }
-}
-
-/// What a connection to a server needs.
-#[derive(Clone, Debug)]
-struct Connect {
-    timeout: Duration,
-    mark: Option<u32>,
-    tls: Option<Arc<ClientConfig>>,
-    pacer: Arc<Pacer>,
-    stats: Arc<Stats>,
 }
 
 /// Why there is no resolver.
@@ -208,9 +165,7 @@ impl Resolver {
     /// Which servers are asked for a name with these owners: those of the first route that is for
     /// one of them.
     pub fn route<'a>(&self, owners: impl IntoIterator<Item = &'a Owner> + Clone) -> RouteIndex {
-        let routes = &self.settings.routes;
-        let found = routes.iter().position(|r| r.is_for(owners.clone()));
-        found.and_then(|i| u16::try_from(i + 1).ok()).unwrap_or(0)
+        route_of(&self.settings.routes, owners)
     }
 
     /// Asks for the addresses of one family of `name`, which is taken as fully qualified.
@@ -347,221 +302,7 @@ impl Servers {
     }
 }
 
-impl Server {
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn not_asked(&self) -> Failure {
-        let down = self.health().down_for(Instant::now()).unwrap_or_default();
-        Failure {
-            kind: FailureKind::Timeout,
-            detail: format!(
-                "{}: has not answered for {} s and is not asked",
-                self.upstream,
-                down.as_secs()
-            ),
-        }
-    }
-
-    /// Asks this server, and again for each alias that it says there is.
-    async fn ask(&self, name: &Name, kind: Kind, stats: &Stats) -> Answer {
-        let record_type = match kind {
-            Kind::Addresses(Family::V4) => RecordType::A,
-            Kind::Addresses(Family::V6) => RecordType::AAAA,
-            Kind::Naptr => RecordType::NAPTR,
-        };
-        let mut chain = Chain::new(name.clone());
-        loop {
-            let asked = chain.last().clone();
-            let query = Query::query(asked, record_type);
-            let answer = self.pool.lookup(query, DnsRequestOptions::default());
-            let (read, absent_for) = match answer.first_answer().await {
-                Ok(answer) => {
-                    let absent_for = answer.negative_ttl();
-                    match chain.read(&answer, record_type) {
-                        Ok((read, foreign)) => {
-                            stats.add_lie(Lie::ForeignName, foreign);
-                            (read, absent_for)
-                        }
-                        Err(lie) => {
-                            stats.add_lie(lie, 1);
-                            let what = match lie {
-                                Lie::CnameLoop => "CNAMEs that lead in a circle",
-                                _ => "more CNAMEs than a name has",
-                            };
-                            let detail = format!("{}: {what}: {}", self.upstream, chain.text());
-                            return Answer::of(failed(FailureKind::Bogus, detail));
-                        }
-                    }
-                }
-                Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords {
-                    response_code,
-                    negative_ttl,
-                    ..
-                }))) => match response_code {
-                    ResponseCode::NXDomain => (Read::NoName, negative_ttl),
-                    _ => (Read::NoRecord, negative_ttl),
-                },
-                Err(error) => return Answer::of(self.failure(&error, stats)),
-            };
-            let mut answer = Answer::of(Outcome::NoData);
-            answer.canonical = chain.canonical();
-            answer.absent_for = absent_for.map(|ttl| Duration::from_secs(ttl.into()));
-            match read {
-                Read::Alias(_) => continue,
-                Read::NoRecord => {}
-                Read::NoName => answer.outcome = Outcome::NxDomain,
-                Read::Replacements { names, ttl } => answer.replacements = Some((names, ttl)),
-                Read::Addresses {
-                    addresses,
-                    ttl,
-                    left_out,
-                } => {
-                    if left_out > 0 && stats.add_lie(Lie::TooMany, left_out) == 0 {
-                        warn!(
-                            server = %self.upstream, %name, left_out,
-                            "more addresses in an answer than a name has: the rest is ignored, \
-                             here and from now on"
-                        );
-                    }
-                    answer.left_out = left_out;
-                    answer.outcome = Outcome::Addresses { addresses, ttl };
-                }
-            }
-            return answer;
-        }
-    }
-
-    fn failure(&self, error: &NetError, stats: &Stats) -> Outcome {
-        let name = match &self.upstream {
-            Upstream::Tls { name, .. } | Upstream::Https { name, .. } => &**name,
-            _ => "",
-        };
-        let behind = self
-            .paced
-            .failure()
-            .filter(|_| matches!(error, NetError::NoConnections));
-        let (kind, what) = match behind.as_ref().unwrap_or(error) {
-            NetError::Timeout => (FailureKind::Timeout, "no answer in time".to_owned()),
-            NetError::Dns(DnsError::ResponseCode(code)) => {
-                let kind = match code {
-                    ResponseCode::ServFail => FailureKind::ServFail,
-                    ResponseCode::Refused => FailureKind::Refused,
-                    _ => FailureKind::Other,
-                };
-                (kind, format!("it answers {code}"))
-            }
-            NetError::ForeignClassRecord { .. } => {
-                stats.add_lie(Lie::Class, 1);
-                (FailureKind::Bogus, error.to_string())
-            }
-            error => match tls::explain(error, name) {
-                Some(what) => (FailureKind::Tls, what),
-                None if tls::is_io(error) => (FailureKind::Unreachable, plain(error)),
-                None => (FailureKind::Other, error.to_string()),
-            },
-        };
-        failed(kind, format!("{}: {what}", self.upstream))
-    }
-}
-
-impl SystemServers {
-    fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            text: Vec::new(),
-            servers: Vec::new(),
-        }
-    }
-
-    /// Reads `resolv.conf` anew: DHCP clients and VPNs rewrite it. A missing file means the
-    /// defaults, as for the C library.
-    fn update(&mut self, connect: &Connect) -> Result<(), Failure> {
-        let text = fs::read(&self.path).unwrap_or_default();
-        if text == self.text && !self.servers.is_empty() {
-            return Ok(());
-        }
-        let servers = nameservers(&String::from_utf8_lossy(&text))
-            .into_iter()
-            .map(|addr| connect.connect(Upstream::Udp(addr), addr).map(Arc::new));
-        self.servers = servers.collect::<Result<_, _>>().map_err(|error| Failure {
-            kind: FailureKind::Other,
-            detail: format!("{}: {error}", self.path.display()),
-        })?;
-        self.text = text;
-        Ok(())
-    }
-}
-
-impl Connect {
-    /// A server; `None` for those of the system.
-    fn server(&self, upstream: &Upstream) -> Result<Option<Server>, NetError> {
-        let addr = match *upstream {
-            Upstream::System => return Ok(None),
-            Upstream::Udp(addr)
-            | Upstream::Tcp(addr)
-            | Upstream::Tls { addr, .. }
-            | Upstream::Https { addr, .. } => addr,
-        };
-        self.connect(upstream.clone(), addr).map(Some)
-    }
-
-    fn connect(&self, upstream: Upstream, addr: SocketAddr) -> Result<Server, NetError> {
-        let connections = match &upstream {
-            Upstream::System | Upstream::Udp(_) => {
-                vec![ConnectionConfig::udp(), ConnectionConfig::tcp()]
-            }
-            Upstream::Tcp(_) => vec![ConnectionConfig::tcp()],
-            Upstream::Tls { name, .. } => vec![ConnectionConfig::tls(name.clone())],
-            Upstream::Https { name, path, .. } => {
-                vec![ConnectionConfig::https(name.clone(), Some(path.clone()))]
-            }
-        };
-        // The address here is only hickory's name for the server: `Paced` knows where to connect,
-        // port and IPv6 scope included.
-        let config = NameServerConfig::new(addr.ip(), true, connections);
-        let sockets = Sockets::new(self.mark, self.stats.clone());
-        let paced = Paced::new(
-            upstream.clone(),
-            addr,
-            self.timeout,
-            self.pacer.clone(),
-            sockets,
-            self.tls.clone(),
-            self.stats.clone(),
-        );
-        // `Paced` has its own; this one is for connections that hickory would make.
-        let context = PoolContext::new(options(), TlsConfig::new()?);
-        Ok(Server {
-            upstream,
-            pool: NameServerPool::from_config([config], Arc::new(context), paced.clone()),
-            paced,
-            health: Mutex::default(),
-        })
-    }
-}
-
-fn options() -> ResolverOpts {
-    let mut options = ResolverOpts::default();
-    options.cache_size = 0;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.num_concurrent_reqs = 1;
-    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-    // This one would include the wait for a slot; `Paced` times what happens after it.
-    options.timeout = Duration::from_secs(24 * 3600);
-    options
-}
-
-/// An error without what hickory says before it.
-fn plain(error: &NetError) -> String {
-    match error {
-        NetError::Io(error) => error.to_string(),
-        other => other.to_string(),
-    }
-}
-
-fn failed(kind: FailureKind, detail: String) -> Outcome {
+pub(super) fn failed(kind: FailureKind, detail: String) -> Outcome {
     Outcome::Failed(Failure { kind, detail })
 }
 

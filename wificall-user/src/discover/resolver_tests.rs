@@ -1,8 +1,9 @@
-use std::net::Ipv4Addr;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
-use hickory_resolver::proto::op::{Message, MessageType};
-use hickory_resolver::proto::rr::{DNSClass, RData, Record};
+use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
+use hickory_resolver::proto::rr::{DNSClass, RData, Record, RecordType};
 use hickory_server::net::xfer::Protocol;
 use tokio::net::UdpSocket;
 
@@ -10,7 +11,7 @@ use super::*;
 use crate::discover::test_server::{
     Authority, Liar, Reply, Sent, TestServer, address, cname, fqdn,
 };
-use crate::discover::{Lie, Route, Transport};
+use crate::discover::{Family, Lie, Route, Transport};
 
 /// Long enough for a busy machine, short enough to be waited for.
 const TIMEOUT: Duration = Duration::from_millis(300);

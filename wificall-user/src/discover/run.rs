@@ -1,6 +1,5 @@
 //! The refresh loop: asks what the schedule says is due, and reports what came of it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,22 +12,45 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::schedule::{Kind, Question, Rank, Refresh, Schedule, Wanted};
-use super::{Answer, Outcome, Resolver, ResolverError, Settings, Stats, Target, Update};
+use super::upstream::route_of;
+use super::{Answer, Outcome, Resolver, ResolverError, Route, Settings, Stats, Target, Update};
 
 /// How many updates wait for their reader before the loop stops asking.
 const UPDATES: usize = 64;
 
-/// What to look up.
+/// What to look up, in which order, and where.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
-    /// The names, and whose they are.
-    pub targets: Vec<Target>,
-    /// Those of them that have addresses, which may be in use: they are asked for first.
-    pub known: BTreeSet<Arc<str>>,
-    /// Those of them that nobody has configured but as part of the world: they are asked for last.
-    pub world: BTreeSet<Arc<str>>,
-    /// Names that are asked for the names that stand for them (NAPTR).
-    pub visited: Vec<Arc<str>>,
+pub struct Names(Vec<Wanted>);
+
+impl Names {
+    /// The names of targets, as important as `rank` says; and names that are asked for the names
+    /// that stand for them (NAPTR).
+    pub fn new<'a>(
+        targets: impl IntoIterator<Item = &'a Target>,
+        rank: impl Fn(&Target) -> Rank,
+        visited: impl IntoIterator<Item = &'a Arc<str>>,
+        routes: &[Route],
+    ) -> Self {
+        let targets = targets.into_iter().map(|target| Wanted {
+            name: target.name.clone(),
+            naptr: false,
+            rank: rank(target),
+            route: route_of(routes, &target.owners),
+        });
+        let visited = visited.into_iter().map(|name| Wanted {
+            name: name.clone(),
+            naptr: true,
+            rank: Rank::Configured,
+            route: 0,
+        });
+        Self(targets.chain(visited).collect())
+    }
+}
+
+impl From<Vec<Target>> for Names {
+    fn from(targets: Vec<Target>) -> Self {
+        Self::new(&targets, |_| Rank::Configured, [], &[])
+    }
 }
 
 /// What NAPTR records said.
@@ -40,21 +62,13 @@ pub struct Found {
     pub names: Vec<String>,
 }
 
-impl From<Vec<Target>> for Names {
-    fn from(targets: Vec<Target>) -> Self {
-        Self {
-            targets,
-            ..Self::default()
-        }
-    }
-}
-
 /// What the loop may be told.
 #[derive(Debug)]
 pub enum Command {
     /// Look these names up from now on. Those that stay keep their schedule.
     Replace(Names),
-    /// Ask so from now on. Questions on their way end as they began.
+    /// Ask so from now on. Questions on their way end as they began. Where names are asked for is
+    /// part of [`Names`].
     Configure(Settings),
     /// Ask for everything now, at the configured rate.
     RefreshNow,
@@ -89,7 +103,6 @@ impl Refresher {
         let mut state = Loop {
             resolver: Arc::new(Resolver::new(&settings, stats.clone())?),
             schedule: Schedule::new(refresh(&settings), Instant::now().into_std()),
-            names: Names::default(),
             concurrency: settings.concurrency.max(1),
             recoveries: 0,
             found,
@@ -134,7 +147,6 @@ impl Drop for Refresher {
 struct Loop {
     resolver: Arc<Resolver>,
     schedule: Schedule,
-    names: Names,
     concurrency: usize,
     /// Of servers, as far as the schedule knows of them.
     recoveries: u64,
@@ -240,34 +252,8 @@ impl Loop {
             .collect()
     }
 
-    fn replace(&mut self, names: Names) {
-        self.names = names;
-        self.wire();
-    }
-
-    /// Gives the schedule the names, each with its place and its servers.
-    fn wire(&mut self) {
-        let names = &self.names;
-        let wanted = names.targets.iter().map(|target| Wanted {
-            name: target.name.clone(),
-            naptr: false,
-            rank: if names.known.contains(&target.name) {
-                Rank::Known
-            } else if names.world.contains(&target.name) {
-                Rank::World
-            } else {
-                Rank::Configured
-            },
-            route: self.resolver.route(&target.owners),
-        });
-        let visited = names.visited.iter().map(|name| Wanted {
-            name: name.clone(),
-            naptr: true,
-            rank: Rank::Configured,
-            route: 0,
-        });
-        self.schedule
-            .replace(wanted.chain(visited), Instant::now().into_std());
+    fn replace(&mut self, Names(wanted): Names) {
+        self.schedule.replace(wanted, Instant::now().into_std());
         self.stats.set_names(self.schedule.names());
     }
 
@@ -283,7 +269,6 @@ impl Loop {
                 }
                 self.concurrency = settings.concurrency.max(1);
                 self.schedule.set_refresh(refresh(&settings), now);
-                self.wire();
             }
         }
     }

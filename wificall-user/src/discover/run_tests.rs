@@ -273,11 +273,12 @@ async fn naptr_tells_names() {
         record(fqdn("evil.example")),
     ];
     server.reply(VISITED, RecordType::NAPTR, Reply::Records(records));
-    let names = Names {
-        targets: targets(&["a.example"]),
-        visited: vec![VISITED.into()],
-        ..Names::default()
-    };
+    let names = Names::new(
+        &targets(&["a.example"]),
+        |_| Rank::Configured,
+        &[VISITED.into()],
+        &[],
+    );
     let (mut refresher, mut updates) = Refresher::spawn(settings(server.addr), names).unwrap();
     let mut found = refresher.take_found().unwrap();
     assert!(refresher.take_found().is_none());
@@ -310,11 +311,11 @@ async fn an_outage_costs_little_and_ends_at_once() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut settings = settings(server.addr);
     settings.timeout = Duration::from_millis(50);
-    let wanted = Names {
-        targets: targets(&names),
-        known: ["n0.example".into()].into(),
-        ..Names::default()
+    let rank = |target: &Target| match &*target.name {
+        "n0.example" => Rank::Known,
+        _ => Rank::Configured,
     };
+    let wanted = Names::new(&targets(&names), rank, [], &[]);
     let (refresher, mut updates) = Refresher::spawn(settings, wanted).unwrap();
     // The one that may be in use is seen to fail.
     let failed = timeout(Duration::from_secs(5), async {

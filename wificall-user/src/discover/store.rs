@@ -16,11 +16,16 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::memory::{Entry, NameState};
-use super::{Bounds, Family, Memory};
+use wificall_common::abi::PREF64S;
+
+use super::memory::{self, NameState};
+use super::seen::{self, SeenName};
+use super::{Bounds, Family, Memory, observed};
 
 const FORMAT: &str = "wificall addresses";
-const VERSION: u32 = 1;
+/// Version 1 had no names and addresses from clients and no NAT64 prefixes.
+const VERSION: u32 = 2;
+const OLDEST: u32 = 1;
 
 /// A larger file is not ours: [`Bounds::default`] makes about 4 MiB.
 const SIZE_MAX: u64 = 64 << 20;
@@ -167,6 +172,33 @@ struct Document {
     version: u32,
     names: BTreeMap<String, SavedName>,
     addresses: BTreeMap<IpAddr, SavedAddress>,
+    #[serde(default)]
+    seen: BTreeMap<String, SavedSeen>,
+    #[serde(default)]
+    observed: BTreeMap<IpAddr, SavedObserved>,
+    #[serde(default)]
+    nat64: BTreeMap<String, Seconds>,
+}
+
+/// A name that clients asked for.
+#[derive(Serialize, Deserialize)]
+struct SavedSeen {
+    first_seen: Seconds,
+    last_seen: Seconds,
+    client: IpAddr,
+    #[serde(flatten)]
+    asked: SavedName,
+}
+
+/// An address of the observed tier.
+#[derive(Serialize, Deserialize)]
+struct SavedObserved {
+    first_seen: Seconds,
+    last_seen: Seconds,
+    last_traffic: Option<Seconds>,
+    client: IpAddr,
+    names: BTreeMap<String, Seconds>,
+    ike: Option<Seconds>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -222,9 +254,9 @@ impl Document {
         if header.format != FORMAT {
             return Err(format!("is no state file of wificall: {:?}", header.format));
         }
-        if header.version != VERSION {
+        if !(OLDEST..=VERSION).contains(&header.version) {
             return Err(format!(
-                "has format version {}, and this program reads version {VERSION}",
+                "has format version {}, and this program reads versions {OLDEST} to {VERSION}",
                 header.version
             ));
         }
@@ -232,40 +264,61 @@ impl Document {
     }
 
     fn from_memory(memory: &Memory) -> Self {
-        let saved = |state: &NameState, family| {
-            let asked = state.asked(family);
-            Some(SavedAsked {
-                last_success: asked.last_success?.into(),
-                ttl: asked.ttl.unwrap_or_default().as_secs(),
-            })
+        let answered = |(name, state): (&Arc<str>, &NameState)| {
+            state.last_success()?;
+            Some((name.to_string(), SavedName::of(state)))
         };
         Self {
             format: FORMAT.to_owned(),
             version: VERSION,
-            names: memory
-                .names
-                .iter()
-                .filter(|(_, state)| state.last_success().is_some())
-                .map(|(name, state)| {
-                    let ipv4 = saved(state, Family::V4);
-                    let ipv6 = saved(state, Family::V6);
-                    (name.to_string(), SavedName { ipv4, ipv6 })
-                })
-                .collect(),
+            names: memory.names.iter().filter_map(answered).collect(),
             addresses: memory
                 .addresses
                 .iter()
                 .map(|(address, entry)| {
-                    let answers = entry.answers.iter();
                     let saved = SavedAddress {
                         first_seen: entry.first_seen.into(),
                         last_traffic: entry.last_traffic.map(Into::into),
-                        answers: answers
-                            .map(|(n, at)| (n.to_string(), (*at).into()))
-                            .collect(),
+                        answers: by_name(&entry.answers),
                     };
                     (*address, saved)
                 })
+                .collect(),
+            seen: memory
+                .seen
+                .names
+                .iter()
+                .map(|(name, seen)| {
+                    let saved = SavedSeen {
+                        first_seen: seen.first_seen.into(),
+                        last_seen: seen.last_seen.into(),
+                        client: seen.client,
+                        asked: SavedName::of(&seen.state),
+                    };
+                    (name.to_string(), saved)
+                })
+                .collect(),
+            observed: memory
+                .observed
+                .addresses
+                .iter()
+                .map(|(address, entry)| {
+                    let saved = SavedObserved {
+                        first_seen: entry.first_seen.into(),
+                        last_seen: entry.last_seen.into(),
+                        last_traffic: entry.last_traffic.map(Into::into),
+                        client: entry.client,
+                        names: by_name(&entry.names),
+                        ike: entry.ike.map(Into::into),
+                    };
+                    (*address, saved)
+                })
+                .collect(),
+            nat64: memory
+                .nat64
+                .prefixes
+                .iter()
+                .map(|(prefix, at)| (prefix.to_string(), (*at).into()))
                 .collect(),
         }
     }
@@ -275,35 +328,45 @@ impl Document {
         let bounds = memory.bounds();
         for (name, saved) in self.names {
             let state = memory.names.entry(name.into()).or_default();
-            for (family, saved) in [(Family::V4, saved.ipv4), (Family::V6, saved.ipv6)] {
-                if let Some(saved) = saved {
-                    let asked = state.asked_mut(family);
-                    asked.last_success = Some(saved.last_success.into());
-                    asked.ttl = Some(Duration::from_secs(saved.ttl));
-                }
-            }
+            saved.restore(state);
+        }
+        // Before the addresses: names known only from these are no configured names.
+        for (name, saved) in self.seen.into_iter().take(seen::NAMES_MAX) {
+            let name = Arc::from(name);
+            // The catalogue in force will say whether it still counts.
+            let owners = memory.owners_of_name(&name).unwrap_or_default();
+            let mut state = NameState::of(owners);
+            saved.asked.restore(&mut state);
+            let seen = SeenName {
+                // One that had addresses is asked again at once, and any other in its turn.
+                admitted: state.last_success().map(|_| saved.last_seen.into()),
+                state,
+                first_seen: saved.first_seen.into(),
+                last_seen: saved.last_seen.into(),
+                client: saved.client,
+            };
+            memory.seen.names.insert(name, seen);
         }
         let mut counts: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         for (address, saved) in self.addresses {
-            if memory.addresses.len() >= bounds.total {
+            if memory.addresses.len() >= bounds.total + bounds.corroborated {
                 break;
             }
             let mut answers = BTreeMap::new();
             for (name, at) in saved.answers {
                 // One copy of each name is shared by all its addresses.
-                let name = match memory.names.get_key_value(name.as_str()) {
-                    Some((known, _)) => known.clone(),
-                    None => Arc::from(name),
-                };
+                let name = shared(&memory, name);
                 let count = counts.entry(name.clone()).or_default();
                 if *count < bounds.per_name {
                     *count += 1;
-                    memory.names.entry(name.clone()).or_default();
+                    if !memory.seen.names.contains_key(&name) {
+                        memory.names.entry(name.clone()).or_default();
+                    }
                     answers.insert(name, at.into());
                 }
             }
             if !answers.is_empty() {
-                let entry = Entry {
+                let entry = memory::Entry {
                     first_seen: saved.first_seen.into(),
                     last_traffic: saved.last_traffic.map(Into::into),
                     answers,
@@ -311,8 +374,74 @@ impl Document {
                 memory.addresses.insert(address, entry);
             }
         }
+        for (address, saved) in self.observed.into_iter().take(observed::ADDRESSES_MAX) {
+            let names = saved.names.into_iter().take(observed::NAMES_MAX);
+            let entry = observed::Entry {
+                first_seen: saved.first_seen.into(),
+                last_seen: saved.last_seen.into(),
+                last_traffic: saved.last_traffic.map(Into::into),
+                client: saved.client,
+                names: names
+                    .map(|(name, at)| (shared(&memory, name), at.into()))
+                    .collect(),
+                ike: saved.ike.map(Into::into),
+                spent: false,
+            };
+            memory.observed.addresses.insert(address, entry);
+        }
+        for (prefix, at) in self.nat64.into_iter().take(PREF64S) {
+            if let Ok(prefix) = prefix.parse() {
+                memory.nat64.prefixes.insert(prefix, at.into());
+            }
+        }
         memory
     }
+}
+
+impl SavedName {
+    fn of(state: &NameState) -> Self {
+        let saved = |family| {
+            let asked = state.asked(family);
+            Some(SavedAsked {
+                last_success: asked.last_success?.into(),
+                ttl: asked.ttl.unwrap_or_default().as_secs(),
+            })
+        };
+        Self {
+            ipv4: saved(Family::V4),
+            ipv6: saved(Family::V6),
+        }
+    }
+
+    fn restore(self, state: &mut NameState) {
+        for (family, saved) in [(Family::V4, self.ipv4), (Family::V6, self.ipv6)] {
+            if let Some(saved) = saved {
+                let ttl = Duration::from_secs(saved.ttl);
+                state.restore(family, saved.last_success.into(), ttl);
+            }
+        }
+    }
+}
+
+fn by_name(times: &BTreeMap<Arc<str>, SystemTime>) -> BTreeMap<String, Seconds> {
+    let times = times.iter();
+    times
+        .map(|(name, at)| (name.to_string(), (*at).into()))
+        .collect()
+}
+
+/// A name, as the memory has it already if it does.
+fn shared(memory: &Memory, name: String) -> Arc<str> {
+    let configured = memory
+        .names
+        .get_key_value(name.as_str())
+        .map(|(name, _)| name);
+    let seen = memory
+        .seen
+        .names
+        .get_key_value(name.as_str())
+        .map(|(name, _)| name);
+    configured.or(seen).cloned().unwrap_or_else(|| name.into())
 }
 
 #[cfg(test)]

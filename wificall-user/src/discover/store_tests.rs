@@ -90,7 +90,7 @@ fn unreadable_files_are_set_aside() {
     let whole = fs::read_to_string(&path).unwrap();
 
     let torn = &whole[..whole.len() / 2];
-    let newer = whole.replace("\"version\":1", "\"version\":2");
+    let newer = whole.replace("\"version\":2", "\"version\":3");
     let foreign = whole.replace(FORMAT, "something else");
     let damaged = whole.replace("8.0.0.1", "8.0.0.1.1");
     for (number, (text, said)) in [
@@ -98,7 +98,7 @@ fn unreadable_files_are_set_aside() {
         ("", "torn"),
         ("[]", "torn"),
         ("\0\0\0\0", "torn"),
-        (newer.as_str(), "version 2"),
+        (newer.as_str(), "version 3"),
         (foreign.as_str(), "something else"),
         (damaged.as_str(), "torn"),
         ("{\"format\":1e999}", "torn"),
@@ -189,7 +189,105 @@ fn bounds_hold_for_what_is_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.json");
     save(&path, &filled()).unwrap();
-    let with = |per_name, total| load(&path, KEEP, Bounds { per_name, total }).memory.len();
+    let with = |per_name, total| {
+        let bounds = Bounds {
+            per_name,
+            total,
+            corroborated: 0,
+        };
+        load(&path, KEEP, bounds).memory.len()
+    };
     assert_eq!(with(512, 3), 3);
     assert_eq!(with(2, 512), 2);
+}
+
+/// A state with something in each of its parts.
+fn whole() -> Memory {
+    let mut memory = filled();
+    let filter = Filter::default();
+    let sighting = crate::discover::Sighting {
+        name: "epdg.epc.mnc001.mcc505.pub.3gppnetwork.org".into(),
+        addresses: vec!["9.0.0.1".parse().unwrap()],
+        client: "10.0.0.2".parse().unwrap(),
+        at: time(1_700_000_300),
+    };
+    memory.observe(&sighting, &filter);
+    memory.learn(
+        "9.0.0.2".parse().unwrap(),
+        sighting.client,
+        sighting.at,
+        &filter,
+    );
+    memory.apply_nat64(&Update {
+        name: crate::discover::nat64::NAME.into(),
+        family: Family::V6,
+        outcome: Outcome::Addresses {
+            addresses: vec!["64:ff9b::192.0.0.170".parse().unwrap()],
+            ttl: Duration::from_secs(300),
+        },
+        at: sighting.at,
+    });
+    memory
+}
+
+#[test]
+fn every_part_is_saved_and_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.json");
+    let memory = whole();
+    save(&path, &memory).unwrap();
+    let mut loaded = reload(&path).memory;
+    loaded.set_targets(&targets());
+    let known = |memory: &Memory| memory.known(&Filter::default()).collect::<Vec<_>>();
+    assert_eq!(known(&loaded), known(&memory));
+    assert_eq!(known(&loaded).len(), 6);
+    assert_eq!(loaded.nat64(), memory.nat64());
+    let names = |memory: &Memory| memory.seen_names().count();
+    assert_eq!((names(&loaded), names(&memory)), (1, 1));
+}
+
+#[test]
+fn version_1_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.json");
+    let text = r#"{"format":"wificall addresses","version":1,
+        "names":{"epdg.example":{"ipv4":{"last_success":1700000000,"ttl":300}}},
+        "addresses":{"8.0.0.1":{"first_seen":1700000000,"answers":{"epdg.example":1700000000}}}}"#;
+    fs::write(&path, text).unwrap();
+    let mut loaded = reload(&path);
+    assert_eq!(loaded.warning, None);
+    loaded.memory.set_targets(&targets());
+    let known: Vec<_> = loaded.memory.known(&Filter::default()).collect();
+    assert_eq!(known.len(), 1);
+    assert_eq!(known[0].first_seen, time(1_700_000_000));
+    save(&path, &loaded.memory).unwrap();
+    assert!(fs::read_to_string(&path).unwrap().contains("\"version\":2"));
+}
+
+/// Whatever happened to the file: it is read as a whole or refused, and never a panic.
+#[test]
+fn damage_at_every_byte() {
+    let text = serde_json::to_vec(&Document::from_memory(&whole())).unwrap();
+    let load = |text: &[u8]| {
+        let document = Document::parse(text).ok()?;
+        let mut memory = document.into_memory(Memory::new(KEEP, Bounds::default()));
+        memory.set_targets(&targets());
+        memory.expire(time(1_700_000_400));
+        Some(memory.known(&Filter::default()).count())
+    };
+    assert_eq!(load(&text), Some(6));
+    for len in 0..text.len() {
+        assert_eq!(load(&text[..len]), None, "cut to {len} bytes");
+    }
+    let mut read = 0;
+    let mut state = 0x9e37_79b9_u32;
+    for at in 0..text.len() {
+        let mut text = text.clone();
+        for byte in [0, b'"', b'9', b'-', b'}', 0xff, (state >> 24) as u8] {
+            text[at] = byte;
+            read += usize::from(load(&text).is_some());
+        }
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    }
+    assert!(read > 0, "some damage is within a value");
 }

@@ -2,11 +2,52 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::server::{Connect, Server};
+use super::{Failure, FailureKind, Upstream};
 
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// No more servers are taken from `resolv.conf`, as by the C library (`MAXNS`).
 const SERVERS_MAX: usize = 3;
+
+/// The servers of `resolv.conf`, and its text when they were read.
+#[derive(Debug)]
+pub(super) struct SystemServers {
+    path: PathBuf,
+    text: Vec<u8>,
+    pub(super) servers: Vec<Arc<Server>>,
+}
+
+impl SystemServers {
+    pub(super) fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            text: Vec::new(),
+            servers: Vec::new(),
+        }
+    }
+
+    /// Reads `resolv.conf` anew: DHCP clients and VPNs rewrite it. A missing file means the
+    /// defaults, as for the C library.
+    pub(super) fn update(&mut self, connect: &Connect) -> Result<(), Failure> {
+        let text = fs::read(&self.path).unwrap_or_default();
+        if text == self.text && !self.servers.is_empty() {
+            return Ok(());
+        }
+        let servers = nameservers(&String::from_utf8_lossy(&text))
+            .into_iter()
+            .map(|addr| connect.connect(Upstream::Udp(addr), addr).map(Arc::new));
+        self.servers = servers.collect::<Result<_, _>>().map_err(|error| Failure {
+            kind: FailureKind::Other,
+            detail: format!("{}: {error}", self.path.display()),
+        })?;
+        self.text = text;
+        Ok(())
+    }
+}
 
 /// The servers of a `resolv.conf` (resolv.conf(5)); without any, the one of this host.
 pub(super) fn nameservers(text: &str) -> Vec<SocketAddr> {

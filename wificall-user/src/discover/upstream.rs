@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::catalogue::{Country, OperatorPattern};
 
-use super::Owner;
+use super::{Owner, RouteIndex};
 
 /// The path of DNS over HTTPS where none is given: what public servers use (RFC 8484 §4.1.1).
 const PATH: &str = "/dns-query";
@@ -102,6 +102,16 @@ impl Route {
                 || owner.country.is_some_and(|c| self.countries.contains(&c))
         })
     }
+}
+
+/// Which servers are asked for a name with these owners: those of the first route that is for one
+/// of them.
+pub(super) fn route_of<'a>(
+    routes: &[Route],
+    owners: impl IntoIterator<Item = &'a Owner> + Clone,
+) -> RouteIndex {
+    let found = routes.iter().position(|r| r.is_for(owners.clone()));
+    found.and_then(|i| u16::try_from(i + 1).ok()).unwrap_or(0)
 }
 
 /// A text that is no upstream.

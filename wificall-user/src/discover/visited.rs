@@ -21,8 +21,8 @@ const NAMES_MAX: usize = 512;
 /// The names of the visited countries, and what was found at them.
 #[derive(Debug, Default)]
 pub struct Visited {
-    /// The names to ask for, and their countries.
-    asked: BTreeMap<Arc<str>, Country>,
+    /// The names to ask for, and the countries that each is for.
+    asked: BTreeMap<Arc<str>, BTreeSet<Country>>,
     found: BTreeMap<Arc<str>, Place>,
 }
 
@@ -37,10 +37,12 @@ impl Visited {
     /// The countries that are selected from now on. What was found in others is forgotten.
     pub fn select(&mut self, catalogue: &Catalogue, selection: &Selection) {
         self.asked.clear();
-        for country in selection.countries {
-            for mcc in catalogue.mccs_of(*country) {
-                for name in names::visited_country(mcc) {
-                    self.asked.insert(name.name.into(), *country);
+        for operator in catalogue.operators() {
+            let served = catalogue.countries_served(operator.plmn);
+            for country in served.iter().filter(|c| selection.countries.contains(c)) {
+                for name in names::visited_country(operator.plmn.mcc()) {
+                    let countries = self.asked.entry(name.name.into()).or_default();
+                    countries.insert(*country);
                 }
             }
         }
@@ -70,12 +72,12 @@ impl Visited {
     /// Takes in what was found. Returns whether there is a new name. A name that is not given any
     /// more stays: it is the addresses that have their time.
     pub fn take(&mut self, found: &Found, catalogue: &Catalogue, stats: &Stats) -> bool {
-        let Some(country) = self.asked.get(&found.at).copied() else {
+        let Some(countries) = self.asked.get(&found.at) else {
             return false;
         };
         let mut is_new = false;
         for name in &found.names {
-            let owners = owners(name, country, catalogue);
+            let owners = owners(name, countries, catalogue);
             if owners.is_empty() || self.found.len() >= NAMES_MAX {
                 stats.add_lie(Lie::Replacement, 1);
                 debug!(at = %found.at, %name, "not a name of an ePDG of that country: ignored");
@@ -91,13 +93,16 @@ impl Visited {
     }
 }
 
-/// Whose a replacement is: the owners in that country of a name that is an ePDG's.
-fn owners(name: &str, country: Country, catalogue: &Catalogue) -> BTreeSet<Owner> {
+/// Whose a replacement is: the owners in one of these countries of a name that is an ePDG's.
+fn owners(name: &str, countries: &BTreeSet<Country>, catalogue: &Catalogue) -> BTreeSet<Owner> {
     let Some((_, owners)) = catalogue.owner_of_name(name) else {
         return BTreeSet::new();
     };
     let there = owners.into_iter().filter(|owner| {
-        let served = |plmn| catalogue.countries_served(plmn).contains(&country);
+        let served = |plmn| {
+            let served = catalogue.countries_served(plmn).iter();
+            served.copied().any(|country| countries.contains(&country))
+        };
         owner.plmn.is_some_and(served)
     });
     there.collect()

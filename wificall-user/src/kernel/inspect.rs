@@ -33,6 +33,8 @@ pub struct Inspection {
     pub groups: Vec<(GroupLabel, Counters)>,
     /// How often each exit was taken.
     pub exits: Vec<(Hook, Exit, u64)>,
+    /// Packets over a cap, in each direction.
+    pub demoted: [u64; 2],
     /// Entries and room of the maps that make up the endpoint table; empty if they are of an older ABI.
     pub endpoints: Vec<(EndpointMap, u64, u64)>,
 }
@@ -111,6 +113,7 @@ pub fn inspect(pins: &Pins) -> Result<Option<Inspection>, KernelError> {
         maps::add(groups.entry(bytes).or_default(), &counters);
     }
     let slots = totals.exits;
+    inspection.demoted = super::demoted(&slots);
     inspection.groups = groups
         .into_iter()
         .map(|(bytes, counters)| (GroupLabel { bytes }, counters))

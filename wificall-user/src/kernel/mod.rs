@@ -14,8 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::Ebpf;
 use wificall_common::{
+    Direction,
     abi::{
-        ABI_VERSION, Counters, GroupLabel, Hook, HookRecord, META_MAGIC, Meta, Policy, exit_slot,
+        ABI_VERSION, Counters, GroupLabel, Hook, HookRecord, META_MAGIC, Meta, Policy,
+        demoted_slot, exit_slot,
     },
     exit::Exit,
 };
@@ -295,6 +297,16 @@ impl Plane {
         Ok(exits)
     }
 
+    /// Packets that were over a cap, in each direction.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn demoted(&self) -> Result<[u64; 2], KernelError> {
+        let slots = self.maps.exits()?;
+        Ok(demoted(&slots))
+    }
+
     /// When an entry was last hit, as a number that changes every few seconds while it is.
     ///
     /// # Errors
@@ -303,6 +315,14 @@ impl Plane {
     pub fn activity(&self, slot: u32) -> Result<u32, KernelError> {
         self.maps.activity(slot)
     }
+}
+
+/// Packets over a cap by direction, of the slots of `EXITS`.
+pub(crate) fn demoted(slots: &[u64]) -> [u64; 2] {
+    Direction::ALL.map(|direction| {
+        let slots = Hook::ALL.map(|hook| slots.get(demoted_slot(hook, direction) as usize));
+        slots.into_iter().flatten().sum()
+    })
 }
 
 /// Removes everything that an instance ever installed, whatever ABI it was of up to ours. `interface` tells an

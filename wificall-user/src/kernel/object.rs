@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned, maps::MapInfo};
 use aya_obj::Object;
-use wificall_common::wire::nat64::Pref64;
+use wificall_common::{
+    abi::{Features, PREF64S},
+    wire::nat64::Pref64,
+};
 
 use super::error::{Context as _, KernelError};
 use crate::config::Limits;
@@ -17,8 +20,8 @@ pub static OBJECT: &[u8] = include_bytes_aligned!(env!("WIFICALL_BPF_OBJECT_PATH
 pub struct Settings {
     /// Bits of [`Features`](wificall_common::abi::Features).
     pub features: u32,
-    /// The NAT64 prefix.
-    pub pref64: Option<Pref64>,
+    /// The NAT64 prefixes, those that are there first.
+    pub pref64: [Option<Pref64>; PREF64S],
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
@@ -124,13 +127,22 @@ pub(super) fn load(
         loader.map_pin_path(name, directory.join(name));
     }
     let [nonce, previous] = nonces;
-    let (len, prefix) = settings
-        .pref64
-        .map_or((0, [0; 16]), |pref64| (pref64.len, pref64.prefix));
+    if settings.features & Features::CAP == 0 {
+        loader.map_max_entries("BUCKETS", 1);
+    }
+    let prefixes = settings.pref64.iter().flatten();
+    let mut slots = [(0_u8, [0_u8; 16]); PREF64S];
+    for (slot, Pref64 { prefix, len }) in slots.iter_mut().zip(prefixes) {
+        *slot = (*len, *prefix);
+    }
+    let [(len, prefix), more @ ..] = slots;
+    let (more_len, more) = (more.map(|(len, _)| len), more.map(|(_, prefix)| prefix));
     loader
         .override_global("FEATURES", &settings.features, true)
         .override_global("PREF64_LEN", &len, true)
         .override_global("PREF64", &prefix, true)
+        .override_global("PREF64_MORE_LEN", &more_len, true)
+        .override_global("PREF64_MORE", &more, true)
         .override_global("NONCE", &nonce, true)
         .override_global("PREVIOUS_NONCE", &previous, true)
         .load(OBJECT)

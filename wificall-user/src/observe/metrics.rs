@@ -8,7 +8,8 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{Name, Report, Table};
+use super::{Address, Name, Report, Table};
+use crate::discover::{Source, Tier};
 
 /// The media type of [`text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -56,6 +57,15 @@ impl Samples<'_> {
         debug_assert_eq!(self.labels.len(), N);
         if self.result.is_ok() {
             self.result = self.write(&values, value);
+        }
+    }
+
+    /// A sample that is a time in seconds.
+    fn add_seconds<const N: usize>(&mut self, values: [&str; N], value: f64) {
+        let labels: Vec<(&str, &str)> = self.labels.iter().copied().zip(values).collect();
+        if self.result.is_ok() {
+            let family = self.encoder.encode_family(&labels);
+            self.result = family.and_then(|mut encoder| encoder.encode_gauge(&value));
         }
     }
 
@@ -145,6 +155,17 @@ const METRICS: &[Metric] = &[
                 if exit.frames != 0 || attached(&exit.hook) {
                     samples.add([&exit.hook, &exit.exit], exit.frames);
                 }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_demoted_packets",
+        help: "Packets over their client's cap, which passed without DSCP and priority; they are in wificall_packets too.",
+        labels: &["direction"],
+        samples: |report, samples| {
+            for (direction, packets) in &report.demoted {
+                samples.add([direction], *packets);
             }
         },
     },
@@ -252,10 +273,8 @@ const METRICS: &[Metric] = &[
                failed, pending.",
         labels: &["state"],
         samples: |report, samples| {
-            for state in ["addresses", "none", "failed", "pending"] {
-                let names = report.discovery.names.iter();
-                let count = names.filter(|name| name_state(name) == state).count();
-                samples.add([state], count as u64);
+            for (state, count) in &report.discovery.name_states {
+                samples.add([state], *count);
             }
         },
     },
@@ -351,6 +370,84 @@ const METRICS: &[Metric] = &[
     },
     Metric {
         kind: Kind::Gauge,
+        name: "wificall_known_addresses",
+        help: "Addresses from DNS, clients' answers and IKE that are endpoints, by how far they are trusted.",
+        labels: &["tier"],
+        samples: |report, samples| {
+            for tier in Tier::ALL {
+                let tier = tier.as_str();
+                let known = report.discovery.known.iter();
+                samples.add(
+                    [tier],
+                    known.filter(|known| known.tier == tier).count() as u64,
+                );
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_known_oldest_timestamp_seconds",
+        help: "The last answer or observation of the address for which that is longest ago, by tier; absent without any.",
+        labels: &["tier"],
+        samples: |report, samples| {
+            for tier in Tier::ALL {
+                let tier = tier.as_str();
+                let known = report.discovery.known.iter();
+                let of_tier = known.filter(|known| known.tier == tier);
+                if let Some(oldest) = of_tier.map(|known| known.last_answer).min() {
+                    samples.add([tier], oldest);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_known_by_source",
+        help: "Addresses that are endpoints, by source; one with several sources counts under each.",
+        labels: &["source"],
+        samples: |report, samples| {
+            for source in [
+                Source::Resolver,
+                Source::Confirmed,
+                Source::Client,
+                Source::Ike,
+            ] {
+                let source = source.as_str();
+                let known = report.discovery.known.iter();
+                let has = |known: &&Address| known.sources.iter().any(|(name, _)| name == source);
+                samples.add([source], known.filter(has).count() as u64);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_seen_names",
+        help: "Names that clients asked for, the configuration does not select and our resolver is asked about.",
+        labels: &["state"],
+        samples: |report, samples| {
+            let confirmed = report.discovery.seen.iter();
+            let confirmed = confirmed.filter(|name| name.last_success.is_some()).count();
+            let others = report.discovery.seen.len() - confirmed;
+            samples.add(["confirmed"], confirmed as u64);
+            samples.add(["unconfirmed"], others as u64);
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_displaced",
+        help: "Names and addresses from clients that made room for others: many of them are a flood.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.discovery.displaced),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_nat64_prefixes",
+        help: "NAT64 prefixes in force.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.discovery.nat64.len() as u64),
+    },
+    Metric {
+        kind: Kind::Gauge,
         name: "wificall_dns_last_success_timestamp_seconds",
         help: "When an answer with addresses came last, for any name; absent before the first.",
         labels: &[],
@@ -366,6 +463,57 @@ const METRICS: &[Metric] = &[
         help: "1 if the last attempt failed for every name that has ever answered: the last known good is in use.",
         labels: &[],
         samples: |report, samples| samples.add([], report.discovery.stale.into()),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_probe_addresses",
+        help: "Addresses of an operator by the result of the last probe of this port, with [probe]: reachable (also \
+               when it is 0), redirected, refused, invalid, silent, unreachable, failed.",
+        labels: &["operator", "port", "result"],
+        samples: |report, samples| {
+            for row in &report.probes.operators {
+                for (port, result, count) in &row.results {
+                    samples.add([&row.operator, &port.to_string(), result], *count);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_probe_last_success_timestamp_seconds",
+        help: "When an address of the operator agreed to a suite last; absent before the first time.",
+        labels: &["operator"],
+        samples: |report, samples| {
+            for row in &report.probes.operators {
+                if let Some(at) = row.last_success {
+                    samples.add([&row.operator], at);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_probe_rtt_seconds",
+        help: "Shortest round-trip time to a reachable address of the operator, by the last probes.",
+        labels: &["operator"],
+        samples: |report, samples| {
+            for row in &report.probes.operators {
+                if let Some(rtt) = row.rtt_us {
+                    samples.add_seconds([&row.operator], rtt as f64 / 1e6);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_probe_exchanges",
+        help: "Exchanges of the agent's round of probes, by result.",
+        labels: &["result"],
+        samples: |report, samples| {
+            for (result, count) in &report.probes.exchanges {
+                samples.add([result], *count);
+            }
+        },
     },
     Metric {
         kind: Kind::Gauge,
@@ -451,8 +599,12 @@ fn table(report: &Report, samples: &mut Samples, name: &str, value: fn(&Table) -
     }
 }
 
+/// What can come of a name's last questions.
+pub const NAME_STATES: [&str; 4] = ["addresses", "none", "failed", "pending"];
+
 /// What came of a name's last questions.
-pub(super) fn name_state(name: &Name) -> &'static str {
+#[must_use]
+pub fn name_state(name: &Name) -> &'static str {
     let results = [&name.ipv4, &name.ipv6];
     let any = |wanted: &str| results.iter().any(|r| r.as_deref() == Some(wanted));
     if any("addresses") {

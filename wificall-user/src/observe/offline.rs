@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::{Agent, Interfaces};
-use crate::control::{Label, group};
+use crate::control::{Label, demoted, group};
 use crate::kernel::{EndpointMap, Filter, Inspection, Method};
 use crate::net::{ClsactState, Link};
 use wificall_common::abi::Hook as Where;
@@ -61,6 +61,7 @@ pub fn report(
             frames: *frames,
         });
     }
+    report.demoted = demoted(left.demoted);
     for (map, used, size) in &left.endpoints {
         let name = match map {
             EndpointMap::Blocks4 => "ipv4_blocks",

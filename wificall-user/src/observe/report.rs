@@ -33,8 +33,12 @@ pub struct Report {
     pub groups: Vec<Group>,
     /// Frames by hook and exit.
     pub exits: Vec<Exit>,
+    /// Packets over their client's cap, by direction: they passed without DSCP and priority.
+    pub demoted: Vec<(String, u64)>,
     /// DNS.
     pub discovery: Discovery,
+    /// The agent's round of probes.
+    pub probes: Probes,
     /// Reloads since the start.
     pub reloads: Reloads,
     /// Hooks put back after someone removed them, since the start.
@@ -122,10 +126,22 @@ pub struct Exit {
 /// What DNS said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Discovery {
-    /// The names that are looked up.
+    /// The names that are looked up, those left out that have no addresses because there are none, or that have not
+    /// been asked for.
     pub names: Vec<Name>,
-    /// Addresses remembered.
+    /// All names, counted by what came of them last: `addresses`, `none`, `failed`, `pending`.
+    pub name_states: Vec<(String, u64)>,
+    /// Addresses that our own resolver named and that are remembered.
     pub addresses: u64,
+    /// The addresses that are endpoints, in order, those of the catalogue and the configuration excluded.
+    pub known: Vec<Address>,
+    /// Names that clients asked for and the configuration does not select. Their operators and countries are those that
+    /// the name claims.
+    pub seen: Vec<Name>,
+    /// Names and observed addresses that made room for others, since the start.
+    pub displaced: u64,
+    /// NAT64 prefixes in force.
+    pub nat64: Vec<String>,
     /// Questions by what was asked for and result.
     pub questions: Vec<Question>,
     /// Queries sent, by transport; those that are not zero.
@@ -150,6 +166,27 @@ pub struct Discovery {
     pub stale: bool,
     /// What is wrong with the state on disk.
     pub state_problem: Option<String>,
+}
+
+/// An address that is an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub address: String,
+    /// `authoritative`, `corroborated`, `observed`: how far it is trusted, and so what it may get.
+    pub tier: String,
+    /// Its operators.
+    pub operators: Vec<String>,
+    /// Its countries.
+    pub countries: Vec<String>,
+    /// `resolver`, `confirmed`, `client`, `ike`: where it is from, each with the last time.
+    pub sources: Vec<(String, u64)>,
+    /// When it was named or observed first.
+    pub first_seen: u64,
+    /// When it was named or observed last.
+    pub last_answer: u64,
+    /// When traffic was seen at it last.
+    pub last_traffic: Option<u64>,
 }
 
 /// A name that is looked up.
@@ -185,6 +222,40 @@ pub struct Question {
     pub result: String,
     /// How many.
     pub count: u64,
+}
+
+/// The agent's round of probes: whether the ePDGs still answer from here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probes {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// By operator.
+    pub operators: Vec<ProbedOperator>,
+    /// Addresses beyond those that are probed.
+    pub left_out: u64,
+    /// Exchanges since the start, by result.
+    pub exchanges: Vec<(String, u64)>,
+}
+
+/// An operator in the round of probes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProbedOperator {
+    /// The operator.
+    pub operator: String,
+    /// Its addresses.
+    pub addresses: u64,
+    /// Those that agreed to a suite on a port at least, at the last probe.
+    pub reachable: u64,
+    /// Those that were not probed yet.
+    pub pending: u64,
+    /// Port, result, and of how many addresses it was the last.
+    pub results: Vec<(u16, String, u64)>,
+    /// When one of them agreed to a suite last.
+    pub last_success: Option<u64>,
+    /// The shortest round-trip time among the last results, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Why the first of those that are not reachable is not.
+    pub detail: Option<String>,
 }
 
 /// Reloads since the start.

@@ -69,7 +69,40 @@ pub(super) fn report() -> Report {
             exit("tc_egress", "matched", 1400),
             exit("xdp", "matched", 0),
         ],
+        demoted: vec![("up".into(), 0), ("down".into(), 70)],
         discovery: Discovery {
+            known: vec![
+                Address {
+                    address: "198.18.0.1".into(),
+                    tier: "authoritative".into(),
+                    operators: vec!["001-01".into()],
+                    sources: vec![
+                        ("resolver".into(), 1_700_000_000),
+                        ("client".into(), 1_700_000_500),
+                    ],
+                    first_seen: 1_699_000_000,
+                    last_answer: 1_700_000_000,
+                    ..Address::default()
+                },
+                Address {
+                    address: "203.0.113.9".into(),
+                    tier: "observed".into(),
+                    operators: vec!["505-01".into()],
+                    countries: vec!["AU".into()],
+                    sources: vec![("client".into(), 1_700_000_600)],
+                    first_seen: 1_700_000_600,
+                    last_answer: 1_700_000_600,
+                    last_traffic: Some(1_700_000_700),
+                },
+            ],
+            seen: vec![Name {
+                name: "epdg.epc.mnc001.mcc505.pub.3gppnetwork.org".into(),
+                operators: vec!["505-01".into()],
+                countries: vec!["AU".into()],
+                ..Name::default()
+            }],
+            displaced: 2,
+            nat64: vec!["64:ff9b::/96".into()],
             names: vec![
                 Name {
                     name: "epdg.epc.mnc001.mcc001.pub.3gppnetwork.org".into(),
@@ -98,6 +131,9 @@ pub(super) fn report() -> Report {
                     ..Name::default()
                 },
             ],
+            name_states: [("addresses", 1), ("none", 1), ("failed", 1), ("pending", 0)]
+                .map(|(state, count)| (state.to_owned(), count))
+                .into(),
             addresses: 14,
             questions: vec![
                 question("ipv4", "addresses", 40),
@@ -117,6 +153,21 @@ pub(super) fn report() -> Report {
             last_success: Some(1_700_000_000),
             stale: true,
             state_problem: None,
+        },
+        probes: Probes {
+            enabled: true,
+            operators: vec![ProbedOperator {
+                operator: "262-01".into(),
+                addresses: 2,
+                reachable: 0,
+                pending: 0,
+                results: vec![(4500, "reachable".into(), 0), (4500, "silent".into(), 2)],
+                last_success: Some(1_700_000_000),
+                rtt_us: Some(12_300),
+                detail: Some("198.18.0.1 port 4500 silent".into()),
+            }],
+            left_out: 0,
+            exchanges: vec![("silent".into(), 4)],
         },
         reloads: Reloads {
             done: 3,

@@ -1,6 +1,5 @@
 //! A report for people.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::metrics::name_state;
@@ -24,6 +23,7 @@ pub fn text(report: &Report) -> String {
     section(&mut text, "Frames by exit", exits(&report.exits));
     section(&mut text, "Tables", tables(report));
     section(&mut text, "DNS", dns(report));
+    section(&mut text, "Probes", probes(report));
     text
 }
 
@@ -182,17 +182,19 @@ fn tables(report: &Report) -> String {
 
 fn dns(report: &Report) -> String {
     let dns = &report.discovery;
-    if dns.names.is_empty() {
+    let total: u64 = dns.name_states.iter().map(|(_, count)| count).sum();
+    if total == 0 {
         return String::new();
     }
-    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
-    for name in &dns.names {
-        *states.entry(name_state(name)).or_default() += 1;
-    }
-    let count = |state| states.get(state).copied().unwrap_or_default();
+    let count = |state| {
+        let mut counts = dns.name_states.iter();
+        counts
+            .find(|(name, _)| name == state)
+            .map_or(0, |(_, count)| *count)
+    };
     let mut text = format!(
         "  {} names: {} with addresses, {} without, {} failed, {} not asked yet; {} addresses remembered\n",
-        dns.names.len(),
+        total,
         count("addresses"),
         count("none"),
         count("failed"),
@@ -224,7 +226,26 @@ fn dns(report: &Report) -> String {
     if !dns.refused.is_empty() {
         let _ = writeln!(text, "  addresses refused: {}", counts(&dns.refused));
     }
-    // Most catalogued names do not exist; they are counted above, and in full with --json.
+    if !dns.nat64.is_empty() {
+        let _ = writeln!(text, "  NAT64 behind {}", dns.nat64.join(", "));
+    }
+    let tier = |tier| dns.known.iter().filter(|known| known.tier == tier).count();
+    let (corroborated, observed) = (tier("corroborated"), tier("observed"));
+    if corroborated + observed + dns.seen.len() > 0 {
+        let _ = writeln!(
+            text,
+            "  from clients: {} names, {corroborated} addresses confirmed, {observed} only observed",
+            dns.seen.len()
+        );
+    }
+    let demoted: u64 = report.demoted.iter().map(|(_, packets)| packets).sum();
+    if demoted > 0 {
+        let _ = writeln!(
+            text,
+            "  {demoted} packets were over their client's cap and passed without DSCP and priority"
+        );
+    }
+    // Most catalogued names do not exist; they are counted above.
     let mut rows = Vec::new();
     for name in &dns.names {
         if !name.addresses.is_empty() || matches!(name_state(name), "addresses" | "failed") {
@@ -252,6 +273,37 @@ fn counts(counts: &[(String, u64)]) -> String {
         .map(|(what, count)| format!("{count} {what}"))
         .collect();
     counts.join(", ")
+}
+
+fn probes(report: &Report) -> String {
+    let mut rows = Vec::new();
+    for row in &report.probes.operators {
+        rows.push([
+            row.operator.clone(),
+            row.addresses.to_string(),
+            row.reachable.to_string(),
+            row.rtt_us
+                .map_or("-".to_owned(), |rtt| format!("{:.1} ms", rtt as f64 / 1e3)),
+            row.last_success.map_or("-".to_owned(), |at| {
+                format!("{} ago", age(report.at.saturating_sub(at)))
+            }),
+            match (row.pending, &row.detail) {
+                (0, detail) => detail.clone().unwrap_or_default(),
+                (pending, _) => format!("{pending} not probed yet"),
+            },
+        ]);
+    }
+    columns(
+        [
+            "<operator",
+            ">addresses",
+            ">reachable",
+            ">rtt",
+            ">answered",
+            "<",
+        ],
+        &rows,
+    )
 }
 
 fn result(name: &Name) -> String {
@@ -362,9 +414,16 @@ DNS
   192.0.2.53:53 does not answer
   not believed: 2 foreign_name
   addresses refused: 5 private
+  NAT64 behind 64:ff9b::/96
+  from clients: 1 names, 0 addresses confirmed, 1 only observed
+  70 packets were over their client's cap and passed without DSCP and priority
   NAME                                        OPERATOR  ADDRESSES       ANSWERED  RESULT
   epdg.epc.mnc001.mcc001.pub.3gppnetwork.org  001-01            2  3 h 0 min ago  A addresses, AAAA no_data
   epdg.epc.mnc001.mcc262.pub.3gppnetwork.org  262-01            0              -  192.0.2.53:53: timed out
+
+Probes
+  OPERATOR  ADDRESSES  REACHABLE      RTT       ANSWERED
+  262-01            2          0  12.3 ms  3 h 0 min ago  198.18.0.1 port 4500 silent
 "#;
 
     #[test]

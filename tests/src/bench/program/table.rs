@@ -60,7 +60,8 @@ pub fn contents(endpoints: u32) -> Contents {
             dscp: [[46; 4]; 2],
             voice: [1; 2],
             valid: 1,
-            reserved: [0; 5],
+            tier: 0,
+            interval: 0,
         };
         contents.policies.insert(index, policy);
     }

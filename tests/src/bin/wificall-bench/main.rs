@@ -10,11 +10,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use wificall_tests::bench::{
-    LAYERS, Layer, Scale,
-    budget::{self, verdicts},
-    record::Record,
-    report::Results,
+use wificall_tests::{
+    bench::{
+        LAYERS, Layer, Scale,
+        budget::{self, verdicts},
+        record::Record,
+        report::Results,
+    },
+    leftovers::remove_at_end,
 };
 
 use crate::args::Args;
@@ -31,7 +34,9 @@ struct Cli {
 
 fn main() -> ExitCode {
     let Cli { args, out } = Cli::parse();
-    match run(&args, &out) {
+    // SAFETY: no other thread has been started.
+    let prepared = unsafe { remove_at_end() };
+    match prepared.and_then(|()| run(&args, &out)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

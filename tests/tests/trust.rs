@@ -1,0 +1,306 @@
+//! How far an endpoint is trusted decides what its packets get; and what is known is there before
+//! anybody is asked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::UdpSocket;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, HashMap, Map, MapData};
+use wificall_tests::agent::{Agent, INSTANCE};
+use wificall_tests::dns::{Dns, EPDG};
+use wificall_tests::lab::{
+    Arrival, EF, EPDG4, EPDG4_BESIDE, LIMIT, Lab, PHONE4, PHONE6, ROUTER_DNS, Watch,
+};
+use wificall_tests::process::wait_for;
+use wificall_tests::send::{self, NATT};
+
+/// A name of an operator that no test configures.
+const OTHER_EPDG: &str = "epdg.epc.mnc002.mcc001.pub.3gppnetwork.org";
+const PHONE4_OTHER: &str = "10.77.0.3";
+
+fn configuration(more: &str) -> String {
+    format!(
+        r#"
+[interfaces]
+access = ["lan"]
+[lab]
+admit = ["198.18.0.0/16"]
+[defaults]
+mark = "0x65/0xff"
+[discovery]
+operators = ["001-01"]
+resolvers = ["{ROUTER_DNS}"]
+refresh_min = "1s"
+timeout = "500ms"
+{more}"#
+    )
+}
+
+fn now() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
+
+/// Gives an agent that does not run yet a state in which a client was told that the ePDG of another
+/// operator is at `address`, `ago` seconds ago.
+fn told(agent: &Agent<'_>, address: &str, ago: u64) -> Result<()> {
+    let at = now()? - ago;
+    let state = serde_json::json!({
+        "format": "wificall addresses",
+        "version": 2,
+        "names": {},
+        "addresses": {},
+        "seen": {},
+        "observed": { address: {
+            "first_seen": at, "last_seen": at, "last_traffic": null, "client": PHONE4,
+            "names": { OTHER_EPDG: at }, "ike": null
+        } },
+        "nat64": {},
+    });
+    let path = agent.config_path().with_file_name("state").join(INSTANCE);
+    fs::create_dir_all(&path)?;
+    fs::write(path.join("state.json"), state.to_string())?;
+    Ok(())
+}
+
+/// Sends `count` packets at once from an address of the phone, and gives what arrived.
+fn burst(lab: &Lab, from: &str, count: u32) -> Result<Vec<Arrival>> {
+    let watch = Watch::start(&lab.far)?;
+    let socket = lab.phone.enter(|| UdpSocket::bind((from, 0)))?;
+    for sequence in 0..count {
+        socket.send_to(&send::esp(sequence, 100), (EPDG4, NATT))?;
+        if sequence % 50 == 49 {
+            // What is sent must not overrun the captures.
+            watch.wait(u64::from(sequence) + 1)?;
+        }
+    }
+    watch.wait(count.into())?;
+    watch.finish()
+}
+
+fn with_ef(arrivals: &[Arrival]) -> usize {
+    arrivals.iter().filter(|arrival| arrival.dscp == EF).count()
+}
+
+/// A cap takes privilege and nothing else, and from nobody else.
+#[test]
+fn a_client_gets_ef_up_to_its_cap() -> Result<()> {
+    const CAP: usize = 20;
+    let lab = Lab::new()?;
+    lab.phone
+        .address("eth0", &[&format!("{PHONE4_OTHER}/24")])?;
+    let capped = format!("[observed]\ncap = {CAP}\n");
+    let mut agent = Agent::new(&lab.router, &configuration(&capped))?;
+    told(&agent, EPDG4, 5)?;
+    agent.start()?;
+
+    let arrivals = burst(&lab, PHONE4, 300)?;
+    ensure!(arrivals.len() == 300, "{} arrived", arrivals.len());
+    let ef = with_ef(&arrivals);
+    // A second's worth at once, and what the cap gave while they were sent.
+    ensure!((CAP..CAP * 4).contains(&ef), "{ef} of 300 with EF");
+    ensure!(
+        !arrivals.iter().any(|a| a.marked),
+        "no mark for what is only observed"
+    );
+    ensure!(
+        arrivals.iter().all(|a| a.dscp == EF || a.dscp == 0),
+        "{arrivals:?}"
+    );
+    let demoted = |direction| -> Result<u64> {
+        let metrics = agent.metrics()?;
+        Ok(metrics.sum(
+            "wificall_demoted_packets_total",
+            &[("direction", direction)],
+        ))
+    };
+    assert_eq!(demoted("up")?, 300 - ef as u64);
+    assert_eq!(demoted("down")?, 0);
+    let metrics = agent.metrics()?;
+    assert_eq!(
+        metrics.packets(&[("operator", "observed"), ("direction", "up")]),
+        300
+    );
+
+    // Another client, at the same moment.
+    let others = burst(&lab, PHONE4_OTHER, 10)?;
+    assert_eq!(with_ef(&others), 10);
+    // And the first, once it has been quiet.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(with_ef(&burst(&lab, PHONE4, 10)?), 10);
+
+    // Marks come without a cap, and only if they are asked for.
+    agent.configure(&configuration(&format!("{capped}mark = true\n")))?;
+    agent.ask(&["reload"])?;
+    let arrivals = burst(&lab, PHONE4, 300)?;
+    assert!(arrivals.iter().all(|arrival| arrival.marked));
+    let ef = with_ef(&arrivals);
+    ensure!((1..CAP * 4).contains(&ef), "{ef} of 300 with EF");
+
+    // What our own resolver says has no cap.
+    let _dns = Dns::start(&lab.far, &[ROUTER_DNS], 1, &[(EPDG, &[EPDG4])])?;
+    lab.wait_treated(PHONE4, EPDG4)?;
+    wait_for("an address that is trusted", LIMIT, || {
+        let metrics = agent.metrics()?;
+        let trusted = metrics.sum("wificall_known_addresses", &[("tier", "authoritative")]);
+        ensure!(trusted == 1, "{trusted} trusted addresses");
+        Ok(())
+    })?;
+    assert_eq!(with_ef(&burst(&lab, PHONE4, 300)?), 300);
+    agent.finish()
+}
+
+/// What only a client was told is not widened, and has its time after minutes, also when nothing
+/// ran meanwhile.
+#[test]
+fn what_is_observed_is_narrow_and_short() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut agent = Agent::new(&lab.router, &configuration("[observed]\nkeep = \"8s\"\n"))?;
+    told(&agent, EPDG4, 0)?;
+    agent.start()?;
+    assert_eq!(lab.probe(PHONE4, EPDG4)?.dscp, EF);
+    assert_eq!(lab.probe(PHONE4, EPDG4_BESIDE)?.dscp, 0);
+    // What a client sends is no sign of life of it: only an answer is.
+    let active = || -> Result<bool> {
+        let slots = MapData::from_pin(agent.pin_dir().join("abi1-0/ACTIVITY"))?;
+        let slots: Array<_, u32> = Map::Array(slots).try_into()?;
+        Ok(slots.iter().any(|last| last.is_ok_and(|last| last != 0)))
+    };
+    ensure!(!active()?, "active by what a client sent");
+    let answer = lab.far.enter(|| UdpSocket::bind((EPDG4, NATT)))?;
+    answer.send_to(&send::esp(1, 100), (PHONE4, 40_000))?;
+    wait_for("activity by an answer", LIMIT, || {
+        ensure!(active()?, "not active");
+        Ok(())
+    })?;
+    wait_for("the end of its time", LIMIT, || {
+        let arrival = lab.probe(PHONE4, EPDG4)?;
+        ensure!(arrival.dscp == 0, "{arrival:?}");
+        Ok(())
+    })?;
+    agent.stop()?;
+    told(&agent, EPDG4, 3600)?;
+    agent.start()?;
+    assert_eq!(lab.probe(PHONE4, EPDG4)?.dscp, 0);
+    agent.finish()
+}
+
+/// At the moment of the first query after a restart, what was known is in the kernel and programs
+/// are attached.
+#[test]
+fn the_last_known_good_is_there_before_the_first_query() -> Result<()> {
+    let lab = Lab::new()?;
+    let dns = Dns::start(&lab.far, &[ROUTER_DNS], 1, &[(EPDG, &[EPDG4])])?;
+    let mut agent = Agent::run(&lab.router, &configuration(""))?;
+    lab.wait_treated(PHONE4, EPDG4)?;
+    agent.stop()?;
+    agent.ask(&["detach"])?;
+    dns.stop()?;
+
+    let silent = send::udp(&lab.far, &format!("{ROUTER_DNS}:53"))?;
+    silent.set_read_timeout(Some(LIMIT))?;
+    agent.spawn()?;
+    silent.recv_from(&mut [0; 512]).context("the first query")?;
+    let blocks = MapData::from_pin(agent.pin_dir().join("abi1-0/BLOCKS4"))?;
+    let blocks: HashMap<_, [u8; 4], [u8; 48]> = Map::HashMap(blocks).try_into()?;
+    assert!(
+        blocks.get(&[198, 18, 0, 0], 0).is_ok(),
+        "not in the table yet"
+    );
+    ensure!(lab.probe(PHONE4, EPDG4)?.is_treated(), "not attached yet");
+    agent.finish()
+}
+
+/// IPv4 endpoints behind a NAT64 that nobody configured (RFC 7050).
+#[test]
+fn a_nat64_prefix_is_found() -> Result<()> {
+    const BEHIND: &str = "64:ff9b::c612:a";
+    const DNS64: &[&str] = &["64:ff9b::c000:aa", "64:ff9b::c000:ab"];
+    let lab = Lab::new()?;
+    lab.far.address("lo", &[BEHIND])?;
+    let records: &[(&str, &[&str])] = &[(EPDG, &[EPDG4])];
+    let mut dns = Dns::start(&lab.far, &[ROUTER_DNS], 1, records)?;
+    let agent = Agent::run(&lab.router, &configuration(""))?;
+    lab.wait_treated(PHONE4, EPDG4)?;
+    ensure!(
+        !lab.probe(PHONE6, BEHIND)?.is_treated(),
+        "there is no NAT64 yet"
+    );
+    dns.set(&[records[0], ("ipv4only.arpa", DNS64)])?;
+    lab.wait_treated(PHONE6, BEHIND)?;
+    let status = agent.status()?;
+    assert_eq!(
+        status["discovery"]["nat64"],
+        serde_json::json!(["64:ff9b::/96"])
+    );
+    agent.configure(&configuration("nat64_prefix = \"none\"\n"))?;
+    agent.ask(&["reload"])?;
+    ensure!(
+        !lab.probe(PHONE6, BEHIND)?.is_treated(),
+        "it was switched off"
+    );
+    agent.finish()
+}
+
+/// Answers rotate every second: no address in use is ever dropped, the table stays bounded.
+/// `WIFICALL_SOAK_SECONDS` says for how long; after `KEEP` addresses begin to go.
+#[test]
+fn rotating_answers_never_drop_what_is_in_use() -> Result<()> {
+    /// Longer than the steps in which the kernel tells activity apart (82 s at 100 Hz).
+    const KEEP: u64 = 180;
+    let seconds: u64 = match std::env::var("WIFICALL_SOAK_SECONDS") {
+        Ok(seconds) => seconds.parse().context("WIFICALL_SOAK_SECONDS")?,
+        Err(_) => 12,
+    };
+    let lab = Lab::new()?;
+    let mut dns = Dns::start(&lab.far, &[ROUTER_DNS], 1, &[(EPDG, &[EPDG4])])?;
+    let agent = Agent::run(
+        &lab.router,
+        &configuration(&format!("widen = \"exact\"\nkeep = \"{KEEP}s\"\n")),
+    )?;
+    lab.wait_treated(PHONE4, EPDG4)?;
+    dns.set(&[(EPDG, &[EPDG4_BESIDE])])?;
+    lab.wait_treated(PHONE4, EPDG4_BESIDE)?;
+
+    let start = Instant::now();
+    let (mut rotations, mut most, mut last) = (0_u64, 0, BTreeMap::new());
+    while start.elapsed() < Duration::from_secs(seconds) {
+        rotations += 1;
+        let next = format!("198.18.{}.{}", 1 + rotations / 250, 1 + rotations % 250);
+        dns.set(&[(EPDG, &[&next])])?;
+        for used in [EPDG4, EPDG4_BESIDE] {
+            let arrival = lab.probe(PHONE4, used)?;
+            ensure!(
+                arrival.is_treated(),
+                "{used} after {rotations} rotations: {arrival:?}"
+            );
+        }
+        let metrics = agent.metrics()?;
+        let known = metrics.sum("wificall_known_addresses", &[("tier", "authoritative")]);
+        let entries = metrics.sum("wificall_endpoints", &[]);
+        most = most.max(known);
+        last = BTreeMap::from([("addresses", known), ("entries", entries)]);
+        // One a second, each for KEEP, and the time until a resync looks.
+        ensure!(
+            known <= KEEP + 2 + 20,
+            "{known} addresses after {rotations} rotations"
+        );
+        std::thread::sleep(
+            Duration::from_millis(1000).saturating_sub(
+                start
+                    .elapsed()
+                    .saturating_sub(Duration::from_secs(rotations - 1)),
+            ),
+        );
+    }
+    println!(
+        "{rotations} rotations in {:?}: at most {most} addresses, last {last:?}",
+        start.elapsed()
+    );
+    ensure!(
+        most > rotations.min(KEEP) / 2,
+        "the agent followed: {most} addresses"
+    );
+    agent.finish()
+}
