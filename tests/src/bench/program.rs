@@ -36,9 +36,9 @@ const ALL: &str = "all on";
 const UNIT: &str = "ns/packet";
 
 const FULL: Effort = Effort {
-    rounds: 15,
-    quiet: 8,
-    most: 30,
+    rounds: 13,
+    quiet: 7,
+    most: 26,
     slack: 1.1,
 };
 /// With many endpoints a turn is long.
@@ -55,8 +55,8 @@ const QUICK: Effort = Effort {
     slack: 1.1,
 };
 /// For how long contests are held again.
-const PATIENCE: Duration = Duration::from_secs(280);
-const QUICK_PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(240);
+const QUICK_PATIENCE: Duration = Duration::from_secs(25);
 /// A contest was slow if its baseline was so much slower than the best of those like it.
 const SLOW: f64 = 1.1;
 /// Above it, tables are for information.

@@ -151,7 +151,8 @@ const LAB: &str = "[lab]\nadmit = [\"198.18.0.0/16\"]\n";
 
 /// Static endpoints, a block each.
 fn many(mark: &str) -> String {
-    let mut text = format!("[defaults]\nmark = \"{mark}\"\n{LAB}");
+    let mut text =
+        format!("[limits]\nprefixes = {ENDPOINTS}\n[defaults]\nmark = \"{mark}\"\n{LAB}");
     for number in 0..ENDPOINTS {
         let block = std::net::Ipv4Addr::from(u32::from_be_bytes([101, 0, 0, 0]) + (number << 8));
         let (mcc, mnc) = (1 + number % GROUPS / 100, number % 100);

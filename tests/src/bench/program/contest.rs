@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Packets of a turn, at least.
-const PACKETS: u32 = 50_000;
+const PACKETS: u32 = 25_000;
 /// A larger table does not stay in the caches, with or without a pass before.
 const CACHED: u32 = 10_000;
 
@@ -192,7 +192,8 @@ pub fn compare(
             loaded,
         });
     }
-    let packets = PACKETS.max(endpoints);
+    // Turns go on in the table where the one before stopped.
+    let packets = PACKETS.max(endpoints / 2);
     let pass_before = if endpoints > CACHED { 0 } else { endpoints };
     let time = |program: BorrowedFd<'_>| {
         if pass_before > 0 {
