@@ -75,8 +75,10 @@ pub struct Exchange {
     group: Group,
     /// The request that waits for its answer, as it is sent.
     request: Vec<u8>,
-    /// When that was sent first.
+    /// When that was made, to be sent first.
     sent_at: Instant,
+    /// When it left first.
+    left_at: Instant,
     /// How often it was sent.
     sends: u32,
     /// Answers to the request before that may still come: one for each time that it was sent again.
@@ -107,6 +109,7 @@ impl Exchange {
             cookie: None,
             request: Vec::new(),
             sent_at: now,
+            left_at: now,
             sends: 0,
             late: 0,
             due: now,
@@ -129,6 +132,14 @@ impl Exchange {
     #[must_use]
     pub const fn due(&self) -> Instant {
         self.due
+    }
+
+    /// What was to be sent leaves now. Making it takes milliseconds where a public value is computed, which are not the
+    /// path's.
+    pub fn left(&mut self, now: Instant) {
+        if self.sends == 1 {
+            self.left_at = now;
+        }
     }
 
     /// Nothing has come until now.
@@ -343,6 +354,7 @@ impl Exchange {
             message
         };
         self.sent_at = now;
+        self.left_at = now;
         self.late = self.sends.saturating_sub(1);
         self.sends = 0;
         self.sent(now);
@@ -365,7 +377,7 @@ impl Exchange {
     /// An answer came to the request that waits.
     fn answered(&mut self, now: Instant) {
         if self.sends == 1 {
-            let rtt = now.saturating_duration_since(self.sent_at);
+            let rtt = now.saturating_duration_since(self.left_at);
             self.found.rtt = Some(self.found.rtt.map_or(rtt, |before| before.min(rtt)));
         }
     }

@@ -172,6 +172,15 @@ fn a_retransmitted_request_has_no_round_trip_time() {
     assert_eq!((found.sent, found.followed), (3, vec![Followed::Cookie]));
 }
 
+/// What it takes to compute a public value is not the path's.
+#[test]
+fn the_time_runs_from_when_the_datagram_leaves() {
+    let mut bench = bench(500, Timing::default());
+    bench.exchange.left(bench.at(200));
+    let found = done(bench.answer(230, &agreement(Group::X25519)));
+    assert_eq!(found.rtt, Some(Duration::from_millis(30)));
+}
+
 #[test]
 fn another_group_is_given_once() {
     let mut bench = bench(500, Timing::default());

@@ -131,8 +131,12 @@ async fn run(socket: &UdpSocket, setup: Setup, keys: &Arc<Keys>) -> Finding {
 
 /// Sends. An error may be that of an earlier datagram, and then lies in the queue.
 async fn send(socket: &UdpSocket, datagram: &[u8], exchange: &mut Exchange) -> io::Result<Step> {
+    let now = Instant::now();
     match socket.send(datagram).await {
-        Ok(_) => Ok(Step::Wait),
+        Ok(_) => {
+            exchange.left(now);
+            Ok(Step::Wait)
+        }
         Err(error) => match queued_error(socket.as_raw_fd()) {
             Ok(Queued::Icmp(icmp)) => Ok(exchange.icmp(icmp)),
             // The datagram is too large for the path: the next one is sent in fragments.
