@@ -143,11 +143,6 @@ wificall_displaced_total 2
 wificall_nat64_prefixes 1
 wificall_dns_last_success_timestamp_seconds 1700000000
 wificall_dns_stale 1
-wificall_probe_addresses{operator="262-01",port="4500",result="reachable"} 0
-wificall_probe_addresses{operator="262-01",port="4500",result="silent"} 2
-wificall_probe_last_success_timestamp_seconds{operator="262-01"} 1700000000
-wificall_probe_rtt_seconds{operator="262-01"} 0.0123
-wificall_probe_exchanges_total{result="silent"} 4
 wificall_events_total{kind="name_query",result="sent"} 9
 wificall_events_total{kind="name_answer",result="client_rate"} 2
 wificall_snoop_total{kind="name_answer",result="taken"} 3
@@ -155,6 +150,11 @@ wificall_snoop_total{kind="name_answer",result="spoofed"} 1
 wificall_snoop_displaced_total 0
 wificall_snoop_clients 1
 wificall_ike_candidates{country="JP"} 1
+wificall_probe_addresses{operator="262-01",port="4500",result="reachable"} 0
+wificall_probe_addresses{operator="262-01",port="4500",result="silent"} 2
+wificall_probe_last_success_timestamp_seconds{operator="262-01"} 1700000000
+wificall_probe_rtt_seconds{operator="262-01"} 0.0123
+wificall_probe_exchanges_total{result="silent"} 4
 wificall_ready 0
 wificall_problems 2
 wificall_repairs_total 1
