@@ -16,12 +16,17 @@ const BASE: &str = "/run/wificall-test";
 const PREFIX: &str = "p-";
 
 /// A directory with `bpf` (a bpffs), `run` and `state` in it, all gone when dropped.
-pub(crate) struct Home {
+pub struct Home {
     path: PathBuf,
 }
 
 impl Home {
-    pub(crate) fn new() -> Result<Self> {
+    /// Makes one.
+    ///
+    /// # Errors
+    ///
+    /// If the directories cannot be made or the bpffs cannot be mounted.
+    pub fn new() -> Result<Self> {
         static STALE: Once = Once::new();
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         STALE.call_once(remove_stale);
@@ -37,11 +42,15 @@ impl Home {
         Ok(home)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(crate) fn bpffs(&self) -> PathBuf {
+    /// The bpffs in it.
+    #[must_use]
+    pub fn bpffs(&self) -> PathBuf {
         self.path.join("bpf")
     }
 

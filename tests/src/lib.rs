@@ -9,7 +9,7 @@ pub mod agent;
 pub mod bench;
 pub mod capture;
 pub mod dns;
-mod home;
+pub mod home;
 pub mod lab;
 pub mod leftovers;
 pub mod metrics;

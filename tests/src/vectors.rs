@@ -222,7 +222,10 @@ impl Vector {
             outcome
                 .counters
                 .insert((group, program.direction, class), counter);
-            outcome.active.insert(slot);
+            // Whether it counts as active is for the policy to say.
+            if exit != Exit::NoPolicy {
+                outcome.active.insert(slot);
+            }
         }
         outcome
     }

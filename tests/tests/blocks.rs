@@ -1,7 +1,6 @@
 //! The blocks of the endpoint table where they collide: in lines that are full.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use wificall::config::{self, Limits};
@@ -11,6 +10,7 @@ use wificall_common::abi::{
     lines,
 };
 use wificall_common::exit::Exit;
+use wificall_tests::home::Home;
 use wificall_tests::packet::Packet;
 use wificall_tests::programs::Kernel;
 use wificall_tests::vectors::{Contents, Setup};
@@ -144,7 +144,7 @@ fn a_full_line_spills() -> Result<()> {
 fn what_is_written_is_read() -> Result<()> {
     let instance = Instance::new()?;
     let mut plane = Plane::open(
-        instance.0.clone(),
+        instance.pins.clone(),
         Settings {
             features: 0,
             pref64: [None; 4],
@@ -211,19 +211,22 @@ fn limits() -> Result<Limits> {
 }
 
 /// Pins of this test alone, removed with it.
-struct Instance(Pins);
+struct Instance {
+    pins: Pins,
+    _home: Home,
+}
 
 impl Instance {
     fn new() -> Result<Self> {
-        let root = PathBuf::from("/sys/fs/bpf/wificall");
-        let name = format!("blocks-{}", std::process::id());
-        Ok(Self(Pins::new(root.join(name))))
+        let home = Home::new()?;
+        let pins = Pins::new(home.bpffs().join("blocks"));
+        Ok(Self { pins, _home: home })
     }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        if let Err(error) = detach_all(&self.0, |_| None) {
+        if let Err(error) = detach_all(&self.pins, |_| None) {
             eprintln!("{error}");
         }
     }

@@ -71,6 +71,9 @@ impl<'a> Host<'a> {
         let Some(policy) = self.contents.policies.get(&found.endpoint.policy) else {
             return Exit::NoPolicy;
         };
+        if self.on(program.counting()) {
+            outcome.active = BTreeSet::from([found.endpoint.slot]);
+        }
         if (program.hook, direction) == (Hook::TcIngress, Direction::Up) && self.on(Features::MARK)
         {
             outcome.mark = rewrite::mark(outcome.mark, policy);
@@ -110,7 +113,6 @@ impl<'a> Host<'a> {
         };
         let group = found.endpoint.group;
         outcome.counters = BTreeMap::from([((group, direction, found.class), counter)]);
-        outcome.active = BTreeSet::from([found.endpoint.slot]);
     }
 
     fn on(&self, feature: u32) -> bool {

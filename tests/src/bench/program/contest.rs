@@ -117,7 +117,7 @@ impl Loaded {
             ("BLOCKS4", room),
             ("ACTIVITY", room),
             // An LRU map is evicted from before it is full.
-            ("FRAGMENTS", 2 * room),
+            ("FRAGMENTS", 16 * room),
             ("COUNTERS", table::GROUPS + 1),
             ("POLICIES", table::POLICIES + 1),
         ];
