@@ -27,7 +27,7 @@ fn rate() -> Result<u32> {
 
 fn configuration(rate: u32) -> String {
     format!(
-        "[interfaces]\naccess = [\"lan\"]\n[discovery]\nworld = true\n\
+        "[interfaces]\naccess = [\"lan\"]\n[discovery]\nworld = true\nnat64_prefix = \"none\"\n\
          resolvers = [\"{ROUTER_DNS}\"]\nqueries_per_second = {rate}\nconcurrency = 64\n\
          [lab]\nadmit = [\"198.18.0.0/16\"]\n"
     )
