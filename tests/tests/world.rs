@@ -159,10 +159,10 @@ fn the_agent_sweeps_the_world_within_its_rate() -> Result<()> {
         }
     }
     check_found(&found)?;
-    // And the kernel has them: each block of 200 in use.
+    // And the kernel has them: each block of 200 in use, beside those of addresses that the catalogue has.
     let blocks = metrics.sum("wificall_endpoints", &[("kind", "ipv4_blocks")]);
     ensure!(
-        blocks as usize == resolving().len().div_ceil(200),
+        blocks as usize >= resolving().len().div_ceil(200),
         "{blocks} blocks"
     );
     agent.finish()
