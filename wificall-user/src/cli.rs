@@ -1,5 +1,6 @@
 //! The command line: one definition for parsing, help, completions and man pages.
 
+mod export;
 mod probe;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use crate::catalogue::names::host_name;
 use crate::catalogue::{Country, CountryError, OperatorPattern, PlmnError, catalogue};
 use crate::config::Agent;
 
+pub use export::{Export, ExportFormat};
 pub use probe::{Probe, ProbeTarget};
 
 /// Where the configuration is looked for.
@@ -105,6 +107,13 @@ pub enum Command {
     /// and port, and few a second. To ask again and again is not polite, and soon not answered.
     #[command(after_help = probe::EXAMPLES)]
     Probe(Box<Probe>),
+    /// Write the endpoint set for what else runs here: nft, ipset, iptables, dnsmasq, unbound, firewalls of vendors, proxies
+    ///
+    /// Networks of what is trusted enough, joined where they touch, in a stable order; names and addresses are checked once
+    /// more before they are written. The formats for nft and iptables also have the policies' marks and DSCP. Asks the
+    /// running agent; with --offline, reads the state that it left on disk and the configuration.
+    #[command(after_help = export::EXAMPLES)]
+    Export(Box<Export>),
     /// Make the running agent read its configuration again
     ///
     /// If the new configuration has an error, the agent keeps the old one, and this exits 2 with the errors.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod discover;
 mod explain;
+pub mod export;
 pub mod kernel;
 pub mod net;
 pub mod observe;

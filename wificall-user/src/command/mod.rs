@@ -2,6 +2,7 @@
 
 mod check;
 mod detach;
+mod export;
 mod failure;
 mod log;
 mod machine;
@@ -84,6 +85,7 @@ async fn dispatch(command: Command) -> Result<Outcome, Failure> {
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Resolve(arguments) => resolve::run(arguments).await,
         Command::Operators(arguments) => operators::run(&arguments),
+        Command::Export(arguments) => export::run(*arguments).await,
         Command::Probe(arguments) => probe::run(*arguments).await,
         Command::Reload(arguments) => reload::run(&arguments).await,
         Command::Detach(arguments) => detach::run(&arguments).await,

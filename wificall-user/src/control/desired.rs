@@ -112,7 +112,7 @@ pub fn known(
 
 /// The tier of each thing known: the best of what is said of it and of all that it lies in, for the members of a block
 /// follow it. `None` for what is only observed and lies in something better: that says all there is to say.
-fn tiers(known: &Known) -> BTreeMap<IpNet, Option<Tier>> {
+pub(super) fn tiers(known: &Known) -> BTreeMap<IpNet, Option<Tier>> {
     let lengths = |v4: bool| -> BTreeSet<u8> {
         let nets = known.keys().filter(|net| net.addr().is_ipv4() == v4);
         nets.map(IpNet::prefix_len).collect()

@@ -5,6 +5,7 @@
 mod agent;
 mod attach;
 mod desired;
+mod endpoints;
 mod hooks;
 mod label;
 pub mod lock;
@@ -22,6 +23,7 @@ mod world;
 use crate::config::Errors;
 
 pub(crate) use agent::discovery;
+pub use endpoints::offline_endpoints;
 pub use label::Label;
 pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};

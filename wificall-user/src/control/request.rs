@@ -3,13 +3,15 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::observe::Report;
+use crate::{export::Set, observe::Report};
 
 /// A question or an order.
 #[derive(Debug)]
 pub enum Request {
     /// Report.
     Report(oneshot::Sender<Report>),
+    /// Tell the endpoint set.
+    Endpoints(oneshot::Sender<Set>),
     /// Read the configuration again; answers when it is in force, or with why it is not.
     Reload(oneshot::Sender<Result<(), Refused>>),
 }
@@ -39,6 +41,13 @@ impl Requests {
     pub async fn report(&self) -> Option<Report> {
         let (answer, answered) = oneshot::channel();
         self.0.send(Request::Report(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Asks for the endpoint set; `None` if the agent is going down.
+    pub async fn endpoints(&self) -> Option<Set> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Request::Endpoints(answer)).await.ok()?;
         answered.await.ok()
     }
 

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     config,
     discover::{Command, Refresher, Update},
+    export::set::Origin,
     net::{self, Change},
     observe,
 };
@@ -165,6 +166,10 @@ async fn answer(agent: &mut Agent, refresher: &Refresher, request: Request) {
         Request::Report(asker) => match agent.report() {
             // Whoever no longer waits need not be answered.
             Ok(report) => drop(asker.send(report)),
+            Err(problem) => error!("{problem:#}"),
+        },
+        Request::Endpoints(asker) => match agent.world.endpoints(Origin::Agent) {
+            Ok(set) => drop(asker.send(set)),
             Err(problem) => error!("{problem:#}"),
         },
         Request::Reload(asker) => {

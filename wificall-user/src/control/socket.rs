@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{Refused, Requests};
+use crate::export::Set;
 use crate::observe::Report;
 
 /// A question is a word or two.
@@ -33,12 +34,14 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Within this the loop reloads.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What can be asked: `{"request":"report"}`, `{"request":"reload"}`.
+/// What can be asked: `{"request":"report"}` and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Question {
     /// Report.
     Report,
+    /// Tell the endpoint set.
+    Endpoints,
     /// Read the configuration again.
     Reload,
 }
@@ -49,6 +52,8 @@ pub enum Question {
 pub enum Answer {
     /// The report.
     Report(Box<Report>),
+    /// The endpoint set.
+    Endpoints(Box<Set>),
     /// The new configuration is in force.
     Reloaded,
     /// The old configuration stays in force.
@@ -174,6 +179,12 @@ async fn answer(question: Question, requests: &Requests) -> Answer {
                 Some(report) => Answer::Report(Box::new(report)),
                 None => failed("it cannot report now: its log says why".into()),
             }),
+        Question::Endpoints => timeout(REPORT_TIMEOUT, requests.endpoints())
+            .await
+            .map(|set| match set {
+                Some(set) => Answer::Endpoints(Box::new(set)),
+                None => failed("it cannot tell its endpoints now: its log says why".into()),
+            }),
         Question::Reload => timeout(RELOAD_TIMEOUT, requests.reload())
             .await
             .map(|result| match result {
@@ -208,7 +219,7 @@ pub async fn ask(path: &Path, question: Question) -> Result<Answer, AskError> {
         })?;
     let patience = CLIENT_TIMEOUT
         + match question {
-            Question::Report => REPORT_TIMEOUT,
+            Question::Report | Question::Endpoints => REPORT_TIMEOUT,
             Question::Reload => RELOAD_TIMEOUT,
         };
     match timeout(patience, exchange(stream, question)).await {
@@ -274,6 +285,7 @@ mod tests {
                         pid: Some(7),
                         ..Report::default()
                     })),
+                    Request::Endpoints(answer) => drop(answer.send(crate::export::set::sample())),
                     Request::Reload(answer) => drop(answer.send(reload.clone())),
                 }
             }
@@ -294,6 +306,9 @@ mod tests {
             panic!("no report");
         };
         assert_eq!((report.instance.as_str(), report.pid), ("lab", Some(7)));
+        let answer = ask(&path, Question::Endpoints).await.unwrap();
+        let sample = crate::export::set::sample();
+        assert_eq!(answer, Answer::Endpoints(Box::new(sample)));
         let answer = ask(&path, Question::Reload).await.unwrap();
         assert_eq!(answer, Answer::Refused(refused));
         let (_directory, path) = agent(Ok(()));

@@ -167,6 +167,11 @@ impl World {
 
     /// What the endpoint table should hold.
     pub(super) fn desired(&self) -> Desired {
+        desired::desired(&self.config, &self.known(), &self.excluded())
+    }
+
+    /// What is known, by network.
+    pub(super) fn known(&self) -> desired::Known {
         let filter = self.filter();
         let literal = self
             .targets
@@ -207,8 +212,7 @@ impl World {
             (prefix.prefix, owners)
         });
         let prefixes = prefixes.chain(self.targets.networks.iter().cloned());
-        let known = desired::known(&self.config, hosts, prefixes);
-        desired::desired(&self.config, &known, &self.excluded())
+        desired::known(&self.config, hosts, prefixes)
     }
 
     /// How the agent is to probe; `None` if it is not to.
@@ -250,7 +254,7 @@ impl World {
 
     /// Networks and addresses that are never endpoints: the box's own addresses, and its networks unless a lab admits
     /// them.
-    fn excluded(&self) -> Vec<IpNet> {
+    pub(super) fn excluded(&self) -> Vec<IpNet> {
         let admit = &self.config.lab.admit;
         let own = self.local.iter().map(|net| IpNet::from(net.addr()));
         let networks = self

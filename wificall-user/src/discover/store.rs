@@ -91,6 +91,23 @@ pub fn load(path: &Path, keep: Duration, bounds: Bounds) -> Loaded {
     }
 }
 
+/// Reads the memory of `path` and leaves the file as it is, for those who are not the agent. A missing file is an empty
+/// memory.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub fn peek(path: &Path, keep: Duration, bounds: Bounds) -> io::Result<Memory> {
+    let empty = Memory::new(keep, bounds);
+    match read(path)? {
+        Some(text) => match Document::parse(&text) {
+            Ok(document) => Ok(document.into_memory(empty)),
+            Err(problem) => Err(io::Error::new(io::ErrorKind::InvalidData, problem)),
+        },
+        None => Ok(empty),
+    }
+}
+
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header, uri::Authority};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Authority};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::{Report, metrics};
+use super::{Report, list, metrics};
 use crate::control::Requests;
 
 /// A loop that does not answer within this is not healthy.
@@ -27,6 +27,8 @@ wificall
 /healthz        200 if the agent's loop answers within a second
 /readyz         200 if the tables are filled and everything is attached, else 503 with the reasons
 /api/v1/status  the report as JSON
+/list/v4        the endpoints' IPv4 networks, one a line; ?country=DE&operator=262-01&tier=observed
+/list/v6        the endpoints' IPv6 networks
 ";
 
 /// Listens on an address. Needs a tokio runtime.
@@ -59,6 +61,8 @@ fn router(requests: Requests, loopback: bool) -> Router {
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .route("/api/v1/status", get(status))
+        .route("/list/v4", get(list_v4))
+        .route("/list/v6", get(list_v6))
         .with_state(requests);
     if loopback {
         router.layer(middleware::from_fn(refuse_strangers))
@@ -116,6 +120,37 @@ async fn status(State(requests): State<Requests>) -> Result<Response, Response> 
     Ok((headers, json).into_response())
 }
 
+async fn list_v4(
+    State(requests): State<Requests>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    endpoints(&requests, &uri, &headers, true).await
+}
+
+async fn list_v6(
+    State(requests): State<Requests>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    endpoints(&requests, &uri, &headers, false).await
+}
+
+async fn endpoints(
+    requests: &Requests,
+    uri: &Uri,
+    headers: &HeaderMap,
+    v4: bool,
+) -> Result<Response, Response> {
+    let selection = list::selection(uri.query().unwrap_or_default(), v4)
+        .map_err(|why| (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response())?;
+    match timeout(PATIENCE, requests.endpoints()).await {
+        Ok(Some(set)) => Ok(list::response(&set, &selection, headers)),
+        Ok(None) => Err(unavailable("the agent cannot tell now: its log says why")),
+        Err(_) => Err(unavailable("the agent is busy and did not tell in time")),
+    }
+}
+
 /// On loopback, a request for another host comes from a browser whose page had its name pointed at us (DNS rebinding).
 async fn refuse_strangers(request: Request, next: Next) -> Response {
     if is_local(request.headers()) {
@@ -158,8 +193,14 @@ mod tests {
         tokio::spawn(serve(listener, requests));
         tokio::spawn(async move {
             while let Some(request) = requested.recv().await {
-                if let (control::Request::Report(answer), Some(report)) = (request, &reported) {
-                    answer.send(report.clone()).unwrap();
+                match (request, &reported) {
+                    (control::Request::Report(answer), Some(report)) => {
+                        answer.send(report.clone()).unwrap();
+                    }
+                    (control::Request::Endpoints(answer), Some(_)) => {
+                        answer.send(crate::export::set::sample()).unwrap();
+                    }
+                    _ => {}
                 }
             }
         });
@@ -205,6 +246,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn lists_are_served_and_not_twice() {
+        let server = server(Some(Report::default())).await;
+        let (head, body) = fetch(server, "/list/v4", "localhost").await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(head.contains("content-type: text/plain; charset=utf-8"), "{head}");
+        assert_eq!(body, "198.51.100.0/24\n203.0.113.9/32\n");
+        let etag = head.lines().find_map(|line| line.strip_prefix("etag: "));
+        let etag = etag.unwrap().to_owned();
+        assert!(etag.starts_with('"') && etag.ends_with('"'), "{etag}");
+
+        let (other, body) = fetch(server, "/list/v6?country=DE", "localhost").await;
+        assert_eq!(body, "2001:db8::5/128\n");
+        assert!(!other.contains(&etag), "{other}");
+
+        // `fetch` writes the host as it is given.
+        for (condition, status) in [
+            (etag.clone(), "304"),
+            (format!("\"x\", W/{etag}"), "304"),
+            ("*".to_owned(), "304"),
+            ("\"x\"".to_owned(), "200"),
+        ] {
+            let host = format!("localhost\r\nIf-None-Match: {condition}");
+            let (head, body) = fetch(server, "/list/v4", &host).await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{condition}: {head}");
+            assert!(head.contains(&format!("etag: {etag}")), "{head}");
+            assert_eq!(body.is_empty(), status == "304");
+        }
+        for query in ["country=XX", "operator=1", "tier=best", "familiy=4", "country"] {
+            let (head, _) = fetch(server, &format!("/list/v4?{query}"), "localhost").await;
+            assert!(head.starts_with("HTTP/1.1 400 "), "{query}: {head}");
+        }
+        let (head, _) = fetch(server, "/list/v4", "example.org").await;
+        assert!(head.starts_with("HTTP/1.1 421 "), "{head}");
+    }
+
+    #[tokio::test]
     async fn ready_is_said_in_a_word() {
         let ready = Report {
             ready: true,
@@ -219,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn a_loop_that_does_not_answer_is_not_healthy() {
         let server = server(None).await;
-        for path in ["/healthz", "/readyz", "/metrics", "/api/v1/status"] {
+        for path in ["/healthz", "/readyz", "/metrics", "/api/v1/status", "/list/v4"] {
             let (head, _) = fetch(server, path, "localhost").await;
             assert!(head.starts_with("HTTP/1.1 503 "), "{path}: {head}");
         }

@@ -1,6 +1,7 @@
 //! Observation: what the agent reports, and how it is shown. Nothing here writes a map.
 
 pub mod http;
+mod list;
 pub mod metrics;
 pub mod offline;
 mod report;

@@ -1,0 +1,136 @@
+//! The endpoint set as others may have it: what the table holds, by network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result};
+use ipnet::IpNet;
+
+use super::{
+    desired::tiers,
+    policy::row_for,
+    report::seconds,
+    world::{World, network},
+};
+use crate::{
+    config::Config,
+    discover::{self, Bounds, Targets, Tier, Visited, store},
+    export::{
+        Set, Text, partition,
+        set::{Entry, HostName, Name, Origin, Owner, Treatment},
+    },
+};
+
+/// The set as it is without an agent: of the state on disk and of the configuration.
+///
+/// # Errors
+///
+/// If the state cannot be read, or the network of the box.
+pub async fn offline_endpoints(config: Config) -> Result<Set> {
+    let path = config.agent.state_path();
+    let memory = store::peek(&path, config.discovery.keep, Bounds::default())
+        .with_context(|| format!("read the state {}", path.display()))?;
+    let (links, local) = network().await?;
+    let mut world = World {
+        config: config.clone(),
+        memory,
+        targets: Targets::default(),
+        visited: Visited::default(),
+        links,
+        local,
+        ways_out: BTreeSet::new(),
+    };
+    world.configure(config);
+    world.memory.expire(SystemTime::now());
+    world.endpoints(Origin::Offline)
+}
+
+impl World {
+    /// The endpoint set.
+    pub(super) fn endpoints(&self, origin: Origin) -> Result<Set> {
+        let known = self.known();
+        let meanings: BTreeMap<IpNet, _> = tiers(&known)
+            .into_iter()
+            .filter_map(|(net, tier)| {
+                let owners = &known.get(&net)?.owners;
+                let tier = tier?;
+                let row = row_for(&self.config, owners, tier);
+                Some((net, (tier, owned(owners), Treatment::from(&row))))
+            })
+            .collect();
+        // Joins what a host has cut from the block that it says nothing else than.
+        let mut alike: BTreeMap<(Tier, Vec<Owner>, Treatment), Vec<IpNet>> = BTreeMap::new();
+        for (net, meaning) in partition(&meanings, &self.excluded()) {
+            alike.entry(meaning).or_default().push(net);
+        }
+        let mut entries: Vec<Entry> = alike
+            .into_iter()
+            .flat_map(|((tier, owners, treatment), nets)| {
+                let nets = IpNet::aggregate(&nets).into_iter();
+                nets.map(move |net| Entry {
+                    net: Text(net),
+                    tier: Text(tier),
+                    owners: owners.clone(),
+                    treatment,
+                })
+            })
+            .collect();
+        entries.sort_by_key(|entry| entry.net);
+        let instance = self.config.agent.instance.parse();
+        Ok(Set {
+            instance: Text(instance.map_err(anyhow::Error::msg)?),
+            origin,
+            at: seconds(SystemTime::now()),
+            entries,
+            names: self.named(),
+        })
+    }
+
+    /// Names that are looked up, and those that clients asked for which have addresses.
+    fn named(&self) -> Vec<Name> {
+        let mut names: BTreeMap<HostName, Name> = BTreeMap::new();
+        let mut add = |name: &str, tier, owners: &BTreeSet<discover::Owner>, address| {
+            // A name that a format could not hold is left out.
+            let Ok(name) = name.parse::<HostName>() else {
+                return;
+            };
+            let entry = names.entry(name.clone()).or_insert_with(|| Name {
+                name: Text(name),
+                tier: Text(tier),
+                owners: owned(owners),
+                addresses: Vec::new(),
+            });
+            match tier.cmp(&entry.tier.0) {
+                std::cmp::Ordering::Less => return,
+                std::cmp::Ordering::Greater => {
+                    entry.tier = Text(tier);
+                    entry.addresses.clear();
+                }
+                std::cmp::Ordering::Equal => {}
+            }
+            entry.addresses.extend(address);
+        };
+        for target in &self.targets.names {
+            add(&target.name, Tier::Authoritative, &target.owners, None);
+        }
+        let filter = self.filter();
+        for known in self.memory.known(&filter) {
+            for name in &known.names {
+                let owners = self.config.catalogue.owner_of_name(name);
+                let owners = owners.map_or_else(|| (*known.owners).clone(), |(_, owners)| owners);
+                add(name, known.tier, &owners, Some(Text(known.address)));
+            }
+        }
+        let mut names: Vec<Name> = names.into_values().collect();
+        for name in &mut names {
+            name.addresses.sort_unstable();
+            name.addresses.dedup();
+        }
+        names
+    }
+}
+
+fn owned(owners: &BTreeSet<discover::Owner>) -> Vec<Owner> {
+    let owners: BTreeSet<Owner> = owners.iter().map(Owner::from).collect();
+    owners.into_iter().collect()
+}

@@ -1,0 +1,141 @@
+//! nftables: a table of our own, as a file and as a script.
+
+use std::io::{Result, Write};
+
+use ipnet::IpNet;
+
+use super::set::{Dscp, Kind, Treatment};
+use super::view::{Nets, View};
+use super::{comment, script};
+
+/// The table: replaced as a whole and at once.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub fn table(view: &View, out: &mut dyn Write) -> Result<()> {
+    comment(view, "#", out)?;
+    body(view, out)
+}
+
+/// The same in a script for POSIX shells.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub fn whole_script(view: &View, out: &mut dyn Write) -> Result<()> {
+    writeln!(out, "#!/bin/sh")?;
+    comment(view, "#", out)?;
+    out.write_all(script::USAGE.as_bytes())?;
+    writeln!(out, "\nup() {{\n\tnft -f - <<'EOF'")?;
+    body(view, out)?;
+    out.write_all(b"EOF\n}\n\ndown() {\n\tnft -f - <<'EOF'\nadd table inet wificall\ndelete table inet wificall\nEOF\n}\n")?;
+    out.write_all(script::MAIN.as_bytes())
+}
+
+fn body(view: &View, out: &mut dyn Write) -> Result<()> {
+    let many = view.groups.len() > 1;
+    writeln!(out, "add table inet wificall\ndelete table inet wificall\ntable inet wificall {{")?;
+    sets(view, "", &view.nets, out)?;
+    for (number, (_, nets)) in (1..).zip(&view.groups) {
+        if many {
+            sets(view, &format!("_{number}"), nets, out)?;
+        }
+    }
+    for (number, (treatment, _)) in (1..).zip(&view.groups) {
+        for (name, up) in [("up", true), ("down", false)] {
+            writeln!(out, "\tchain {name}_{number} {{")?;
+            treat(view, treatment, up, out)?;
+            writeln!(out, "\t}}")?;
+        }
+    }
+    for (name, end) in [("up", "daddr"), ("down", "saddr")] {
+        writeln!(out, "\tchain {name} {{")?;
+        for number in 1..=view.groups.len() {
+            let suffix = if many { format!("_{number}") } else { String::new() };
+            for (family, protocol) in families(view) {
+                writeln!(
+                    out,
+                    "\t\t{protocol} {end} @epdg{family}{suffix} goto {name}_{number}"
+                )?;
+            }
+        }
+        writeln!(out, "\t}}")?;
+    }
+    // Before routing, so that marks choose the route.
+    out.write_all(
+        b"\tchain prerouting {\n\
+          \t\ttype filter hook prerouting priority -150; policy accept;\n\
+          \t\tudp dport { 500, 4500 } jump up\n\
+          \t\tmeta l4proto esp jump up\n\
+          \t\tudp sport { 500, 4500 } jump down\n\
+          \t\tmeta l4proto esp jump down\n\
+          \t}\n}\n",
+    )
+}
+
+/// The families that were selected, with the words for their addresses.
+fn families(view: &View) -> impl Iterator<Item = (u8, &'static str)> {
+    let families = [(4, "ip"), (6, "ip6")].into_iter().zip(view.families);
+    families.filter(|(_, selected)| *selected).map(|(family, _)| family)
+}
+
+fn sets(view: &View, suffix: &str, nets: &Nets, out: &mut dyn Write) -> Result<()> {
+    for (family, _) in families(view) {
+        let (address, elements): (_, Vec<IpNet>) = match family {
+            4 => ("ipv4_addr", nets.v4.iter().copied().map(IpNet::from).collect()),
+            _ => ("ipv6_addr", nets.v6.iter().copied().map(IpNet::from).collect()),
+        };
+        writeln!(
+            out,
+            "\tset epdg{family}{suffix} {{\n\t\ttype {address}\n\t\tflags interval"
+        )?;
+        if !elements.is_empty() {
+            writeln!(out, "\t\telements = {{")?;
+            for net in elements {
+                writeln!(out, "\t\t\t{net},")?;
+            }
+            writeln!(out, "\t\t}}")?;
+        }
+        writeln!(out, "\t}}")?;
+    }
+    Ok(())
+}
+
+fn treat(view: &View, treatment: &Treatment, up: bool, out: &mut dyn Write) -> Result<()> {
+    let Treatment { mark, mask, .. } = treatment;
+    if up && *mask != 0 {
+        let keep = !mask;
+        writeln!(out, "\t\tmeta mark set meta mark & {keep:#010x} | {mark:#010x}")?;
+    }
+    let rules = Kind::ALL.map(|kind| treatment.dscp(up, kind));
+    let mut write = |select: &str, dscp: Dscp| -> Result<()> {
+        for (_, protocol) in families(view) {
+            let condition = if dscp.if_default {
+                format!("{protocol} dscp 0 ")
+            } else {
+                String::new()
+            };
+            let value = dscp.value;
+            writeln!(out, "\t\t{select}{condition}{protocol} dscp set {value}")?;
+        }
+        Ok(())
+    };
+    if let [Some(first), ..] = rules
+        && rules == [Some(first); 3]
+    {
+        return write("", first);
+    }
+    let port = if up { "dport" } else { "sport" };
+    for (kind, dscp) in Kind::ALL.into_iter().zip(rules) {
+        let select = match kind {
+            Kind::Ike => format!("udp {port} 500 "),
+            Kind::NatT => format!("udp {port} 4500 "),
+            Kind::Esp => "meta l4proto esp ".to_owned(),
+        };
+        if let Some(dscp) = dscp {
+            write(&select, dscp)?;
+        }
+    }
+    Ok(())
+}
