@@ -19,7 +19,7 @@ use crate::{
     workspace::{cargo, executable, output, root, run, show, target},
 };
 
-const COMPONENTS: [Component<'_>; 6] = [
+const COMPONENTS: [Component<'_>; 7] = [
     Component {
         name: "network namespaces",
         packages: &["iproute2", "iputils-ping", "nftables"],
@@ -37,6 +37,10 @@ const COMPONENTS: [Component<'_>; 6] = [
     Component {
         name: "DNS",
         packages: &["unbound", "bind9-dnsutils"],
+    },
+    Component {
+        name: "exports",
+        packages: &["dnsmasq-base", "busybox-static"],
     },
     Component {
         name: "captures",

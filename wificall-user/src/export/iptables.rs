@@ -85,14 +85,13 @@ up() {
 	found=$(programs)
 	[ -n "$found" ] || exit 1
 	for program in $found; do
+		# Asked before the lock is taken for what follows.
+		there=$(chains_of "$program")
 		{
 			echo '*mangle'
-			{
-				printf '%s\n' $chains
-				chains_of "$program"
-			} | sort -u | sed 's/.*/:& - [0:0]/'
+			printf ':%s - [0:0]\n' $chains $there | sort -u
 			rules
-		} | "$program-restore" --noflush
+		} | "$program-restore" -w --noflush
 		"$program" -w -t mangle -C PREROUTING -j WIFICALL 2>/dev/null ||
 			"$program" -w -t mangle -I PREROUTING -j WIFICALL
 		# What is left of an earlier one.
