@@ -52,8 +52,18 @@ fn wait_answers(lab: &Lab, server: &mut Process) -> Result<()> {
 fn dnsmasq(lab: &Lab, options: &[&str], directory: &Path) -> Result<Process> {
     let mut command: Command = lab.router.command("dnsmasq");
     command
-        .args(["--keep-in-foreground", "--log-facility=-", "--no-hosts", "--no-resolv"])
-        .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--user=root", "--pid-file="])
+        .args([
+            "--keep-in-foreground",
+            "--log-facility=-",
+            "--no-hosts",
+            "--no-resolv",
+        ])
+        .args([
+            "--listen-address=127.0.0.1",
+            "--bind-interfaces",
+            "--user=root",
+            "--pid-file=",
+        ])
         .args(options);
     Process::spawn(command, "dnsmasq", directory)
 }
@@ -64,7 +74,10 @@ fn dnsmasq_answers_with_the_addresses() -> Result<()> {
     let agent = resolved(&lab)?;
     let directory = TempDir::new()?;
     let address = ["dnsmasq", "--offline", "--dnsmasq", "address"];
-    for (arguments, option) in [(&address[..], "--conf-file"), (&["hosts", "--offline"], "--addn-hosts")] {
+    for (arguments, option) in [
+        (&address[..], "--conf-file"),
+        (&["hosts", "--offline"], "--addn-hosts"),
+    ] {
         let file = export(&agent, arguments, directory.path())?;
         let option = format!("{option}={}", file.display());
         let mut server = dnsmasq(&lab, &[&option], directory.path())?;
@@ -81,10 +94,15 @@ fn dnsmasq_asks_the_server_and_fills_sets() -> Result<()> {
     let directory = TempDir::new()?;
     lab.router.run("nft", "add table inet wificall_dns")?;
     for (family, kind) in [("4", "ipv4_addr"), ("6", "ipv6_addr")] {
-        lab.router.run("nft", &format!("add set inet wificall_dns epdg{family} {{ type {kind}; }}"))?;
+        lab.router.run(
+            "nft",
+            &format!("add set inet wificall_dns epdg{family} {{ type {kind}; }}"),
+        )?;
     }
-    lab.router.run("ipset", "create wificall_dns4 hash:ip family inet")?;
-    lab.router.run("ipset", "create wificall_dns6 hash:ip family inet6")?;
+    lab.router
+        .run("ipset", "create wificall_dns4 hash:ip family inet")?;
+    lab.router
+        .run("ipset", "create wificall_dns6 hash:ip family inet6")?;
     let mut options = Vec::new();
     for what in ["server", "nftset", "ipset"] {
         let mut line = vec!["export", "dnsmasq", "--offline", "--dnsmasq", what];
@@ -99,9 +117,12 @@ fn dnsmasq_asks_the_server_and_fills_sets() -> Result<()> {
     let mut server = dnsmasq(&lab, &options, directory.path())?;
     wait_answers(&lab, &mut server)?;
     for (family, address) in [("4", EPDG4), ("6", EPDG6)] {
-        let set = lab.router.run("nft", &format!("list set inet wificall_dns epdg{family}"))?;
+        let set = lab
+            .router
+            .run("nft", &format!("list set inet wificall_dns epdg{family}"))?;
         ensure!(set.contains(address), "{set}");
-        lab.router.run("ipset", &format!("test wificall_dns{family} {address}"))?;
+        lab.router
+            .run("ipset", &format!("test wificall_dns{family} {address}"))?;
     }
     agent.finish()
 }

@@ -74,7 +74,10 @@ impl Tools {
     /// A command of `namespace` that finds these programs.
     fn command(&self, namespace: &Netns, program: &str) -> Command {
         let mut command = namespace.command("env");
-        let path = format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", self.directory.path().display());
+        let path = format!(
+            "PATH={}:/usr/sbin:/usr/bin:/sbin:/bin",
+            self.directory.path().display()
+        );
         command.args([&path, program]);
         command
     }
@@ -97,13 +100,19 @@ impl Tools {
             let line = line.split(" [").next().unwrap_or(line);
             line.split(" initval ").next().unwrap_or(line).to_owned() + "\n"
         };
-        Ok(state.lines().filter(|line| !line.starts_with('#')).map(kept).collect())
+        Ok(state
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(kept)
+            .collect())
     }
 }
 
 fn same(state: &str, expected: &str) -> Result<()> {
     let differs = |one: &str, other: &str| -> Vec<String> {
-        let lines = one.lines().filter(|line| !other.lines().any(|there| there == *line));
+        let lines = one
+            .lines()
+            .filter(|line| !other.lines().any(|there| there == *line));
         lines.map(str::to_owned).collect()
     };
     let (new, gone) = (differs(state, expected), differs(expected, state));
@@ -132,7 +141,10 @@ fn nft_matches_what_the_set_says() -> Result<()> {
         lab.router.run("nft", &format!("-f {}", file.display()))?;
         packets::compare(&lab, &packets::expected())?;
     }
-    ensure!(tools.state(&lab.router)?.contains("198.18.0.78/31"), "holes are cut");
+    ensure!(
+        tools.state(&lab.router)?.contains("198.18.0.78/31"),
+        "holes are cut"
+    );
     Ok(())
 }
 
@@ -207,11 +219,20 @@ fn script(format: &str, tools: &Tools) -> Result<()> {
 
     // A smaller one leaves nothing of the larger one.
     let smaller = ["--offline", "--operator", "001-01"];
-    let smaller = export(&agent, &[&[format], &smaller[..]].concat(), directory.path())?;
+    let smaller = export(
+        &agent,
+        &[&[format], &smaller[..]].concat(),
+        directory.path(),
+    )?;
     tools.script(router, &smaller, "up")?;
     let state = tools.state(router)?;
-    ensure!(!state.contains("198.18.3.3") && !state.to_uppercase().contains("UP_2"), "{state}");
-    let only = packets::expected().into_iter().filter(|(_, arrival)| arrival.marked);
+    ensure!(
+        !state.contains("198.18.3.3") && !state.to_uppercase().contains("UP_2"),
+        "{state}"
+    );
+    let only = packets::expected()
+        .into_iter()
+        .filter(|(_, arrival)| arrival.marked);
     packets::compare(&lab, &only.collect())?;
 
     for _ in 0..2 {
@@ -220,6 +241,9 @@ fn script(format: &str, tools: &Tools) -> Result<()> {
     }
     packets::compare(&lab, &BTreeMap::new())?;
     let wrong = tools.script(router, &smaller, "sideways");
-    ensure!(wrong.is_err_and(|error| error.to_string().contains("usage: ")), "usage");
+    ensure!(
+        wrong.is_err_and(|error| error.to_string().contains("usage: ")),
+        "usage"
+    );
     Ok(())
 }

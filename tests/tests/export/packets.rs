@@ -44,7 +44,8 @@ fn addresses() -> Vec<IpAddr> {
         "2001:db8:18:0:ffff:ffff:ffff:ffff",
         "2001:db8:18:1::",
     ];
-    v4.chain(others.map(|address| address.parse().unwrap())).collect()
+    v4.chain(others.map(|address| address.parse().unwrap()))
+        .collect()
 }
 
 /// What the configuration says, said once more and otherwise.
@@ -52,7 +53,10 @@ pub fn expected() -> Table {
     let mut table = Table::new();
     for address in addresses() {
         let text = address.to_string();
-        let last = text.rsplit('.').next().and_then(|last| last.parse::<u8>().ok());
+        let last = text
+            .rsplit('.')
+            .next()
+            .and_then(|last| last.parse::<u8>().ok());
         let other = ["198.18.0.77", "198.18.3.3", "2001:db8:18::7"].contains(&text.as_str());
         let marked = match address {
             IpAddr::V4(_) => text.starts_with("198.18.0.") && last.is_some_and(|last| last < 128),
@@ -60,9 +64,18 @@ pub fn expected() -> Table {
         };
         for kind in KINDS.into_iter().filter(|kind| *kind != Some(STRANGER)) {
             let treated = match (other, kind) {
-                (true, Some(IKE)) => Treated { dscp: 48, marked: false },
-                (true, _) => Treated { dscp: 34, marked: false },
-                (false, _) if marked => Treated { dscp: EF, marked: true },
+                (true, Some(IKE)) => Treated {
+                    dscp: 48,
+                    marked: false,
+                },
+                (true, _) => Treated {
+                    dscp: 34,
+                    marked: false,
+                },
+                (false, _) if marked => Treated {
+                    dscp: EF,
+                    marked: true,
+                },
                 (false, _) => continue,
             };
             table.insert((address, kind), treated);
@@ -91,21 +104,31 @@ pub fn compare(lab: &Lab, expected: &Table) -> Result<()> {
     let (wan, exit) = (watch("eth0", false)?, watch("exit0", true)?);
     let bind = |address: &str| lab.phone.enter(|| UdpSocket::bind((address, 0)));
     let sockets = [bind(PHONE4)?, bind(PHONE6)?];
-    let raw = [RawIp::new(&lab.phone, false, ESP)?, RawIp::new(&lab.phone, true, ESP)?];
+    let raw = [
+        RawIp::new(&lab.phone, false, ESP)?,
+        RawIp::new(&lab.phone, true, ESP)?,
+    ];
     let mut sent = 0;
     for address in addresses() {
         let family = usize::from(address.is_ipv6());
         for kind in KINDS {
+            let socket = &sockets[family];
             match kind {
-                Some(IKE) => drop(sockets[family].send_to(&send::ike_sa_init(100), (address, IKE))?),
-                Some(port) => drop(sockets[family].send_to(&send::esp(1, 100), (address, port))?),
+                Some(IKE) => {
+                    socket.send_to(&send::ike_sa_init(100), (address, IKE))?;
+                }
+                Some(port) => {
+                    socket.send_to(&send::esp(1, 100), (address, port))?;
+                }
                 None => raw[family].send(&send::esp(1, 100), address)?,
             }
             sent += 1;
         }
         // Nothing may be lost in a queue.
-        wait_until("the packets", LIMIT, || (wan.kept() + exit.kept() >= sent).then_some(()))
-            .with_context(|| format!("to {address}"))?;
+        wait_until("the packets", LIMIT, || {
+            (wan.kept() + exit.kept() >= sent).then_some(())
+        })
+        .with_context(|| format!("to {address}"))?;
     }
     let mut arrived: Table = wan.finish()?.into_iter().collect();
     arrived.extend(exit.finish()?);
@@ -116,8 +139,14 @@ pub fn compare(lab: &Lab, expected: &Table) -> Result<()> {
     }
     let down = |address: &str, port| down(lab, address, port);
     let set = !expected.is_empty();
-    ensure!(down(EPDG4, NATT)? == if set { EF } else { 0 }, "what comes back");
-    ensure!(down(EPDG4, STRANGER)? == 0, "what comes back from another port");
+    ensure!(
+        down(EPDG4, NATT)? == if set { EF } else { 0 },
+        "what comes back"
+    );
+    ensure!(
+        down(EPDG4, STRANGER)? == 0,
+        "what comes back from another port"
+    );
     ensure!(down(OTHER4, NATT)? == 0, "what comes from elsewhere");
     Ok(())
 }

@@ -23,7 +23,10 @@ fn a_change_in_dns_replaces_the_file_once() -> Result<()> {
     );
     let mut agent = Agent::run(&lab.router, &configuration)?;
     wait_for("the first address", LIMIT, || {
-        ensure!(get(&lab.router, "/list/v4")? == format!("{EPDG4}/32\n"), "not yet");
+        ensure!(
+            get(&lab.router, "/list/v4")? == format!("{EPDG4}/32\n"),
+            "not yet"
+        );
         Ok(())
     })?;
     ensure!(get(&lab.router, "/list/v6")?.is_empty(), "no IPv6 yet");
@@ -34,13 +37,29 @@ fn a_change_in_dns_replaces_the_file_once() -> Result<()> {
     fs::write(&file, "old\n")?;
     fs::set_permissions(&file, Permissions::from_mode(0o640))?;
     chown(&file, Some(1234), Some(5678))?;
-    let (name, exec) = (file.display().to_string(), format!("cat {} >> {}", file.display(), runs.display()));
-    let arguments = ["export", "plain", "--watch", "--interval", "1s", "--output", &name, "--exec", &exec];
+    let (name, exec) = (
+        file.display().to_string(),
+        format!("cat {} >> {}", file.display(), runs.display()),
+    );
+    let arguments = [
+        "export",
+        "plain",
+        "--watch",
+        "--interval",
+        "1s",
+        "--output",
+        &name,
+        "--exec",
+        &exec,
+    ];
     let mut watching = Process::spawn(agent.command(&arguments), "watch", directory.path())?;
     let list = || -> Result<(String, u64)> {
         let said = fs::read_to_string(&file)?;
         let nets = said.lines().filter(|line| !line.starts_with('#'));
-        Ok((nets.collect::<Vec<_>>().join(" "), fs::metadata(&file)?.ino()))
+        Ok((
+            nets.collect::<Vec<_>>().join(" "),
+            fs::metadata(&file)?.ino(),
+        ))
     };
     let wait = |expected: &str| {
         wait_for("the file", LIMIT, || {
@@ -57,9 +76,15 @@ fn a_change_in_dns_replaces_the_file_once() -> Result<()> {
     sleep(Duration::from_secs(3));
     ensure!(list()?.1 == second, "written again for nothing");
     let there = fs::metadata(&file)?;
-    ensure!((there.mode() & 0o7777, there.uid(), there.gid()) == (0o640, 1234, 5678), "{there:?}");
+    ensure!(
+        (there.mode() & 0o7777, there.uid(), there.gid()) == (0o640, 1234, 5678),
+        "{there:?}"
+    );
     let runs = fs::read_to_string(runs)?;
-    let times = runs.lines().filter(|line| line.starts_with("# time: ")).count();
+    let times = runs
+        .lines()
+        .filter(|line| line.starts_with("# time: "))
+        .count();
     ensure!(times == 2, "run {times} times:\n{runs}");
     let left: Vec<_> = fs::read_dir(directory.path())?.collect::<Result<_, _>>()?;
     ensure!(left.len() == 3, "{left:?}");
@@ -70,7 +95,11 @@ fn a_change_in_dns_replaces_the_file_once() -> Result<()> {
     sleep(Duration::from_secs(2));
     ensure!(list()?.1 == second, "the file of an agent that is gone");
     watching.check_running()?;
-    ensure!(watching.log().contains("no agent listens"), "{}", watching.log());
+    ensure!(
+        watching.log().contains("no agent listens"),
+        "{}",
+        watching.log()
+    );
     watching.signal(libc::SIGTERM)?;
     ensure!(watching.wait_exit(LIMIT)?.success(), "{}", watching.log());
     ensure!(status.contains("no agent was asked"), "{status}");

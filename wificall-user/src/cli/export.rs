@@ -70,7 +70,11 @@ pub struct Export {
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = DnsmasqWhat::Nftset)]
     pub dnsmasq: DnsmasqWhat,
     /// The server that dnsmasq is to ask, with `--dnsmasq server`
-    #[arg(long, value_name = "ADDRESS[#PORT]", required_if_eq("dnsmasq", "server"))]
+    #[arg(
+        long,
+        value_name = "ADDRESS[#PORT]",
+        required_if_eq("dnsmasq", "server")
+    )]
     pub server: Option<Server>,
 }
 

@@ -42,7 +42,10 @@ async fn watch(arguments: &Export, output: &Path) -> anyhow::Result<()> {
             () = tokio::time::sleep(arguments.interval) => {}
         }
         // Once for each thing that goes wrong, and not every few seconds.
-        let problem = write(arguments, output).await.err().map(|failure| failure.to_string());
+        let problem = write(arguments, output)
+            .await
+            .err()
+            .map(|failure| failure.to_string());
         if let Some(problem) = &problem
             && said.as_ref() != Some(problem)
         {
@@ -118,7 +121,9 @@ fn replace(path: &Path, text: &[u8]) -> anyhow::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let name = path.file_name().with_context(|| format!("{} is no file", path.display()))?;
+    let name = path
+        .file_name()
+        .with_context(|| format!("{} is no file", path.display()))?;
     let mut beside = std::ffi::OsString::from(".");
     beside.push(name);
     beside.push(format!(".{}", std::process::id()));

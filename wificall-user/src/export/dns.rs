@@ -51,7 +51,9 @@ pub enum Dnsmasq {
 pub fn dnsmasq(view: &View, what: Dnsmasq, out: &mut dyn Write) -> Result<()> {
     comment(view, "#", out)?;
     let families = [4, 6].into_iter().zip(view.families);
-    let families: Vec<i32> = families.filter_map(|(n, selected)| selected.then_some(n)).collect();
+    let families: Vec<i32> = families
+        .filter_map(|(n, selected)| selected.then_some(n))
+        .collect();
     match what {
         Dnsmasq::Nftset => {
             let sets: Vec<_> = (families.iter())
@@ -62,7 +64,10 @@ pub fn dnsmasq(view: &View, what: Dnsmasq, out: &mut dyn Write) -> Result<()> {
             }
         }
         Dnsmasq::Ipset => {
-            let sets: Vec<_> = families.iter().map(|n| format!("wificall_dns{n}")).collect();
+            let sets: Vec<_> = families
+                .iter()
+                .map(|n| format!("wificall_dns{n}"))
+                .collect();
             for name in view.names() {
                 writeln!(out, "ipset=/{name}/{}", sets.join(","))?;
             }

@@ -129,7 +129,9 @@ down() {
 /// The families that were selected, as `ipset` calls them.
 fn families(view: &View) -> impl Iterator<Item = (u8, &'static str)> + use<> {
     let families = [(4, "inet"), (6, "inet6")].into_iter().zip(view.families);
-    families.filter(|(_, selected)| *selected).map(|(family, _)| family)
+    families
+        .filter(|(_, selected)| *selected)
+        .map(|(family, _)| family)
 }
 
 /// What comes after the family in the name of a group's set: the set of everything is that of the only group.
@@ -146,15 +148,17 @@ fn set_names(view: &View) -> impl Iterator<Item = (String, &'static str, Vec<IpN
     let groups = several.into_iter().flatten().zip(1..);
     let groups = groups.map(|((_, nets), number)| (suffix(view, number), nets));
     let all = [(String::new(), &view.nets)];
-    all.into_iter().chain(groups).flat_map(|(suffix, nets): (String, &Nets)| {
-        families(view).map(move |(number, family)| {
-            let nets = match number {
-                4 => nets.v4.iter().copied().map(IpNet::from).collect(),
-                _ => nets.v6.iter().copied().map(IpNet::from).collect(),
-            };
-            (format!("wificall{number}{suffix}"), family, nets)
+    all.into_iter()
+        .chain(groups)
+        .flat_map(|(suffix, nets): (String, &Nets)| {
+            families(view).map(move |(number, family)| {
+                let nets = match number {
+                    4 => nets.v4.iter().copied().map(IpNet::from).collect(),
+                    _ => nets.v6.iter().copied().map(IpNet::from).collect(),
+                };
+                (format!("wificall{number}{suffix}"), family, nets)
+            })
         })
-    })
 }
 
 fn set_lines(view: &View, out: &mut dyn Write) -> Result<()> {
@@ -175,7 +179,9 @@ fn set_lines(view: &View, out: &mut dyn Write) -> Result<()> {
 }
 
 fn chains(view: &View) -> Vec<String> {
-    let mut chains = ["WIFICALL", "WIFICALL_UP", "WIFICALL_DOWN"].map(str::to_owned).to_vec();
+    let mut chains = ["WIFICALL", "WIFICALL_UP", "WIFICALL_DOWN"]
+        .map(str::to_owned)
+        .to_vec();
     for number in 1..=view.groups.len() {
         chains.push(format!("WIFICALL_UP_{number}"));
         chains.push(format!("WIFICALL_DOWN_{number}"));
@@ -219,7 +225,10 @@ fn treat(chain: &str, treatment: &Treatment, up: bool, out: &mut dyn Write) -> R
             ""
         };
         let value = dscp.value;
-        writeln!(out, "-A {chain} {select}{condition}-j DSCP --set-dscp {value}")
+        writeln!(
+            out,
+            "-A {chain} {select}{condition}-j DSCP --set-dscp {value}"
+        )
     };
     if let [Some(first), ..] = rules
         && rules == [Some(first); 3]

@@ -33,7 +33,10 @@ pub fn lines(view: &View, out: &mut dyn Write) -> Result<()> {
 ///
 /// Those of the writer.
 pub fn csv(view: &View, out: &mut dyn Write) -> Result<()> {
-    write!(out, "network,tier,operators,countries,mark,mask,dscp_up,dscp_down\r\n")?;
+    write!(
+        out,
+        "network,tier,operators,countries,mark,mask,dscp_up,dscp_down\r\n"
+    )?;
     for entry in &view.set.entries {
         let (operators, countries) = joined(&entry.owners, " ");
         let Treatment { mark, mask, .. } = entry.treatment;
@@ -73,7 +76,7 @@ pub fn json(view: &View, out: &mut dyn Write) -> Result<()> {
             let Treatment { mark, mask, .. } = entry.treatment;
             let mark = (mask != 0).then(|| json!({ "value": mark, "mask": mask }));
             let dscp = |up| {
-                let rules = Kind::ALL.map(|kind| dscp(&entry.treatment, up, kind));
+                let rules = Kind::ALL.map(|kind| entry.treatment.dscp(up, kind));
                 json!({ "udp_500": rules[0], "udp_4500": rules[1], "esp": rules[2] })
             };
             json!({

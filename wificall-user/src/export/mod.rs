@@ -14,6 +14,11 @@ pub mod set;
 mod vendor;
 mod view;
 
+#[cfg(test)]
+mod grammar;
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Write};
 
 pub use dns::{Dnsmasq, Server};
@@ -96,5 +101,7 @@ impl Format {
 /// The header, as comments.
 fn comment(view: &View, sign: &str, out: &mut dyn Write) -> io::Result<()> {
     let header = view.header();
-    header.iter().try_for_each(|line| writeln!(out, "{sign} {line}"))
+    header
+        .iter()
+        .try_for_each(|line| writeln!(out, "{sign} {line}"))
 }

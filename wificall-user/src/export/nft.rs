@@ -35,7 +35,10 @@ pub fn whole_script(view: &View, out: &mut dyn Write) -> Result<()> {
 
 fn body(view: &View, out: &mut dyn Write) -> Result<()> {
     let many = view.groups.len() > 1;
-    writeln!(out, "add table inet wificall\ndelete table inet wificall\ntable inet wificall {{")?;
+    writeln!(
+        out,
+        "add table inet wificall\ndelete table inet wificall\ntable inet wificall {{"
+    )?;
     sets(view, "", &view.nets, out)?;
     for (number, (_, nets)) in (1..).zip(&view.groups) {
         if many {
@@ -52,7 +55,11 @@ fn body(view: &View, out: &mut dyn Write) -> Result<()> {
     for (name, end) in [("up", "daddr"), ("down", "saddr")] {
         writeln!(out, "\tchain {name} {{")?;
         for number in 1..=view.groups.len() {
-            let suffix = if many { format!("_{number}") } else { String::new() };
+            let suffix = if many {
+                format!("_{number}")
+            } else {
+                String::new()
+            };
             for (family, protocol) in families(view) {
                 writeln!(
                     out,
@@ -77,14 +84,22 @@ fn body(view: &View, out: &mut dyn Write) -> Result<()> {
 /// The families that were selected, with the words for their addresses.
 fn families(view: &View) -> impl Iterator<Item = (u8, &'static str)> {
     let families = [(4, "ip"), (6, "ip6")].into_iter().zip(view.families);
-    families.filter(|(_, selected)| *selected).map(|(family, _)| family)
+    families
+        .filter(|(_, selected)| *selected)
+        .map(|(family, _)| family)
 }
 
 fn sets(view: &View, suffix: &str, nets: &Nets, out: &mut dyn Write) -> Result<()> {
     for (family, _) in families(view) {
         let (address, elements): (_, Vec<IpNet>) = match family {
-            4 => ("ipv4_addr", nets.v4.iter().copied().map(IpNet::from).collect()),
-            _ => ("ipv6_addr", nets.v6.iter().copied().map(IpNet::from).collect()),
+            4 => (
+                "ipv4_addr",
+                nets.v4.iter().copied().map(IpNet::from).collect(),
+            ),
+            _ => (
+                "ipv6_addr",
+                nets.v6.iter().copied().map(IpNet::from).collect(),
+            ),
         };
         writeln!(
             out,
@@ -106,7 +121,10 @@ fn treat(view: &View, treatment: &Treatment, up: bool, out: &mut dyn Write) -> R
     let Treatment { mark, mask, .. } = treatment;
     if up && *mask != 0 {
         let keep = !mask;
-        writeln!(out, "\t\tmeta mark set meta mark & {keep:#010x} | {mark:#010x}")?;
+        writeln!(
+            out,
+            "\t\tmeta mark set meta mark & {keep:#010x} | {mark:#010x}"
+        )?;
     }
     let rules = Kind::ALL.map(|kind| treatment.dscp(up, kind));
     let mut write = |select: &str, dscp: Dscp| -> Result<()> {

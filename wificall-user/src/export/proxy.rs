@@ -57,7 +57,11 @@ pub fn sing_box(view: &View, out: &mut dyn Write) -> Result<()> {
             rule.insert(key.to_owned(), json!(values));
         }
     }
-    let rules = if rule.is_empty() { json!([]) } else { json!([rule]) };
+    let rules = if rule.is_empty() {
+        json!([])
+    } else {
+        json!([rule])
+    };
     serde_json::to_writer_pretty(&mut *out, &json!({ "version": 1, "rules": rules }))?;
     writeln!(out)
 }

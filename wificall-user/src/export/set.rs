@@ -196,7 +196,7 @@ impl Kind {
 }
 
 /// A DSCP to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Dscp {
     /// The DSCP, 0 to 63.
     pub value: u8,
@@ -345,23 +345,71 @@ pub(crate) fn sample() -> Set {
             .collect(),
     };
     let (german, british) = (owner("262-01", "DE"), owner("234-15", "GB"));
-    let other = [[46 | DSCP_IF_DEFAULT, 46, DSCP_KEEP, 34], [DSCP_KEEP; RULES]];
+    let other = [
+        [46 | DSCP_IF_DEFAULT, 46, DSCP_KEEP, 34],
+        [DSCP_KEEP; RULES],
+    ];
     Set {
         instance: Text("lab".parse().unwrap()),
         origin: Origin::Agent,
         at: 1_767_225_599,
         entries: vec![
             entry("192.0.2.7/32", Tier::Observed, &[], (0, 0), EF),
-            entry("198.51.100.0/25", Tier::Authoritative, &[german], (0x65, 0xff), EF),
-            entry("198.51.100.128/25", Tier::Corroborated, &[german], (0x65, 0xff), EF),
-            entry("203.0.113.9/32", Tier::Authoritative, &[german, british], (0, 0), other),
-            entry("2001:db8:0:1::/64", Tier::Authoritative, &[british], (0, 0), other),
-            entry("2001:db8::5/128", Tier::Authoritative, &[german], (0x65, 0xff), EF),
+            entry(
+                "198.51.100.0/25",
+                Tier::Authoritative,
+                &[german],
+                (0x65, 0xff),
+                EF,
+            ),
+            entry(
+                "198.51.100.128/25",
+                Tier::Corroborated,
+                &[german],
+                (0x65, 0xff),
+                EF,
+            ),
+            entry(
+                "203.0.113.9/32",
+                Tier::Authoritative,
+                &[german, british],
+                (0, 0),
+                other,
+            ),
+            entry(
+                "2001:db8:0:1::/64",
+                Tier::Authoritative,
+                &[british],
+                (0, 0),
+                other,
+            ),
+            entry(
+                "2001:db8::5/128",
+                Tier::Authoritative,
+                &[german],
+                (0x65, 0xff),
+                EF,
+            ),
         ],
         names: vec![
-            name("epdg.epc.mnc001.mcc262.pub.3gppnetwork.org", Tier::Authoritative, &[german], &["198.51.100.1", "2001:db8::5"]),
-            name("epdg.epc.mnc015.mcc234.pub.3gppnetwork.org", Tier::Authoritative, &[british], &[]),
-            name("wo.example.net", Tier::Corroborated, &[german, british], &["203.0.113.9"]),
+            name(
+                "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org",
+                Tier::Authoritative,
+                &[german],
+                &["198.51.100.1", "2001:db8::5"],
+            ),
+            name(
+                "epdg.epc.mnc015.mcc234.pub.3gppnetwork.org",
+                Tier::Authoritative,
+                &[british],
+                &[],
+            ),
+            name(
+                "wo.example.net",
+                Tier::Corroborated,
+                &[german, british],
+                &["203.0.113.9"],
+            ),
         ],
     }
 }

@@ -17,7 +17,13 @@ pub fn junos(view: &View, out: &mut dyn Write) -> Result<()> {
     comment(view, "#", out)?;
     let names: Vec<String> = (view.nets.all())
         // Letters, digits, dots and hyphens; no two networks have the same.
-        .map(|net| format!("wificall-{}-{}", net.network().to_string().replace(':', "-"), net.prefix_len()))
+        .map(|net| {
+            format!(
+                "wificall-{}-{}",
+                net.network().to_string().replace(':', "-"),
+                net.prefix_len()
+            )
+        })
         .collect();
     writeln!(out, "delete {BOOK} address-set wificall")?;
     for (net, name) in view.nets.all().zip(&names) {
@@ -90,8 +96,19 @@ pub fn cisco_asa(view: &View, out: &mut dyn Write) -> Result<()> {
 pub fn mikrotik(view: &View, out: &mut dyn Write) -> Result<()> {
     comment(view, "#", out)?;
     let nets = [
-        ("ip", view.nets.v4.iter().copied().map(IpNet::from).collect::<Vec<_>>()),
-        ("ipv6", view.nets.v6.iter().copied().map(IpNet::from).collect()),
+        (
+            "ip",
+            view.nets
+                .v4
+                .iter()
+                .copied()
+                .map(IpNet::from)
+                .collect::<Vec<_>>(),
+        ),
+        (
+            "ipv6",
+            view.nets.v6.iter().copied().map(IpNet::from).collect(),
+        ),
     ];
     for ((family, nets), selected) in nets.into_iter().zip(view.families) {
         if !selected {

@@ -112,7 +112,10 @@ impl View {
     #[must_use]
     pub fn header(&self) -> [String; 4] {
         [
-            format!("wificall {}: endpoints of Wi-Fi Calling", env!("CARGO_PKG_VERSION")),
+            format!(
+                "wificall {}: endpoints of Wi-Fi Calling",
+                env!("CARGO_PKG_VERSION")
+            ),
             format!("source: {}", self.source()),
             format!("selected: {}", self.selected),
             format!("{TIME}{}", self.time()),
@@ -129,7 +132,13 @@ pub fn same_but_time(one: &[u8], other: &[u8]) -> bool {
     let lines = |text: &[u8]| -> Vec<Vec<u8>> {
         let lines = text.split(|byte| *byte == b'\n');
         lines
-            .map(|line| if is_time(line) { Vec::new() } else { line.to_vec() })
+            .map(|line| {
+                if is_time(line) {
+                    Vec::new()
+                } else {
+                    line.to_vec()
+                }
+            })
             .collect()
     };
     lines(one) == lines(other)
@@ -190,7 +199,13 @@ mod tests {
 
     #[test]
     fn neighbours_are_joined_and_sorted() {
-        let nets = ["2001:db8:0:1::/64", "203.0.113.0/25", "2001:db8::/64", "203.0.113.128/25", "198.51.100.7/32"];
+        let nets = [
+            "2001:db8:0:1::/64",
+            "203.0.113.0/25",
+            "2001:db8::/64",
+            "203.0.113.128/25",
+            "198.51.100.7/32",
+        ];
         let nets = Nets::of(nets.map(|net| net.parse().unwrap()));
         let all: Vec<_> = nets.all().map(|net| net.to_string()).collect();
         assert_eq!(all, ["198.51.100.7/32", "203.0.113.0/24", "2001:db8::/63"]);

@@ -250,7 +250,10 @@ mod tests {
         let server = server(Some(Report::default())).await;
         let (head, body) = fetch(server, "/list/v4", "localhost").await;
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-        assert!(head.contains("content-type: text/plain; charset=utf-8"), "{head}");
+        assert!(
+            head.contains("content-type: text/plain; charset=utf-8"),
+            "{head}"
+        );
         assert_eq!(body, "198.51.100.0/24\n203.0.113.9/32\n");
         let etag = head.lines().find_map(|line| line.strip_prefix("etag: "));
         let etag = etag.unwrap().to_owned();
@@ -269,11 +272,20 @@ mod tests {
         ] {
             let host = format!("localhost\r\nIf-None-Match: {condition}");
             let (head, body) = fetch(server, "/list/v4", &host).await;
-            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{condition}: {head}");
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{condition}: {head}"
+            );
             assert!(head.contains(&format!("etag: {etag}")), "{head}");
             assert_eq!(body.is_empty(), status == "304");
         }
-        for query in ["country=XX", "operator=1", "tier=best", "familiy=4", "country"] {
+        for query in [
+            "country=XX",
+            "operator=1",
+            "tier=best",
+            "familiy=4",
+            "country",
+        ] {
             let (head, _) = fetch(server, &format!("/list/v4?{query}"), "localhost").await;
             assert!(head.starts_with("HTTP/1.1 400 "), "{query}: {head}");
         }
@@ -296,7 +308,13 @@ mod tests {
     #[tokio::test]
     async fn a_loop_that_does_not_answer_is_not_healthy() {
         let server = server(None).await;
-        for path in ["/healthz", "/readyz", "/metrics", "/api/v1/status", "/list/v4"] {
+        for path in [
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/api/v1/status",
+            "/list/v4",
+        ] {
             let (head, _) = fetch(server, path, "localhost").await;
             assert!(head.starts_with("HTTP/1.1 503 "), "{path}: {head}");
         }
