@@ -87,6 +87,23 @@ impl Catalogue {
             .map(|(name, _)| name.to_owned())
     }
 
+    /// The operator whose number is written most like `number`, with two differences at most. Of
+    /// several, one that begins like it.
+    #[must_use]
+    pub fn nearest_operator(&self, number: &str) -> Option<Plmn> {
+        let difference = |plmn: &Plmn| {
+            let other = plmn.to_string();
+            let alike = number.bytes().zip(other.bytes());
+            let alike = alike.take_while(|(one, other)| one == other).count();
+            let distance = strsim::damerau_levenshtein(number, &other);
+            (distance, std::cmp::Reverse(alike))
+        };
+        self.operators()
+            .map(|operator| operator.plmn)
+            .min_by_key(difference)
+            .filter(|plmn| difference(plmn).0 <= 2)
+    }
+
     /// The operator that a name in place of a number probably means: one that is called just
     /// that, in service if there is one.
     #[must_use]

@@ -197,9 +197,10 @@ f:3:46: discovery.operators[4]: found 505, expected MCC-MNC with three and two o
 f:3:51: discovery.operators[5]: found "telstra", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
   hint: did you mean "505-01" (Telstra, AU)? `wificall operators --search` finds numbers by names
 f:3:62: discovery.operators[6]: found "262-1000", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
-  hint: `wificall operators --search 262` lists those of MCC 262 (DE)
+  hint: did you mean "262-10"?
 f:3:74: discovery.operators[7]: found "000-01", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
 f:3:84: discovery.operators[8]: found "1262-01", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
+  hint: did you mean "262-01"?
 f:3:95: discovery.operators[9]: found "262-**", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
   hint: `wificall operators --search 262` lists those of MCC 262 (DE)
 "#,
@@ -614,7 +615,7 @@ countries = ["GB"]
 "#;
     let expected = r#"
 f:2:24: warning: discovery.operators[1]: found "208-85", expected an operator that the catalogue has
-  hint: it is used all the same: its standard name may exist
+  hint: did you mean 208-86 (SEM@FOR77)? It is used all the same: its standard name may exist
 f:2:34: warning: discovery.operators[2]: found "998-*", expected an MCC of which the catalogue has operators
   hint: this resolves nothing: name its operators one by one
 f:3:14: warning: discovery.countries[0]: found "AX", expected a country of which the catalogue has operators
