@@ -250,13 +250,10 @@ impl World {
             .chain(literal)
             .filter(|(address, ..)| filter.check(*address).is_ok())
             .map(|(address, owners, tier)| {
-                let plmns = owners.iter().filter_map(|owner| owner.plmn);
-                let wanted = Wanted {
-                    operators: plmns.map(|plmn| plmn.to_string()).collect(),
-                    source: Source {
-                        mark: policy::mark_for(&self.config, &owners, tier),
-                    },
+                let source = Source {
+                    mark: policy::mark_for(&self.config, &owners, tier),
                 };
+                let wanted = Wanted { owners, source };
                 (address, wanted)
             })
             .collect()
