@@ -716,7 +716,9 @@ async fn who_waits_for_a_connection_shares_what_comes_of_it() {
     settings.ca_file = Some(authority.file.clone());
     let resolver = Resolver::new(&settings, Arc::default()).unwrap();
     let start = Instant::now();
-    let questions = (0..ASKERS).map(|_| resolver.lookup("a.example", Family::V4));
+    let names: Vec<_> = (0..ASKERS).map(|n| format!("{n}.example")).collect();
+    let questions = names.iter();
+    let questions = questions.map(|name| resolver.lookup(name, Family::V4));
     for outcome in futures_util::future::join_all(questions).await {
         assert_eq!(kind(&outcome), FailureKind::Timeout, "{outcome:?}");
     }
