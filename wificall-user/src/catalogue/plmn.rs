@@ -123,15 +123,14 @@ impl PlmnError {
 }
 
 /// `26201`, `262/01`, `262 01` and `262-1` can only mean one thing each, and `262-0001` too many
-/// zeros. With another digit too many, the nearest operator of the catalogue was meant.
+/// zeros.
 fn suggest(found: &str) -> Option<String> {
     if let Some((mcc, mnc)) = found.split_once('-')
         && (mcc.len() > 3 || mnc.len() > 3)
     {
-        let (_, mnc_digits) = (parse_digits(mcc)?, parse_digits(mnc)?);
-        let short = parse(&format!("{mcc}-{mnc_digits:02}"));
-        let meant = short.or_else(|| super::catalogue().nearest_operator(found));
-        return meant.map(|plmn| plmn.to_string());
+        let (mcc, mnc) = (parse_mcc(mcc)?, parse_digits(mnc)?);
+        let digits = if mnc > 99 { 3 } else { 2 };
+        return Plmn::new(mcc, mnc, digits).map(|plmn| plmn.to_string());
     }
     let digits: String = found.chars().filter(char::is_ascii_digit).collect();
     if found
@@ -255,10 +254,8 @@ mod tests {
             ("262-", None),
             ("26-201", Some("262-01")),
             ("262-01*", None),
-            ("262-1000", Some("262-10")),
-            ("1262-01", Some("262-01")),
-            ("2622-001", Some("262-01")),
-            ("12345-678", None),
+            ("262-1000", None),
+            ("1262-01", None),
             ("+62-01", None),
             ("000-01", None),
             ("262-0001", Some("262-01")),

@@ -201,7 +201,7 @@ fn wanted(arguments: &cli::Resolve, config: &Config) -> Wanted {
             let further = config.catalogue.further_names(plmn).into_iter();
             wanted.names.extend(further.map(|name| discover::Target {
                 name: name.name.into(),
-                owners: [owner].into(),
+                owners: Arc::new([owner].into()),
             }));
         }
     }
@@ -211,7 +211,7 @@ fn wanted(arguments: &cli::Resolve, config: &Config) -> Wanted {
                 owners: config
                     .catalogue
                     .owner_of_name(&name)
-                    .map(|(_, owners)| owners)
+                    .map(|(_, owners)| Arc::new(owners))
                     .unwrap_or_default(),
                 name,
             });
@@ -278,7 +278,7 @@ async fn resolve(wanted: Wanted, config: &Config) -> anyhow::Result<Resolved> {
         // Of a name that is nobody's, nothing is classified.
         if !target.owners.is_empty() {
             let addresses = name.ipv4.addresses.iter().chain(&name.ipv6.addresses);
-            hosts.extend(addresses.map(|address| (*address, target.owners.clone())));
+            hosts.extend(addresses.map(|address| (*address, BTreeSet::clone(&target.owners))));
         }
         let answers = [&name.ipv4, &name.ipv6];
         found += usize::from(answers.iter().any(|answer| !answer.addresses.is_empty()));
@@ -391,7 +391,7 @@ async fn ask(
     filter: &Filter,
     catalogue: &Catalogue,
 ) -> Name {
-    let route = resolver.route(&target.owners);
+    let route = resolver.route(&*target.owners);
     let ask = async |family: Family| resolver.ask(&target.name, family.into(), route).await;
     let ipv4 = Answer::of(ask(Family::V4).await, filter);
     let ipv6 = if ipv4.result == discover::Outcome::NxDomain.as_str() {

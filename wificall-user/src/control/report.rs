@@ -478,7 +478,7 @@ mod tests {
         let mut memory = Memory::new(Duration::from_secs(86_400), Bounds::default());
         memory.set_targets(&[Target {
             name: CONFIGURED.into(),
-            owners: [Owner::UNKNOWN].into(),
+            owners: Arc::new([Owner::UNKNOWN].into()),
         }]);
         let mut told = |family, address, at| told(&mut memory, CONFIGURED, family, address, at);
         assert_eq!(told(Family::V6, None, 1), (false, None), "nothing is known");
