@@ -222,7 +222,7 @@ impl FromStr for Target {
             return text
                 .parse()
                 .map(Self::Operators)
-                .map_err(|error: PlmnError| suggest(error.to_string(), error.suggestion));
+                .map_err(|error: PlmnError| suggest(error.to_string(), catalogue().meant(&error)));
         }
         country(text).map(Self::Country).map_err(|message| {
             // Nobody knows numbers by heart.

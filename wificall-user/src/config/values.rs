@@ -347,7 +347,7 @@ fn plmn_mismatch(error: PlmnError, expected: &str) -> Mismatch {
         ))
     };
     Mismatch {
-        hint: match &error.suggestion {
+        hint: match catalogue().meant(&error) {
             Some(plmn) => Some(format!("did you mean \"{plmn}\"?")),
             None => called().or_else(|| of_mcc(&error.found)),
         },
