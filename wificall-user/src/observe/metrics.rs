@@ -461,7 +461,7 @@ const METRICS: &[Metric] = &[
     Metric {
         kind: Kind::Gauge,
         name: "wificall_dns_stale",
-        help: "1 if the last attempt failed for every name that has ever answered: the last known good is in use.",
+        help: "1 if the last attempts failed for every name that our resolver gave addresses for: the last known good is in use.",
         labels: &[],
         samples: |report, samples| samples.add([], report.discovery.stale.into()),
     },
