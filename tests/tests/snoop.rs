@@ -348,6 +348,26 @@ fn names_are_seen_where_xdp_classifies() -> Result<()> {
     agent.finish()
 }
 
+/// The kernel says of what is routed that it came in on the bridge, whatever port it came through.
+#[test]
+fn names_are_seen_where_the_uplink_is_a_bridge() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.router.ip("addr flush dev wan")?;
+    lab.router.bridge("br-wan", &["wan"])?;
+    lab.router.address("br-wan", &["198.19.255.1/30"])?;
+    lab.router.ip("route add default via 198.19.255.2")?;
+    neighbours(
+        (&lab.router, "br-wan", &["198.19.255.1"]),
+        (&lab.far, "eth0", &["198.19.255.2"]),
+    )?;
+    let _dns = Dns::start(&lab.far, &[DNS], 60, &[(NAME, &[EPDG4])])?;
+    let agent = Agent::run(&lab.router, &configuration_with(NOBODY, "names = true", ""))?;
+    Phone::new(&lab.phone, PHONE4, DNS)?.resolve(NAME, A)?;
+    wait_probe(&lab, PHONE4, EPDG4, |arrival| arrival.dscp == EF)?;
+    assert_eq!(heard(&agent.metrics()?, "spoofed"), 0);
+    agent.finish()
+}
+
 /// The right labels below a domain of the attacker's own.
 #[test]
 fn a_name_that_looks_right_gains_nothing() -> Result<()> {
