@@ -368,6 +368,92 @@ fn names_are_seen_where_the_uplink_is_a_bridge() -> Result<()> {
     agent.finish()
 }
 
+/// An access point that bridges tagged frames: question, answer and the ESP that follows are of one VLAN.
+#[test]
+fn names_are_seen_under_a_vlan_tag() -> Result<()> {
+    let (phone, router, far) = (
+        Netns::new("phone")?,
+        Netns::new("bridge")?,
+        Netns::new("far")?,
+    );
+    veth((&phone, "eth0"), (&router, "lan"))?;
+    veth((&router, "wan"), (&far, "eth0"))?;
+    router.bridge("br0", &["lan", "wan"])?;
+    for end in [&phone, &far] {
+        end.ip("link set eth0 up")?;
+    }
+    let text = configuration_with(NOBODY, "names = true", "uplink = [\"wan\"]");
+    let agent = Agent::run(&router, &text)?;
+    let capture = Capture::start(&far, "eth0", |frame| {
+        let view = View::of(frame)?;
+        let arrived = !frame.outgoing && view.ports?.1 == NATT;
+        arrived.then(|| (frame.vlan, view.dscp()))
+    })?;
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let (from_phone, from_far) = (
+        RawFrames::new(&phone, "eth0")?,
+        RawFrames::new(&far, "eth0")?,
+    );
+    let send = |port: &RawFrames, words: String| port.send(&words.parse::<Packet>()?.bytes());
+    let asked = query(7, NAME, A);
+    // Asked in one VLAN, an answer in another is none.
+    for (vlan, result) in [(8, "unasked"), (7, "taken")] {
+        send(
+            &from_phone,
+            format!(
+                "eth / vlan 7 / ip4 {PHONE4} > {DNS} / udp 40000 > 53 / hex {}",
+                hex(&asked)
+            ),
+        )?;
+        agent.wait_metrics("the question", |metrics| {
+            let waiting = heard(metrics, "waiting");
+            ensure!(waiting == 9 - vlan, "{waiting}");
+            Ok(())
+        })?;
+        let answer = hex(&forged(&asked, EPDG4.parse()?));
+        send(
+            &from_far,
+            format!("eth / vlan {vlan} / ip4 {DNS} > {PHONE4} / udp 53 > 40000 / hex {answer}"),
+        )?;
+        agent.wait_metrics("the answer", |metrics| {
+            ensure!(heard(metrics, result) == 1, "not yet");
+            Ok(())
+        })?;
+        send(
+            &from_phone,
+            format!("eth / vlan 7 / ip4 {PHONE4} > {EPDG4} / udp 40000 > 4500 / esp 100"),
+        )?;
+    }
+    wait_for("both packets", LIMIT, || {
+        ensure!(capture.kept() == 2, "{}", capture.kept());
+        Ok(())
+    })?;
+    assert_eq!(capture.finish()?, [(Some(7), 0), (Some(7), EF)]);
+    agent.finish()
+}
+
+/// The phone asks again over TCP, which nobody sees: the name is enough for our own resolver.
+#[test]
+fn a_truncated_answer_is_confirmed_by_our_resolver() -> Result<()> {
+    let lab = Lab::new()?;
+    let _truncating = Liar::start(&lab.far, DNS, |query| {
+        let mut answer = forged(query, Ipv4Addr::UNSPECIFIED);
+        answer.truncate(query.len() - 11);
+        answer[2] |= 2;
+        answer[7] = 0;
+        vec![answer]
+    })?;
+    let _dns = Dns::start(&lab.far, &[ROUTER_DNS], 60, &[(NAME, &[EPDG4])])?;
+    let agent = Agent::run(&lab.router, &configuration("names = true", ""))?;
+    Phone::new(&lab.phone, PHONE4, DNS)?.resolve(NAME, A)?;
+    lab.wait_treated(PHONE4, EPDG4)?;
+    let metrics = agent.metrics()?;
+    let known = |tier| metrics.sum("wificall_known_addresses", &[("tier", tier)]);
+    assert_eq!((known("corroborated"), known("observed")), (1, 0));
+    assert_eq!(heard(&metrics, "taken"), 1);
+    agent.finish()
+}
+
 /// The right labels below a domain of the attacker's own.
 #[test]
 fn a_name_that_looks_right_gains_nothing() -> Result<()> {
