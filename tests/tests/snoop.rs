@@ -701,7 +701,7 @@ fn a_flood_from_many_addresses_stops_learning_while_it_lasts() -> Result<()> {
     let _dns = Dns::start(&lab.far, &[DNS], 60, &records)?;
     let sources: Vec<_> = (50..250).map(|last| format!("10.77.0.{last}")).collect();
     // A phone's own share would not do for all attempts.
-    let phones: Vec<_> = (40..)
+    let phones: Vec<_> = (10..)
         .take(names.len())
         .map(|last| format!("10.77.0.{last}"))
         .collect();
