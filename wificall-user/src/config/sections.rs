@@ -65,6 +65,7 @@ pub(super) fn config(
     let routes = discovery_section.sections("upstream").into_iter();
     config.discovery.routes = routes.map(|section| route(section, &config)).collect();
     checks::sources(&root, &discovery_section, &config.discovery, &config.snoop);
+    checks::names_to_see(&discovery_section, &config.discovery, &config.snoop);
     checks::sizes(&limits_section, &config);
     discovery_section.finish();
     limits_section.finish();
