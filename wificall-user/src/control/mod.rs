@@ -5,7 +5,6 @@
 mod agent;
 mod attach;
 mod desired;
-mod endpoints;
 mod hooks;
 mod label;
 pub mod lock;
@@ -16,6 +15,7 @@ mod reload;
 mod report;
 mod request;
 mod run;
+mod set;
 mod snoop;
 pub mod socket;
 mod world;
@@ -23,11 +23,12 @@ mod world;
 use crate::config::Errors;
 
 pub(crate) use agent::discovery;
-pub use endpoints::offline_endpoints;
+pub(crate) use desired::known as endpoints;
 pub use label::Label;
 pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};
 pub use run::run;
+pub use set::offline_endpoints;
 
 /// Why the agent did not run, or ended.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use wificall_common::abi::PREF64S;
 
 use super::memory::{self, NameState};
 use super::seen::{self, SeenName};
-use super::{Bounds, Family, Memory, observed};
+use super::{Bounds, Family, Found, Memory, Visited, observed};
 
 const FORMAT: &str = "wificall addresses";
 /// Version 1 had no names and addresses from clients and no NAT64 prefixes.
@@ -43,6 +43,8 @@ pub struct Loaded {
     pub memory: Memory,
     /// What was wrong with the file, and where it is now.
     pub warning: Option<String>,
+    /// Names that visited countries' NAPTR records gave, of those that have addresses.
+    pub found: Vec<Found>,
 }
 
 /// The memory could not be written. The file on disk is as it was.
@@ -59,53 +61,51 @@ pub struct SaveError {
 /// as `<path>.unreadable-<n>`.
 #[must_use]
 pub fn load(path: &Path, keep: Duration, bounds: Bounds) -> Loaded {
-    let empty = || Memory::new(keep, bounds);
-    let problem = match read(path) {
-        Ok(None) => {
-            return Loaded {
-                memory: empty(),
-                warning: None,
-            };
-        }
-        Ok(Some(text)) => match Document::parse(&text) {
-            Ok(document) => {
-                return Loaded {
-                    memory: document.into_memory(empty()),
-                    warning: None,
-                };
-            }
-            Err(problem) => problem,
-        },
-        Err(error) => format!("cannot be read: {error}"),
+    let problem = match peek(path, keep, bounds) {
+        Ok(loaded) => return loaded,
+        Err(problem) => problem,
     };
     let aside = match set_aside(path) {
         Ok(aside) => format!("it was set aside as {}", aside.display()),
         Err(error) => format!("it could not be set aside: {error}"),
     };
     Loaded {
-        memory: empty(),
+        memory: Memory::new(keep, bounds),
         warning: Some(format!(
             "{} {problem}; {aside}; starting with no remembered addresses",
             path.display()
         )),
+        found: Vec::new(),
     }
 }
 
-/// Reads the memory of `path` and leaves the file as it is, for those who are not the agent. A missing file is an empty
-/// memory.
+/// The same for those who are not the agent: an unreadable file stays where it is.
 ///
 /// # Errors
 ///
-/// If the file cannot be read.
-pub fn peek(path: &Path, keep: Duration, bounds: Bounds) -> io::Result<Memory> {
+/// What is wrong with the file, without its name.
+pub fn peek(path: &Path, keep: Duration, bounds: Bounds) -> Result<Loaded, String> {
     let empty = Memory::new(keep, bounds);
-    match read(path)? {
-        Some(text) => match Document::parse(&text) {
-            Ok(document) => Ok(document.into_memory(empty)),
-            Err(problem) => Err(io::Error::new(io::ErrorKind::InvalidData, problem)),
-        },
-        None => Ok(empty),
-    }
+    let text = read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let Some(text) = text else {
+        return Ok(Loaded {
+            memory: empty,
+            warning: None,
+            found: Vec::new(),
+        });
+    };
+    let mut document = Document::parse(&text)?;
+    let found = std::mem::take(&mut document.found).into_iter();
+    Ok(Loaded {
+        found: found
+            .map(|(name, at)| Found {
+                at: at.into(),
+                names: vec![name],
+            })
+            .collect(),
+        memory: document.into_memory(empty),
+        warning: None,
+    })
 }
 
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -134,13 +134,13 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Writes the memory to `path`, whose directory is made if there is none. Only one process at a
+/// Writes the memory, and what was found in visited countries, to `path`, whose directory is made if there is none. Only one process at a
 /// time may do so; the agent's instance lock sees to that.
 ///
 /// # Errors
 ///
 /// If any step fails, with the step and the file. `path` is then as it was.
-pub fn save(path: &Path, memory: &Memory) -> Result<(), SaveError> {
+pub fn save(path: &Path, memory: &Memory, visited: &Visited) -> Result<(), SaveError> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -158,7 +158,7 @@ pub fn save(path: &Path, memory: &Memory) -> Result<(), SaveError> {
     };
 
     fs::create_dir_all(directory).map_err(step("create directory", directory))?;
-    let text = serde_json::to_vec(&Document::from_memory(memory))
+    let text = serde_json::to_vec(&Document::of(memory, visited))
         .map_err(|error| step("encode", path)(error.into()))?;
     let mut file = OpenOptions::new()
         .write(true)
@@ -195,6 +195,9 @@ struct Document {
     observed: BTreeMap<IpAddr, SavedObserved>,
     #[serde(default)]
     nat64: BTreeMap<String, Seconds>,
+    /// Names that NAPTR records gave, and at which name.
+    #[serde(default)]
+    found: BTreeMap<String, String>,
 }
 
 /// A name that clients asked for.
@@ -280,7 +283,7 @@ impl Document {
         serde_json::from_slice(text).map_err(torn)
     }
 
-    fn from_memory(memory: &Memory) -> Self {
+    fn of(memory: &Memory, visited: &Visited) -> Self {
         let answered = |(name, state): (&Arc<str>, &NameState)| {
             state.last_success()?;
             Some((name.to_string(), SavedName::of(state)))
@@ -336,6 +339,12 @@ impl Document {
                 .prefixes
                 .iter()
                 .map(|(prefix, at)| (prefix.to_string(), (*at).into()))
+                .collect(),
+            // The others can be found again: it is addresses that must not lose their owners.
+            found: visited
+                .found()
+                .filter(|(name, _)| memory.count_of(name) > 0)
+                .map(|(name, at)| (name.to_string(), at.to_string()))
                 .collect(),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, anyhow};
 use ipnet::IpNet;
 
 use super::{
@@ -28,18 +28,19 @@ use crate::{
 /// If the state cannot be read, or the network of the box.
 pub async fn offline_endpoints(config: Config) -> Result<Set> {
     let path = config.agent.state_path();
-    let memory = store::peek(&path, config.discovery.keep, Bounds::default())
-        .with_context(|| format!("read the state {}", path.display()))?;
+    let loaded = store::peek(&path, config.discovery.keep, Bounds::default())
+        .map_err(|problem| anyhow!("{} {problem}", path.display()))?;
     let (links, local) = network().await?;
     let mut world = World {
         config: config.clone(),
-        memory,
+        memory: loaded.memory,
         targets: Targets::default(),
         visited: Visited::default(),
         links,
         local,
         ways_out: BTreeSet::new(),
     };
+    world.restore(&loaded.found);
     world.configure(config);
     world.memory.expire(SystemTime::now());
     world.endpoints(Origin::Offline)
