@@ -51,7 +51,7 @@ pub struct Export {
     /// Only endpoints of these operators (262-01, 505-*); may be given more than once
     #[arg(long, value_name = "OPERATOR")]
     pub operator: Vec<OperatorPattern>,
-    /// Only what is trusted so far and further: authoritative, corroborated, observed
+    /// Only what is trusted so far and further: authoritative (for whatever opens a firewall), corroborated, observed
     #[arg(long, value_name = "TIER", default_value_t = Tier::Corroborated)]
     pub tier: Tier,
     /// Write to a file: replaced as a whole, with the mode and owner that it had

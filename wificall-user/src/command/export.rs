@@ -19,8 +19,9 @@ use crate::export::{Set, View, same_but_time};
 
 pub(super) async fn run(arguments: Export) -> Result<Outcome, Failure> {
     let Some(output) = &arguments.output else {
-        let text = text(&arguments).await?;
-        print(&String::from_utf8_lossy(&text))?;
+        let view = view(&arguments).await?;
+        print(&String::from_utf8_lossy(&text(&arguments, &view)?))?;
+        say_if_empty(&view);
         return Ok(Outcome::Done);
     };
     write(&arguments, output).await?;
@@ -57,7 +58,8 @@ async fn watch(arguments: &Export, output: &Path) -> anyhow::Result<()> {
 
 /// Replaces the file if it says something else than it should, and runs the command then.
 async fn write(arguments: &Export, output: &Path) -> Result<(), Failure> {
-    let text = text(arguments).await?;
+    let view = view(arguments).await?;
+    let text = text(arguments, &view)?;
     // What a link points to is replaced, and not the link.
     let output = fs::canonicalize(output).unwrap_or_else(|_| output.to_owned());
     match fs::read(&output) {
@@ -65,6 +67,7 @@ async fn write(arguments: &Export, output: &Path) -> Result<(), Failure> {
         _ => replace(&output, &text)?,
     }
     info!("wrote {}", output.display());
+    say_if_empty(&view);
     let Some(command) = &arguments.exec else {
         return Ok(());
     };
@@ -80,17 +83,22 @@ async fn write(arguments: &Export, output: &Path) -> Result<(), Failure> {
 }
 
 /// What is to be written.
-async fn text(arguments: &Export) -> Result<Vec<u8>, Failure> {
-    let view = View::new(&set(arguments).await?, &arguments.selection());
+async fn view(arguments: &Export) -> Result<View, Failure> {
+    let set = set(arguments).await?;
+    Ok(View::new(&set, &arguments.selection()))
+}
+
+fn text(arguments: &Export, view: &View) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let written = arguments.format().write(view, &mut text);
+    written.context("write the set")?;
+    Ok(text)
+}
+
+fn say_if_empty(view: &View) {
     if view.set.entries.is_empty() {
         warn!("no endpoint is known that is {}", view.selected);
     }
-    let mut text = Vec::new();
-    arguments
-        .format()
-        .write(&view, &mut text)
-        .context("write the set")?;
-    Ok(text)
 }
 
 async fn set(arguments: &Export) -> Result<Set, Failure> {

@@ -27,8 +27,8 @@ wificall
 /healthz        200 if the agent's loop answers within a second
 /readyz         200 if the tables are filled and everything is attached, else 503 with the reasons
 /api/v1/status  the report as JSON
-/list/v4        the endpoints' IPv4 networks, one a line; ?country=DE&operator=262-01&tier=observed
-/list/v6        the endpoints' IPv6 networks
+/list/v4        IPv4 networks of endpoints, one a line; ?country=DE&operator=262-01&tier=corroborated
+/list/v6        IPv6 networks, likewise
 ";
 
 /// Listens on an address. Needs a tokio runtime.
@@ -254,7 +254,7 @@ mod tests {
             head.contains("content-type: text/plain; charset=utf-8"),
             "{head}"
         );
-        assert_eq!(body, "198.51.100.0/24\n203.0.113.9/32\n");
+        assert_eq!(body, "198.51.100.0/25\n203.0.113.9/32\n");
         let etag = head.lines().find_map(|line| line.strip_prefix("etag: "));
         let etag = etag.unwrap().to_owned();
         assert!(etag.starts_with('"') && etag.ends_with('"'), "{etag}");
@@ -262,6 +262,9 @@ mod tests {
         let (other, body) = fetch(server, "/list/v6?country=DE", "localhost").await;
         assert_eq!(body, "2001:db8::5/128\n");
         assert!(!other.contains(&etag), "{other}");
+
+        let (_, body) = fetch(server, "/list/v4?tier=corroborated", "localhost").await;
+        assert_eq!(body, "198.51.100.0/24\n203.0.113.9/32\n");
 
         // `fetch` writes the host as it is given.
         for (condition, status) in [

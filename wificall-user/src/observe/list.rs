@@ -4,6 +4,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use sha1::{Digest as _, Sha1};
 
+use crate::discover::Tier;
 use crate::export::{Selection, Set, View, lines};
 
 /// What a query asks for: `country=DE&operator=262-01&tier=observed`, each as often as wanted but the tier.
@@ -11,6 +12,8 @@ pub(super) fn selection(query: &str, v4: bool) -> Result<Selection, String> {
     let mut selection = Selection {
         ipv4: v4,
         ipv6: !v4,
+        // Firewalls let through what is listed.
+        tier: Tier::Authoritative,
         ..Selection::default()
     };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
