@@ -1,7 +1,7 @@
 //! `--watch`, and the lists that firewalls poll.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -37,8 +37,11 @@ fn a_change_in_dns_replaces_the_file_once() -> Result<()> {
     fs::write(&file, "old\n")?;
     fs::set_permissions(&file, Permissions::from_mode(0o640))?;
     chown(&file, Some(1234), Some(5678))?;
+    // What a link points to is replaced, and not the link.
+    let link = directory.path().join("link");
+    symlink("list", &link)?;
     let (name, exec) = (
-        file.display().to_string(),
+        link.display().to_string(),
         format!("cat {} >> {}", file.display(), runs.display()),
     );
     let arguments = [
@@ -87,7 +90,7 @@ fn a_change_in_dns_replaces_the_file_once() -> Result<()> {
         .count();
     ensure!(times == 2, "run {times} times:\n{runs}");
     let left: Vec<_> = fs::read_dir(directory.path())?.collect::<Result<_, _>>()?;
-    ensure!(left.len() == 3, "{left:?}");
+    ensure!(left.len() == 4 && link.is_symlink(), "{left:?}");
 
     // Without an agent the file stays.
     let status = agent.ask(&["export", "plain", "--offline"])?;

@@ -182,3 +182,69 @@ fn interval(text: &str) -> Result<Duration, String> {
         .filter(|duration| range.contains(duration))
         .ok_or_else(|| "expected a duration from 1s to 1d, such as 10s".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn parse(line: &str) -> Result<Export, clap::Error> {
+        let line = format!("wificall export {line}");
+        match Cli::try_parse_from(line.split_whitespace())?.command {
+            Command::Export(export) => Ok(*export),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn selections_and_variants_are_read() {
+        let export = parse("dnsmasq --dnsmasq server --server 192.0.2.53#5353 --family 6").unwrap();
+        let server = "192.0.2.53#5353".parse().unwrap();
+        assert_eq!(export.format(), Format::Dnsmasq(Dnsmasq::Server(server)));
+        let selection = export.selection();
+        assert_eq!((selection.ipv4, selection.ipv6), (false, true));
+        let export = parse("plain --country DE --country NZ --operator 505-*").unwrap();
+        let selection = export.selection();
+        assert_eq!(selection.countries.len(), 2);
+        assert_eq!(
+            selection.to_string(),
+            "corroborated and better, countries DE NZ, operators 505-*"
+        );
+        let export = parse("hosts --tier authoritative --family 4").unwrap();
+        assert_eq!(export.selection().to_string(), "IPv4, authoritative");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for (line, kind) in [
+            ("", ErrorKind::MissingRequiredArgument),
+            ("pf", ErrorKind::InvalidValue),
+            ("plain --watch", ErrorKind::MissingRequiredArgument),
+            ("plain --exec true", ErrorKind::MissingRequiredArgument),
+            (
+                "plain --output a --interval 5s",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "plain --output a --watch --interval 1ms",
+                ErrorKind::ValueValidation,
+            ),
+            ("plain --family 5", ErrorKind::InvalidValue),
+            ("plain --tier best", ErrorKind::ValueValidation),
+            (
+                "plain --instance lab --offline",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "dnsmasq --dnsmasq server",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            ("dnsmasq --server a.example", ErrorKind::ValueValidation),
+        ] {
+            assert_eq!(parse(line).unwrap_err().kind(), kind, "{line}");
+        }
+    }
+}
