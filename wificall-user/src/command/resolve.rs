@@ -151,7 +151,7 @@ fn wanted(arguments: &cli::Resolve, config: &Config) -> Targets {
             let further = config.catalogue.further_names(plmn).into_iter();
             wanted.names.extend(further.map(|name| discover::Target {
                 name: name.name.into(),
-                owners: [owner].into(),
+                owners: Arc::new([owner].into()),
             }));
         }
     }
@@ -161,7 +161,7 @@ fn wanted(arguments: &cli::Resolve, config: &Config) -> Targets {
                 owners: config
                     .catalogue
                     .owner_of_name(&name)
-                    .map(|(_, owners)| owners)
+                    .map(|(_, owners)| Arc::new(owners))
                     .unwrap_or_default(),
                 name,
             });
@@ -240,7 +240,7 @@ async fn ask(
     filter: &Filter,
     catalogue: &Catalogue,
 ) -> Name {
-    let route = resolver.route(&target.owners);
+    let route = resolver.route(&*target.owners);
     let ask = async |family: Family| resolver.ask(&target.name, family.into(), route).await;
     let ipv4 = Answer::of(ask(Family::V4).await, filter);
     let ipv6 = if ipv4.result == discover::Outcome::NxDomain.as_str() {

@@ -1,8 +1,7 @@
 //! What can be wrong although each key by itself is right.
 
-use std::collections::BTreeSet;
-use std::fmt::Display;
-use std::path::PathBuf;
+use std::collections::{BTreeSet, HashMap, HashSet, hash_map::Entry};
+use std::hash::Hash;
 use std::time::Duration;
 
 use super::reader::{Item, Section};
@@ -11,20 +10,12 @@ use super::{Config, Discovery, Glob, Policy, Snoop, SnoopIke, StaticPrefix, valu
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, is_endpoint_network};
 use crate::discover::Observed;
 
-/// Something listed twice in one array.
-pub(super) fn no_duplicates<T: PartialEq + Display>(placed: &[(Item, T)], what: &str) {
-    for (index, (item, value)) in placed.iter().enumerate() {
-        if placed[..index].iter().any(|(_, earlier)| earlier == value) {
+/// Something listed twice in one array. There may be thousands.
+pub(super) fn no_duplicates<T: Eq + Hash>(placed: &[(Item, T)], what: &str) {
+    let mut seen = HashSet::new();
+    for (item, value) in placed {
+        if !seen.insert(value) {
             item.refuse(Mismatch::expected(format!("each {what} once")));
-        }
-    }
-}
-
-/// A catalogue file listed twice.
-pub(super) fn no_file_twice(files: &[(Item, PathBuf)]) {
-    for (index, (item, file)) in files.iter().enumerate() {
-        if files[..index].iter().any(|(_, earlier)| earlier == file) {
-            item.refuse(Mismatch::expected("each file once"));
         }
     }
 }
@@ -162,13 +153,19 @@ pub(super) fn prefix(item: &Item, prefix: &StaticPrefix) {
     }
 }
 
-/// A static prefix beside those before it: one prefix may have several owners, but each of them once.
-pub(super) fn prefix_once(item: &Item, prefix: &StaticPrefix, earlier: &[StaticPrefix]) {
-    if let Some(index) = earlier.iter().position(|other| other == prefix) {
-        item.refuse(
-            Mismatch::expected("each prefix once")
-                .hint(format!("prefix[{index}] is the same; one prefix may have several owners, but not one of them twice")),
-        );
+/// Static prefixes beside each other: one prefix may have several owners, but each of them once.
+pub(super) fn prefixes_once(prefixes: &[(Item, StaticPrefix)]) {
+    let mut seen = HashMap::new();
+    for (index, (item, prefix)) in prefixes.iter().enumerate() {
+        match seen.entry(prefix) {
+            Entry::Vacant(entry) => drop(entry.insert(index)),
+            Entry::Occupied(earlier) => item.refuse(
+                Mismatch::expected("each prefix once").hint(format!(
+                    "prefix[{}] is the same; one prefix may have several owners, but not one of them twice",
+                    earlier.get()
+                )),
+            ),
+        }
     }
 }
 

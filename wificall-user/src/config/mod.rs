@@ -207,7 +207,7 @@ impl Discovery {
 }
 
 /// A name that is resolved although no selected operator has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ExtraName {
     /// The name, in lower case and without a final dot.
     pub name: String,
@@ -284,7 +284,7 @@ pub struct Lab {
 }
 
 /// An endpoint that is known without DNS.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StaticPrefix {
     /// The network; host bits are zero.
     pub prefix: IpNet,

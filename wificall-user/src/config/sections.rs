@@ -278,7 +278,7 @@ fn catalogue_files(
     const LARGEST: usize = 8 << 20;
     let mut catalogue = catalogue().clone();
     let files = section.list("catalogue", "an array of files", values::path);
-    checks::no_file_twice(&files);
+    checks::no_duplicates(&files, "file");
     for (index, (item, file)) in files.iter().enumerate() {
         if files[..index].iter().any(|(_, earlier)| earlier == file) {
             continue;
@@ -345,17 +345,15 @@ fn names<'a>(section: &Section<'a>) -> Placed<'a, ExtraName> {
             }),
         };
         if let Some(name) = name {
-            if names.iter().any(|(_, earlier)| *earlier == name) {
-                item.refuse(Mismatch::expected(format!("{:?} once", name.name)));
-            }
             names.push((item, name));
         }
     }
+    checks::no_duplicates(&names, "name");
     names
 }
 
 fn prefixes(root: &Section, discovery: &Section) -> Vec<StaticPrefix> {
-    let mut prefixes: Vec<StaticPrefix> = Vec::new();
+    let mut prefixes: Placed<StaticPrefix> = Vec::new();
     for section in root.sections("prefix") {
         let operator = section.value("operator", None, |item| values::plmn(item).map(Some));
         let country = section.value("country", None, |item| values::country(item).map(Some));
@@ -369,8 +367,7 @@ fn prefixes(root: &Section, discovery: &Section) -> Vec<StaticPrefix> {
                         country,
                     };
                     checks::prefix(&item, &prefix);
-                    checks::prefix_once(&item, &prefix, &prefixes);
-                    prefixes.push(prefix);
+                    prefixes.push((item, prefix));
                 }
             }
         }
@@ -378,6 +375,8 @@ fn prefixes(root: &Section, discovery: &Section) -> Vec<StaticPrefix> {
     }
     let short = discovery.list("prefixes", "an array of networks", values::network);
     checks::no_duplicates(&short, "prefix");
+    checks::prefixes_once(&prefixes);
+    let mut prefixes: Vec<_> = prefixes.into_iter().map(|(_, prefix)| prefix).collect();
     for (item, prefix) in short {
         let prefix = StaticPrefix {
             prefix,

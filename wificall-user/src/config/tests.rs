@@ -223,7 +223,7 @@ f:3:68: discovery.names[3]: found "192.0.2.1", expected a DNS name such as epdg.
 f:3:81: discovery.names[4]: found 3, expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
 f:3:84: discovery.names[5]: found "a b.example", expected a DNS name such as epdg.example.net: two labels or more, of 1 to 63 letters, digits, - and _, and 253 characters at most
   hint: did you mean "a-b.example"?
-f:3:119: discovery.names[7]: found "EPDG.example.net.", expected "epdg.example.net" once
+f:3:119: discovery.names[7]: found "EPDG.example.net.", expected each name once
 f:4:13: discovery.prefixes[0]: found "192.0.2.1", expected a network such as "192.0.2.0/24" or "2001:db8::/64"
   hint: a single address is "192.0.2.1/32"
 f:4:26: discovery.prefixes[1]: found "0.0.0.0/0", expected a network of unicast addresses, not wider than /8 (IPv6: /16)

@@ -199,26 +199,17 @@ impl Memory {
     /// back finds them.
     pub fn set_targets(&mut self, targets: &[Target]) {
         let none = Arc::<BTreeSet<Owner>>::default();
-        let mut shared: BTreeMap<BTreeSet<Owner>, Arc<BTreeSet<Owner>>> = BTreeMap::new();
         let mut old = std::mem::take(&mut self.names);
         for state in old.values_mut() {
             state.owners = none.clone();
         }
         // Made at once from what is sorted, the tree is packed full.
         let named = targets.iter().map(|target| {
-            let owners = match shared.get(&target.owners) {
-                Some(owners) => owners.clone(),
-                None => {
-                    let owners = Arc::new(target.owners.clone());
-                    shared.insert(target.owners.clone(), owners.clone());
-                    owners
-                }
-            };
             // A name that a client asked for is now configured: what was found of it stays.
             let state = old.remove(&target.name);
             let state = state.or(self.seen.names.remove(&target.name).map(|seen| seen.state));
             let mut state = state.unwrap_or_default();
-            state.owners = owners;
+            state.owners = target.owners.clone();
             (target.name.clone(), state)
         });
         let mut names: Vec<_> = named.collect();

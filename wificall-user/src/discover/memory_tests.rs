@@ -21,7 +21,7 @@ fn target(name: &str, operators: &[&str]) -> Target {
     };
     Target {
         name: name.into(),
-        owners: operators.iter().map(owner).collect(),
+        owners: Arc::new(operators.iter().map(owner).collect()),
     }
 }
 

@@ -26,7 +26,7 @@ fn memory() -> Memory {
     };
     memory.set_targets(&[Target {
         name: "a".into(),
-        owners: [owner].into(),
+        owners: Arc::new([owner].into()),
     }]);
     memory.set_observed(Observed::default(), 20);
     answer(&mut memory, "a", &["8.8.0.1"], start());
@@ -120,7 +120,7 @@ fn observed_at_once_and_corroborated_by_our_resolver() {
     let owner = Owner::of(catalogue(), "505-01".parse().unwrap());
     memory.set_targets(&[Target {
         name: REAL.into(),
-        owners: [owner].into(),
+        owners: Arc::new([owner].into()),
     }]);
     assert_eq!(
         known(&memory),
@@ -345,7 +345,7 @@ fn an_hour_without_dns_and_a_restart_change_nothing() {
         .names()
         .map(|(name, state)| Target {
             name: name.clone(),
-            owners: state.owners.as_ref().clone(),
+            owners: state.owners.clone(),
         })
         .collect();
     for second in (30..=3600).step_by(30) {

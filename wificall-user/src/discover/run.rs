@@ -35,7 +35,7 @@ impl Names {
             name: target.name.clone(),
             naptr: false,
             rank: rank(target),
-            route: route_of(routes, &target.owners),
+            route: route_of(routes, &*target.owners),
         });
         let visited = visited.into_iter().map(|name| Wanted {
             name: name.clone(),

@@ -30,7 +30,7 @@ fn settings(addr: SocketAddr) -> Settings {
 fn targets(names: &[&str]) -> Vec<Target> {
     let target = |name: &&str| Target {
         name: (*name).into(),
-        owners: BTreeSet::new(),
+        owners: Arc::default(),
     };
     names.iter().map(target).collect()
 }
@@ -154,11 +154,10 @@ async fn the_last_known_good_outlives_dns() {
     settings.timeout = Duration::from_millis(200);
     let names = [Target {
         name: "a.example".into(),
-        owners: [Owner {
+        owners: Arc::new(BTreeSet::from([Owner {
             plmn: "262-01".parse().ok(),
             country: None,
-        }]
-        .into(),
+        }])),
     }];
     let filter = Filter::default();
     let mut memory = Memory::new(Duration::ZERO, Bounds::default());

@@ -167,7 +167,7 @@ impl Seen {
             .filter(|(_, seen)| seen.admitted.is_some() && !seen.state.denied())
             .map(|(name, seen)| Target {
                 name: name.clone(),
-                owners: seen.state.owners.as_ref().clone(),
+                owners: seen.state.owners.clone(),
             })
     }
 

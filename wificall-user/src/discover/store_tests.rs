@@ -14,7 +14,7 @@ fn targets() -> [Target; 1] {
     };
     [Target {
         name: "epdg.example".into(),
-        owners: [owner].into(),
+        owners: Arc::new([owner].into()),
     }]
 }
 

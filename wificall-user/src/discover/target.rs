@@ -1,6 +1,6 @@
 //! What to look for: the names of the configured operators, and whose they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::config::ExtraName;
 pub struct Target {
     /// The name, in lower case and without a final dot.
     pub name: Arc<str>,
-    /// Whose addresses it has.
-    pub owners: BTreeSet<Owner>,
+    /// Whose addresses it has. Names share their sets: there may be thirty thousand.
+    pub owners: Arc<BTreeSet<Owner>>,
 }
 
 /// Everything to look for.
@@ -95,12 +95,16 @@ impl Selection<'_> {
 /// stand for the catalogued operators.
 #[must_use]
 pub fn targets(catalogue: &Catalogue, selection: &Selection) -> Targets {
-    let mut names: BTreeMap<Arc<str>, BTreeSet<Owner>> = BTreeMap::new();
+    let mut names: BTreeMap<Arc<str>, Arc<BTreeSet<Owner>>> = BTreeMap::new();
     let mut addresses: BTreeMap<IpAddr, BTreeSet<Owner>> = BTreeMap::new();
     let mut networks: BTreeMap<IpNet, BTreeSet<Owner>> = BTreeMap::new();
     for (plmn, owner) in selection.operators(catalogue) {
+        let alone = Arc::new(BTreeSet::from([owner]));
         for name in catalogue.names(plmn) {
-            names.entry(name.name.into()).or_default().insert(owner);
+            match names.entry(name.name.into()) {
+                Entry::Vacant(entry) => drop(entry.insert(alone.clone())),
+                Entry::Occupied(mut entry) => drop(Arc::make_mut(entry.get_mut()).insert(owner)),
+            }
         }
         for net in catalogue.networks(plmn) {
             if net.prefix_len() == net.max_prefix_len() {
@@ -115,7 +119,7 @@ pub fn targets(catalogue: &Catalogue, selection: &Selection) -> Targets {
         let owners = names.entry(extra.name.as_str().into()).or_default();
         // Nobody in particular adds nothing to somebody.
         if owner != Owner::UNKNOWN || owners.is_empty() {
-            owners.insert(owner);
+            Arc::make_mut(owners).insert(owner);
         }
     }
     Targets {
@@ -180,7 +184,7 @@ mod tests {
         let mccs: BTreeSet<_> = targets
             .names
             .iter()
-            .flat_map(|t| &t.owners)
+            .flat_map(|t| &*t.owners)
             .map(|o| o.plmn.unwrap().mcc())
             .collect();
         assert_eq!(mccs, [262, 310, 311, 312, 313, 314, 315, 316, 505].into());
@@ -194,7 +198,7 @@ mod tests {
             ..Selection::default()
         };
         let names = targets(catalogue(), &world).names;
-        let operators: BTreeSet<_> = names.iter().flat_map(|t| &t.owners).collect();
+        let operators: BTreeSet<_> = names.iter().flat_map(|t| &*t.owners).collect();
         assert_eq!(operators.len(), catalogue().operators().count());
         assert!(names.len() > 3 * operators.len());
     }
@@ -221,7 +225,7 @@ mod tests {
         let targets = targets(catalogue(), &selection);
         let owners = |name: &str| {
             let target = targets.names.iter().find(|t| &*t.name == name).unwrap();
-            target.owners.clone()
+            BTreeSet::clone(&target.owners)
         };
         assert_eq!(owners("a.example"), [Owner::UNKNOWN].into());
         let telekom = Owner::of(catalogue(), "262-01".parse().unwrap());
@@ -240,7 +244,7 @@ mod tests {
     fn a_territory_has_its_own_operators() {
         let countries = |operators: &[&str], countries: &[&str], plmn: &str| {
             let targets = find(operators, countries);
-            let owners: BTreeSet<_> = targets.names.iter().flat_map(|t| &t.owners).collect();
+            let owners: BTreeSet<_> = targets.names.iter().flat_map(|t| &*t.owners).collect();
             let country = |owner: &&Owner| owner.plmn == plmn.parse().ok();
             let owner = owners.into_iter().find(country)?;
             owner.country.map(|country| country.to_string())

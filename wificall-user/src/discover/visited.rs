@@ -59,7 +59,7 @@ impl Visited {
     pub fn targets(&self) -> impl Iterator<Item = Target> {
         self.found.iter().map(|(name, place)| Target {
             name: name.clone(),
-            owners: place.owners.clone(),
+            owners: Arc::new(place.owners.clone()),
         })
     }
 

@@ -189,7 +189,7 @@ fn wanted(arguments: &[ProbeTarget], policy: Option<&Policy>, config: &Config) -
         wanted
             .targets
             .names
-            .retain_mut(|target| fits(&mut target.owners));
+            .retain_mut(|target| fits(Arc::make_mut(&mut target.owners)));
         wanted
             .targets
             .addresses
@@ -219,7 +219,7 @@ fn wanted(arguments: &[ProbeTarget], policy: Option<&Policy>, config: &Config) -
                 name: name.clone(),
                 owners: catalogue
                     .owner_of_name(name)
-                    .map(|(_, owners)| owners)
+                    .map(|(_, owners)| Arc::new(owners))
                     .unwrap_or_default(),
             });
         }
@@ -277,7 +277,7 @@ async fn plan(
         .names
         .iter()
         .filter(|target| !names.contains(&target.name));
-    let owners = owners.map(|target| &target.owners);
+    let owners = owners.map(|target| &*target.owners);
     let literal = targets.addresses.iter().map(|(_, owners)| owners);
     for owner in owners.chain(literal).flatten() {
         if let Some(plmn) = owner.plmn {
@@ -302,7 +302,7 @@ async fn plan(
         .flat_map(|target| families.iter().map(move |family| (target, *family)));
     let mut answers = stream::iter(questions)
         .map(async |(target, family)| {
-            let route = resolver.route(&target.owners);
+            let route = resolver.route(&*target.owners);
             let answer = resolver.ask(&target.name, family.into(), route).await;
             (target, answer.outcome)
         })
@@ -350,7 +350,7 @@ mod tests {
                 .targets
                 .names
                 .iter()
-                .flat_map(|target| &target.owners);
+                .flat_map(|target| &*target.owners);
             owners
                 .map(|owner| owner.country.unwrap().to_string())
                 .collect()
