@@ -37,7 +37,7 @@ const NAME: &str = "program";
 const EMPTY: &str = "empty program";
 /// The setting that names the baseline: what is more than usual is compared with two.
 const OVER: &str = "over";
-/// The variant that the agent sets up by itself.
+/// The variant of an ordinary configuration.
 const USUAL: &str = "usual features";
 /// The variant with all that can be switched on.
 const EVERYTHING: &str = "everything on";

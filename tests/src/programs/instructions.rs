@@ -11,7 +11,7 @@ use crate::vectors::Setup;
 
 /// Embedded: a guest that runs the vectors has no repository.
 const RECORDED: &str = include_str!("../../instructions.toml");
-/// What the agent sets up unless it is told to do more.
+/// What the agent sets up for policies with marks and nothing more.
 const USUAL: u32 = Features::DSCP
     | Features::MARK
     | Features::PRIORITY

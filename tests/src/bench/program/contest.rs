@@ -36,7 +36,7 @@ const PACKETS: u32 = 25_000;
 /// A larger table does not stay in the caches, with or without a pass before.
 const CACHED: u32 = 10_000;
 
-/// What the agent sets up unless it is told to do more.
+/// What the agent sets up for policies with marks and nothing more.
 const USUAL_FEATURES: u32 =
     Features::DSCP | Features::MARK | Features::PRIORITY | Features::COUNT_ACCESS;
 const SNOOP: u32 = Features::SNOOP_NAMES | Features::SNOOP_IKE;
