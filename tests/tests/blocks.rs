@@ -1,13 +1,16 @@
 //! The blocks of the endpoint table where they collide: in lines that are full.
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, Map, MapData};
 use wificall::config::{self, Limits};
 use wificall::kernel::{Entry, Key, Pins, Plane, Settings, detach_all};
 use wificall_common::abi::{
-    Block4, Block6, CELLS_PER_LINE, FLAG_HOSTS, FLAG_WHOLE, Hook, Policy, line_of, line_shift,
-    lines,
+    ABI_VERSION, Block4, Block6, CELLS_PER_LINE, FLAG_HOSTS, FLAG_WHOLE, Hook, Policy, line_of,
+    line_shift, lines,
 };
 use wificall_common::exit::Exit;
 use wificall_tests::home::Home;
@@ -143,15 +146,7 @@ fn a_full_line_spills() -> Result<()> {
 #[test]
 fn what_is_written_is_read() -> Result<()> {
     let instance = Instance::new()?;
-    let mut plane = Plane::open(
-        instance.pins.clone(),
-        Settings {
-            features: 0,
-            pref64: [None; 4],
-            events_per_second: 100,
-        },
-        limits()?,
-    )?;
+    let mut plane = instance.plane()?;
     let (numbers, numbers6) = (neighbours(), neighbours6());
     let mut keys: Vec<_> = numbers
         .iter()
@@ -200,6 +195,77 @@ fn what_is_written_is_read() -> Result<()> {
     Ok(())
 }
 
+/// A program may be between a cell's key and its meaning: what was a block's is not another's a moment later.
+#[test]
+fn a_cell_that_is_given_up_rests() -> Result<()> {
+    /// Longer than a cell rests.
+    const RESTED: Duration = Duration::from_millis(1100);
+    let instance = Instance::new()?;
+    let mut plane = instance.plane()?;
+    let numbers = neighbours();
+    let key = |index: usize| Key::Block4(address4(numbers[index]).to_be_bytes());
+    let entry = |group| Entry {
+        group,
+        members: [u32::MAX; 8],
+        ..Entry::default()
+    };
+    let lines = MapData::from_pin(
+        instance
+            .pins
+            .root()
+            .join(format!("abi{ABI_VERSION}-0/BLOCKS4")),
+    )?;
+    let lines: Array<_, [u64; 8]> = Map::Array(lines).try_into()?;
+    let line = line_of(u64::from(address4(numbers[0])), line_shift(lines.len()));
+    // Of each cell, which of the neighbours it is of and what it says.
+    let cells = || -> Result<Vec<(Option<usize>, u64)>> {
+        let words = lines.get(&line, 0)?;
+        let cells = words.chunks_exact(2).map(|cell| {
+            let block = (cell[0] >> 32) as u32;
+            let of = |number: &u16| cell[0] != 0 && address4(*number) == block;
+            (numbers.iter().position(of), cell[1])
+        });
+        Ok(cells.collect())
+    };
+    let groups = |plane: &Plane| -> Result<Vec<u32>> {
+        Ok(plane.entries()?.values().map(|entry| entry.group).collect())
+    };
+    // A full line, of which one block goes while another is spilled.
+    for index in 0..CELLS_PER_LINE + 1 {
+        plane.set_entry(key(index), &entry(1 + index as u32))?;
+    }
+    let (_, first) = cells()?[0];
+    plane.remove_entry(key(0))?;
+    plane.set_entry(key(5), &entry(6))?;
+    assert_eq!(cells()?[0], (Some(0), 0));
+    assert_eq!(groups(&plane)?, [2, 3, 4, 5, 6]);
+    // Its own block need not wait, and its rest is over.
+    plane.set_entry(key(0), &entry(1))?;
+    assert_eq!(cells()?[0], (Some(0), first));
+    thread::sleep(RESTED);
+    plane.remove_entry(key(0))?;
+    plane.remove_entry(key(1))?;
+    assert_eq!(cells()?[..2], [(Some(0), 0), (Some(1), 0)]);
+    // After that, spilled blocks move in.
+    thread::sleep(RESTED);
+    plane.remove_entry(key(2))?;
+    let cells_now = cells()?;
+    let mut moved: Vec<_> = cells_now[..2].iter().map(|cell| cell.0).collect();
+    moved.sort();
+    assert_eq!(moved, [Some(4), Some(5)]);
+    assert!(cells_now[..2].iter().all(|cell| cell.1 != 0));
+    assert_eq!((cells_now[2], cells_now[3].0), ((Some(2), 0), Some(3)));
+    assert_eq!(groups(&plane)?, [4, 5, 6]);
+    // And what nobody waits for is free; also what an agent before this one has left.
+    drop(plane);
+    let mut plane = instance.plane()?;
+    thread::sleep(RESTED);
+    plane.remove_entry(key(3))?;
+    assert_eq!(cells()?[2], (None, 0));
+    assert_eq!(groups(&plane)?, [5, 6]);
+    Ok(())
+}
+
 fn limits() -> Result<Limits> {
     let source = format!(
         "[interfaces]\naccess = [\"lan\"]\n[discovery]\noperators = [\"262-01\"]\n[limits]\nblocks = {BLOCKS}\n"
@@ -221,6 +287,15 @@ impl Instance {
         let home = Home::new()?;
         let pins = Pins::new(home.bpffs().join("blocks"));
         Ok(Self { pins, _home: home })
+    }
+
+    fn plane(&self) -> Result<Plane> {
+        let settings = Settings {
+            features: 0,
+            pref64: [None; 4],
+            events_per_second: 100,
+        };
+        Ok(Plane::open(self.pins.clone(), settings, limits()?)?)
     }
 }
 

@@ -12,14 +12,17 @@ use wificall_common::abi::ABI_VERSION;
 use wificall_tests::agent::{Agent, INSTANCE};
 use wificall_tests::dns::{Dns, EPDG};
 use wificall_tests::lab::{
-    Arrival, EF, EPDG4, EPDG4_BESIDE, LIMIT, Lab, PHONE4, PHONE6, ROUTER_DNS, Watch,
+    Arrival, EF, EPDG4, EPDG4_BESIDE, EPDG6, LIMIT, Lab, PHONE4, PHONE6, ROUTER_DNS, Watch,
 };
+use wificall_tests::netns::Netns;
 use wificall_tests::process::wait_for;
 use wificall_tests::send::{self, NATT};
 
 /// A name of an operator that no test configures.
 const OTHER_EPDG: &str = "epdg.epc.mnc002.mcc001.pub.3gppnetwork.org";
 const PHONE4_OTHER: &str = "10.77.0.3";
+/// Where the phone's other addresses are from; all of 10.77.0.0/24 and fd77::/64 is behind the router's `lan`.
+const OTHERS4: std::ops::Range<u8> = 100..200;
 
 fn configuration(more: &str) -> String {
     format!(
@@ -27,7 +30,7 @@ fn configuration(more: &str) -> String {
 [interfaces]
 access = ["lan"]
 [lab]
-admit = ["198.18.0.0/16"]
+admit = ["198.18.0.0/16", "2001:db8::/32"]
 [defaults]
 mark = "0x65/0xff"
 [discovery]
@@ -44,19 +47,21 @@ fn now() -> Result<u64> {
 }
 
 /// Gives an agent that does not run yet a state in which a client was told that the ePDG of another
-/// operator is at `address`, `ago` seconds ago.
-fn told(agent: &Agent<'_>, address: &str, ago: u64) -> Result<()> {
+/// operator is at `addresses`, `ago` seconds ago.
+fn told(agent: &Agent<'_>, addresses: &[&str], ago: u64) -> Result<()> {
     let at = now()? - ago;
+    let entry = serde_json::json!({
+        "first_seen": at, "last_seen": at, "last_traffic": null, "client": PHONE4,
+        "names": { OTHER_EPDG: at }, "ike": null
+    });
+    let observed: BTreeMap<_, _> = addresses.iter().map(|address| (address, &entry)).collect();
     let state = serde_json::json!({
         "format": "wificall addresses",
         "version": 2,
         "names": {},
         "addresses": {},
         "seen": {},
-        "observed": { address: {
-            "first_seen": at, "last_seen": at, "last_traffic": null, "client": PHONE4,
-            "names": { OTHER_EPDG: at }, "ike": null
-        } },
+        "observed": observed,
         "nat64": {},
     });
     let path = agent.config_path().with_file_name("state").join(INSTANCE);
@@ -67,10 +72,15 @@ fn told(agent: &Agent<'_>, address: &str, ago: u64) -> Result<()> {
 
 /// Sends `count` packets at once from an address of the phone, and gives what arrived.
 fn burst(lab: &Lab, from: &str, count: u32) -> Result<Vec<Arrival>> {
-    let watch = Watch::start(&lab.far)?;
     let socket = lab.phone.enter(|| UdpSocket::bind((from, 0)))?;
-    for sequence in 0..count {
-        socket.send_to(&send::esp(sequence, 100), (EPDG4, NATT))?;
+    burst_from(lab, &[socket], EPDG4, count)
+}
+
+/// Sends `count` packets at once, each from the next of the sockets.
+fn burst_from(lab: &Lab, from: &[UdpSocket], to: &str, count: u32) -> Result<Vec<Arrival>> {
+    let watch = Watch::start(&lab.far)?;
+    for (sequence, socket) in (0..count).zip(from.iter().cycle()) {
+        socket.send_to(&send::esp(sequence, 100), (to, NATT))?;
         if sequence % 50 == 49 {
             // What is sent must not overrun the captures.
             watch.wait(u64::from(sequence) + 1)?;
@@ -89,11 +99,18 @@ fn with_ef(arrivals: &[Arrival]) -> usize {
 fn a_client_gets_ef_up_to_its_cap() -> Result<()> {
     const CAP: usize = 20;
     let lab = Lab::new()?;
+    // A station of its own on the same link.
+    let station = Netns::new("station")?;
     lab.phone
-        .address("eth0", &[&format!("{PHONE4_OTHER}/24")])?;
+        .ip("link add link eth0 name other type macvlan mode bridge")?;
+    lab.phone
+        .ip(&format!("link set other netns {}", station.name()))?;
+    station.address("other", &[&format!("{PHONE4_OTHER}/24")])?;
+    station.ip("route add default via 10.77.0.1")?;
+    let other = station.enter(|| UdpSocket::bind((PHONE4_OTHER, 0)))?;
     let capped = format!("[observed]\ncap = {CAP}\n");
     let mut agent = Agent::new(&lab.router, &configuration(&capped))?;
-    told(&agent, EPDG4, 5)?;
+    told(&agent, &[EPDG4], 5)?;
     agent.start()?;
 
     let arrivals = burst(&lab, PHONE4, 300)?;
@@ -125,7 +142,7 @@ fn a_client_gets_ef_up_to_its_cap() -> Result<()> {
     );
 
     // Another client, at the same moment.
-    let others = burst(&lab, PHONE4_OTHER, 10)?;
+    let others = burst_from(&lab, &[other], EPDG4, 10)?;
     assert_eq!(with_ef(&others), 10);
     // And the first, once it has been quiet.
     std::thread::sleep(Duration::from_millis(1200));
@@ -152,13 +169,61 @@ fn a_client_gets_ef_up_to_its_cap() -> Result<()> {
     agent.finish()
 }
 
+/// A client is its link-layer address: whatever IP addresses it takes share one cap.
+#[test]
+fn other_addresses_of_a_client_gain_nothing() -> Result<()> {
+    const CAP: usize = 20;
+    let lab = Lab::new()?;
+    let mut addresses = Vec::new();
+    for number in OTHERS4 {
+        addresses.push((format!("10.77.0.{number}"), 24));
+        addresses.push((format!("fd77::{number:x}:1"), 64));
+    }
+    let with_length: Vec<_> = addresses.iter().map(|(a, l)| format!("{a}/{l}")).collect();
+    let with_length: Vec<_> = with_length.iter().map(String::as_str).collect();
+    lab.phone.address("eth0", &with_length)?;
+    let sockets = |of4: bool| -> Result<Vec<UdpSocket>> {
+        let of_family = addresses.iter().filter(|(a, _)| a.contains('.') == of4);
+        of_family
+            .map(|(address, _)| Ok(lab.phone.enter(|| UdpSocket::bind((&**address, 0)))?))
+            .collect()
+    };
+    let (sockets4, sockets6) = (sockets(true)?, sockets(false)?);
+    for more in ["", "xdp = [\"lan\"]\n"] {
+        let text = configuration(&format!("[observed]\ncap = {CAP}\n"));
+        let text = text.replace(
+            "access = [\"lan\"]\n",
+            &format!("access = [\"lan\"]\n{more}"),
+        );
+        let mut agent = Agent::new(&lab.router, &text)?;
+        told(&agent, &[EPDG4, EPDG6], 5)?;
+        agent.start()?;
+        let mut ef = with_ef(&burst_from(&lab, &sockets4, EPDG4, 300)?);
+        ensure!((CAP..CAP * 4).contains(&ef), "{ef} of 300 with EF: {more}");
+        ef += with_ef(&burst_from(&lab, &sockets6, EPDG6, 300)?);
+        ensure!((CAP..CAP * 6).contains(&ef), "{ef} of 600 with EF: {more}");
+        // The other way all go to one link-layer address.
+        let far = lab.far.enter(|| UdpSocket::bind((EPDG4, NATT)))?;
+        for (number, to) in (0..300).zip(sockets4.iter().cycle()) {
+            far.send_to(&send::esp(number, 100), to.local_addr()?)?;
+        }
+        agent.wait_metrics("packets down over the cap", |metrics| {
+            let over = metrics.sum("wificall_demoted_packets_total", &[("direction", "down")]);
+            ensure!((300 - CAP as u64 * 4..300).contains(&over), "{over} of 300");
+            Ok(())
+        })?;
+        agent.finish()?;
+    }
+    Ok(())
+}
+
 /// What only a client was told is not widened, and has its time after minutes, also when nothing
 /// ran meanwhile.
 #[test]
 fn what_is_observed_is_narrow_and_short() -> Result<()> {
     let lab = Lab::new()?;
     let mut agent = Agent::new(&lab.router, &configuration("[observed]\nkeep = \"8s\"\n"))?;
-    told(&agent, EPDG4, 0)?;
+    told(&agent, &[EPDG4], 0)?;
     agent.start()?;
     assert_eq!(lab.probe(PHONE4, EPDG4)?.dscp, EF);
     assert_eq!(lab.probe(PHONE4, EPDG4_BESIDE)?.dscp, 0);
@@ -182,7 +247,7 @@ fn what_is_observed_is_narrow_and_short() -> Result<()> {
         Ok(())
     })?;
     agent.stop()?;
-    told(&agent, EPDG4, 3600)?;
+    told(&agent, &[EPDG4], 3600)?;
     agent.start()?;
     assert_eq!(lab.probe(PHONE4, EPDG4)?.dscp, 0);
     agent.finish()

@@ -2,7 +2,7 @@
 
 use crate::{
     Class, Direction,
-    abi::{BucketKey, FragmentKey},
+    abi::{BucketKey, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, FragmentKey},
     endpoint::{self, Endpoint, Table, mapped},
     exit::Exit,
     frame::Frame,
@@ -260,24 +260,46 @@ fn lookup<F: Frame + ?Sized, T: Tables>(
     found.ok_or(Exit::NotEndpoint)
 }
 
-/// Whose cap a packet counts towards, or `None` if the frame ends too early.
+/// Whose cap a packet counts towards, or `None` if the frame ends too early. Towards clients (`faces_clients`) on Ethernet it
+/// is that of the link-layer address, of which a station in a wireless network has one, while it may take any number of IP
+/// addresses; elsewhere that is the box's own, and the IP address has to do.
 #[inline(always)]
 pub fn bucket_key<F: Frame + ?Sized>(
     frame: &F,
     packet: &Packet,
+    link: Link,
+    faces_clients: bool,
     direction: Direction,
     tier: u8,
 ) -> Option<BucketKey> {
-    let client = match (packet.version, direction) {
-        (Version::V4, Direction::Up) => mapped(ipv4::source(frame, packet.offset)?),
-        (Version::V4, Direction::Down) => mapped(ipv4::destination(frame, packet.offset)?),
-        (Version::V6, Direction::Up) => ipv6::source(frame, packet.offset)?,
-        (Version::V6, Direction::Down) => ipv6::destination(frame, packet.offset)?,
+    let (client, kind) = match (link, faces_clients, packet.version) {
+        (Link::Ethernet, true, _) => {
+            let offset = match direction {
+                Direction::Up => ethernet::SOURCE,
+                Direction::Down => ethernet::DESTINATION,
+            };
+            (ethernet::address(frame, offset)?, CLIENT_MAC)
+        }
+        (_, _, Version::V4) => {
+            let address = match direction {
+                Direction::Up => ipv4::source(frame, packet.offset)?,
+                Direction::Down => ipv4::destination(frame, packet.offset)?,
+            };
+            (u64::from(address), CLIENT_IPV4)
+        }
+        (_, _, Version::V6) => {
+            let address = match direction {
+                Direction::Up => ipv6::source(frame, packet.offset)?,
+                Direction::Down => ipv6::destination(frame, packet.offset)?,
+            };
+            ((address >> 64) as u64, CLIENT_IPV6)
+        }
     };
     Some(BucketKey {
-        client: client.to_be_bytes(),
-        tier: u32::from(tier),
-        direction: direction as u32,
+        client,
+        kind,
+        tier: u16::from(tier),
+        direction: direction as u16,
     })
 }
 

@@ -3,8 +3,11 @@
 
 use wificall_common::{
     Class, Direction,
-    abi::{Block4, Block6, Cell, EndpointRef, FLAG_WHOLE, FragmentKey, Members},
-    classify::{Link, Match, Tables, classify, fragment_key},
+    abi::{
+        Block4, Block6, BucketKey, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, Cell, EndpointRef,
+        FLAG_WHOLE, FragmentKey, Members,
+    },
+    classify::{Link, Match, Tables, bucket_key, classify, fragment_key, network},
     endpoint::Table,
     exit::Exit,
     frame::Frame,
@@ -230,6 +233,46 @@ fn frames() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
 fn every_frame_is_a_match() {
     for (name, bytes) in frames() {
         assert_ne!(check(&bytes), 0, "{name}");
+    }
+}
+
+/// By link-layer address where there is one of the client's, else by address or /64.
+#[test]
+fn whose_cap_a_packet_counts_towards() {
+    const MACS: [u64; 2] = [0x0200_0000_0001, 0x0200_0000_0002];
+    let frame = |name| frames().find(|(other, _)| *other == name).unwrap().1;
+    for (name, addresses, kind) in [
+        ("esp_udp4", [0xc612_0002, 0xcb00_7101], CLIENT_IPV4),
+        (
+            "esp_udp6",
+            [0x2001_0db8_ffff_0000, 0x2001_0db8_0001_0000],
+            CLIENT_IPV6,
+        ),
+    ] {
+        let frame = frame(name);
+        for (direction, end) in [(Direction::Up, 0), (Direction::Down, 1)] {
+            let key = |frame: &[u8], link, faces_clients| {
+                let packet = network(frame, link).unwrap();
+                bucket_key(frame, &packet, link, faces_clients, direction, 1).unwrap()
+            };
+            let expected = |client, kind| BucketKey {
+                client,
+                kind,
+                tier: 1,
+                direction: direction as u16,
+            };
+            let by_mac = expected(MACS[end], CLIENT_MAC);
+            let by_address = expected(addresses[end], kind);
+            assert_eq!(key(&frame, Link::Ethernet, true), by_mac, "{name}");
+            assert_eq!(key(&frame, Link::Ethernet, false), by_address, "{name}");
+            for faces_clients in [true, false] {
+                assert_eq!(
+                    key(&frame[14..], Link::Bare, faces_clients),
+                    by_address,
+                    "{name}"
+                );
+            }
+        }
     }
 }
 

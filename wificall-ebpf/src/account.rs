@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 use wificall_common::{
     Direction,
     abi::{Bucket, Features, FragmentValue, Hook, Policy, TIER_OBSERVED, demoted_slot, exit_slot},
-    classify::{Match, bucket_key, fragment_key},
+    classify::{Link, Match, bucket_key, fragment_key},
     exit::Exit,
     frame::Frame,
     wire::Fragment,
@@ -70,6 +70,16 @@ pub fn touch(found: &Match, policy: &Policy, direction: Direction) {
     }
 }
 
+/// Where a packet is that may be over a cap.
+#[derive(Clone, Copy)]
+pub struct At {
+    pub hook: Hook,
+    pub direction: Direction,
+    pub link: Link,
+    /// At an access interface: the other side of the link is the client's.
+    pub faces_clients: bool,
+}
+
 /// Whether `segments` packets are more than their client may have by its policy's cap; if not, they are counted towards
 /// it. Excess is counted.
 #[inline(always)]
@@ -77,14 +87,26 @@ pub fn over_cap<F: Frame>(
     frame: &F,
     found: &Match,
     policy: &Policy,
-    hook: Hook,
-    direction: Direction,
+    at: At,
     segments: u64,
 ) -> bool {
+    let At {
+        hook,
+        direction,
+        link,
+        faces_clients,
+    } = at;
     if !settings::on(Features::CAP) || policy.interval == 0 {
         return false;
     }
-    let Some(key) = bucket_key(frame, &found.packet, direction, policy.tier) else {
+    let Some(key) = bucket_key(
+        frame,
+        &found.packet,
+        link,
+        faces_clients,
+        direction,
+        policy.tier,
+    ) else {
         return false;
     };
     // SAFETY: no precondition.

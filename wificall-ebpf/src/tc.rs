@@ -185,7 +185,13 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
         account::touch(found, policy, place.direction);
     }
     set_mark(skb, place, policy);
-    if account::over_cap(frame, found, policy, place.hook, place.direction, segments) {
+    let at = account::At {
+        hook: place.hook,
+        direction: place.direction,
+        link: place.link,
+        faces_clients: place.counting() == Features::COUNT_ACCESS,
+    };
+    if account::over_cap(frame, found, policy, at, segments) {
         return account::leave(place.hook, Exit::Matched);
     }
     if matches!(place.hook, Hook::TcEgress)

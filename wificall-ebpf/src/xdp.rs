@@ -101,7 +101,13 @@ fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> 
     if settings::on(counting) {
         account::touch(found, policy, direction);
     }
-    if account::over_cap(&frame, found, policy, Hook::Xdp, direction, 1) {
+    let at = account::At {
+        hook: Hook::Xdp,
+        direction,
+        link: Link::Ethernet,
+        faces_clients: counting == Features::COUNT_ACCESS,
+    };
+    if account::over_cap(&frame, found, policy, at, 1) {
         return Exit::Matched;
     }
     if settings::on(Features::DSCP) {

@@ -344,6 +344,7 @@ fn floods_are_bounded_by_client_and_in_all() {
         BTreeMap::from([(EventFate::Sent, 1)])
     );
     // Made-up clients use up the rate of all, and no more.
+    let sent_before = sent + 1;
     let mut all: BTreeMap<EventFate, u64> = BTreeMap::new();
     for number in 0..1500_u32 {
         for (fate, count) in send(&format!("10.7.{}.{}", number >> 8, number & 0xff), 1) {
@@ -351,8 +352,13 @@ fn floods_are_bounded_by_client_and_in_all() {
         }
     }
     println!("one client: {flood:?}; 1,500 made-up clients: {all:?}");
-    assert!(all[&EventFate::Sent] <= most(100), "{all:?}");
-    assert!(all[&EventFate::Rate] > 0, "{all:?}");
+    // A second's worth at once, less what was sent before; then the rate. A bucket that some tens of clients happen to share
+    // may refuse a few by itself.
+    let (sent, rate) = (all[&EventFate::Sent], all[&EventFate::Rate]);
+    assert!((100 - sent_before..=most(100)).contains(&sent), "{all:?}");
+    assert!(rate >= 1500 - most(100) - 300, "{all:?}");
+    let by_client = all.get(&EventFate::ClientRate).copied().unwrap_or(0);
+    assert_eq!(sent + rate + by_client, 1500, "{all:?}");
 }
 
 /// An agent that does not read costs events, and they are counted.

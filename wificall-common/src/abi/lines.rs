@@ -4,8 +4,9 @@
 //! that line. A block whose line is full is in `SPILLED4` or `SPILLED6`, ordinary hash maps.
 //!
 //! The agent writes through a mapping of the arrays, one aligned word at a time; the two words of a cell need not change
-//! together. A cell whose meaning is 0 says nothing. So: a new cell gets its meaning before its key, and one that is
-//! given up loses its meaning first.
+//! together. A cell whose meaning is 0 says nothing. So: a free cell gets its meaning before its key, and one that is given
+//! up loses its meaning alone: it keeps its key for a while (`wificall-user/src/kernel/blocks.rs`), since a program may be
+//! between the two, and then gets another key before it gets a meaning again.
 
 use super::{Block4, Block6, FLAG_HOSTS, FLAG_WHOLE, assert_size};
 

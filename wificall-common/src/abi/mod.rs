@@ -26,8 +26,8 @@ pub use fragment::{FragmentKey, FragmentValue};
 pub use lines::{CELLS_PER_LINE, Cell, Line, MIN_LINES, Members, line_of, line_shift, lines};
 pub use meta::{GroupLabel, HookKey, HookRecord, LABEL_LEN, META_MAGIC, Meta};
 pub use policy::{
-    Bucket, BucketKey, CAP_BURST, DSCP_IF_DEFAULT, DSCP_KEEP, Policy, RULES, TIER_OBSERVED,
-    TIER_TRUSTED,
+    Bucket, BucketKey, CAP_BURST, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, DSCP_IF_DEFAULT, DSCP_KEEP,
+    Policy, RULES, TIER_OBSERVED, TIER_TRUSTED,
 };
 pub use xdp::{VERDICT_MAGIC, XdpVerdict};
 

@@ -18,20 +18,29 @@ pub const TIER_OBSERVED: u8 = 1;
 /// How far ahead of its cap a client may get: a second's worth of packets at once.
 pub const CAP_BURST: u64 = 1_000_000_000;
 
+/// [`BucketKey::client`] is a link-layer address, in its low 48 bits.
+pub const CLIENT_MAC: u32 = 0;
+/// [`BucketKey::client`] is an IPv4 address.
+pub const CLIENT_IPV4: u32 = 1;
+/// [`BucketKey::client`] is the upper half of an IPv6 address: whoever has a /64 has all of it (RFC 8981).
+pub const CLIENT_IPV6: u32 = 2;
+
 /// Which packets share a cap (key of the map `BUCKETS`, an LRU).
 ///
 /// Aligned for the BPF programs, which have it on the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct BucketKey {
-    /// The client, network order; IPv4 as `::ffff:a.b.c.d`.
-    pub client: [u8; 16],
+    /// The client, a number.
+    pub client: u64,
+    /// `CLIENT_…`.
+    pub kind: u32,
     /// [`Policy::tier`].
-    pub tier: u32,
+    pub tier: u16,
     /// [`Direction`].
-    pub direction: u32,
+    pub direction: u16,
 }
-assert_size!(BucketKey, 24);
+assert_size!(BucketKey, 16);
 
 /// How far a client has used up its cap (value of the map `BUCKETS`), written by the kernel only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,10 @@ use crate::{
 
 /// Length of the header without tags.
 pub const HEADER_LEN: usize = 14;
+/// Where the destination's address is.
+pub const DESTINATION: usize = 0;
+/// Where the source's address is.
+pub const SOURCE: usize = 6;
 /// IPv4 (RFC 894).
 pub const TYPE_IPV4: u16 = 0x0800;
 /// IPv6 (RFC 2464 §3).
@@ -38,6 +42,13 @@ pub fn network<F: Frame + ?Sized>(frame: &F) -> Result<Network, Exit> {
         pppoe::TYPE_SESSION => pppoe::network(frame, offset),
         _ => Err(Exit::NotIp),
     }
+}
+
+/// The link-layer address at [`SOURCE`] or [`DESTINATION`], a number of 48 bits.
+#[inline(always)]
+pub fn address<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<u64> {
+    let [a, b, c, d, e, f] = frame.read(offset)?;
+    Some(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
 }
 
 /// Finds the network header of a device without a link header (tun, ppp, WireGuard): the frame starts with it.

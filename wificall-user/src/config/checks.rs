@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::reader::{Item, Section};
 use super::report::Mismatch;
-use super::{Config, Discovery, Glob, Policy, Snoop, SnoopIke, StaticPrefix, values};
+use super::{Config, Discovery, ExtraName, Glob, Policy, Snoop, SnoopIke, StaticPrefix, values};
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, is_endpoint_network};
 use crate::discover::Observed;
+use wificall_common::wire::dns;
 
 /// Something listed twice in one array. There may be thousands.
 pub(super) fn no_duplicates<T: Eq + Hash>(placed: &[(Item, T)], what: &str) {
@@ -189,6 +190,25 @@ pub(super) fn sources(root: &Section, section: &Section, discovery: &Discovery, 
                  what guests ask for: names = true in [snoop]",
             ),
         );
+    }
+}
+
+/// Names that the programs follow no client's question to the end of.
+pub(super) fn names_to_see(section: &Section, discovery: &Discovery, snoop: &Snoop) {
+    let Some(item) = section.item("names").filter(|_| snoop.names) else {
+        return;
+    };
+    for ExtraName { name, .. } in &discovery.names {
+        if dns::hash(name).is_none() {
+            item.warn(
+                Mismatch::expected(format!(
+                    "names of at most {} characters, where [snoop] looks for them",
+                    dns::NAME_MAX - 2
+                ))
+                .found(format!("{name:?}"))
+                .hint("it is resolved all the same; clients that ask for it are not seen"),
+            );
+        }
     }
 }
 

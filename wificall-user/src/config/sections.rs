@@ -62,6 +62,7 @@ pub(super) fn config(
     };
     config.policies = policies(&root, &config);
     checks::sources(&root, &discovery_section, &config.discovery, &config.snoop);
+    checks::names_to_see(&discovery_section, &config.discovery, &config.snoop);
     checks::sizes(&limits_section, &config);
     discovery_section.finish();
     limits_section.finish();

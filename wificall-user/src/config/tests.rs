@@ -633,6 +633,24 @@ f:13:1: warning: policy[2] "neither": found only others, expected operators or c
 }
 
 #[test]
+fn names_that_are_not_seen_are_named() {
+    let name = |labels: usize| format!("{}example", "epdg-label.".repeat(labels));
+    let source = |more: &str| {
+        let (short, long) = (name(10), name(11));
+        format!("[discovery]\nnames = [\"{short}\", \"{long}\"]\n{more}")
+    };
+    let parsed = complete(&source("[snoop]\nnames = true\n")).unwrap();
+    let expected = format!(
+        "f:2:9: warning: discovery.names: found \"{}\", expected names of at most 126 characters, where [snoop] looks for \
+         them\n  hint: it is resolved all the same; clients that ask for it are not seen",
+        name(11)
+    );
+    assert_eq!(parsed.warnings.to_string(), expected);
+    // Nobody looks.
+    assert_eq!(complete(&source("")).unwrap().warnings.warnings, []);
+}
+
+#[test]
 fn a_file_of_two_lines_has_the_documented_defaults() {
     let parsed = complete("").unwrap();
     assert_eq!(parsed.warnings.warnings, []);

@@ -319,6 +319,7 @@ impl Agent {
         if !gone.is_empty() {
             info!(?gone, "endpoints that had their time");
             self.unsaved = true;
+            self.questions_changed = true;
         }
         self.world.follow_nat64();
         self.questions_changed |= self.world.memory.admit(now);

@@ -187,7 +187,16 @@ fn names_to_know(catalogue: &Catalogue, world: &World) -> BTreeSet<u64> {
     names
         .iter()
         .filter(|name| !name.ends_with(DOMAIN))
-        .filter_map(|name| dns::hash(name))
+        .filter_map(|name| {
+            let hash = dns::hash(name);
+            if hash.is_none() {
+                warn!(
+                    name,
+                    "too long a name: clients that ask for it are not seen"
+                );
+            }
+            hash
+        })
         .collect()
 }
 

@@ -469,6 +469,13 @@ impl Memory {
             since.checked_add(*keep).is_some_and(|end| now >= end)
         };
         let over = |since| over_at(now, since);
+        let mut in_use: BTreeSet<&Arc<str>> = BTreeSet::new();
+        for entry in addresses.values() {
+            if entry.last_traffic.is_some_and(|at| !over(at)) {
+                in_use.extend(entry.answers.keys());
+            }
+        }
+        let forgotten = seen.expire(now, *keep, |name| in_use.contains(name));
         let mut gone = Vec::new();
         addresses.retain(|address, entry| {
             if entry.last_traffic.is_some_and(|at| !over(at)) {
@@ -486,7 +493,7 @@ impl Memory {
                     let success = state.success(family);
                     success.is_some_and(|at| at > *last_answer && over_at(at, *last_answer))
                 });
-                !(over(*last_answer) && superseded)
+                !(over(*last_answer) && superseded || forgotten.contains(name))
             });
             let keep = !entry.answers.is_empty();
             if !keep {
@@ -499,7 +506,6 @@ impl Memory {
             answering.extend(entry.answers.keys());
         }
         names.retain(|name, state| state.configured() || answering.contains(name));
-        seen.expire(now, *keep, |name| answering.contains(name));
         self.nat64.expire(now, *keep);
         let Observed { keep, longest, .. } = self.rules;
         for address in self.observed.expire(now, keep, longest) {
@@ -609,7 +615,8 @@ impl Memory {
             .map(|(name, seen)| (name, &seen.state))
     }
 
-    /// Names and observed addresses that made room for others, since the start.
+    /// Names and observed addresses that made room for others, and names that found none, since the
+    /// start.
     #[must_use]
     pub fn displaced(&self) -> u64 {
         self.seen.dropped + self.observed.dropped

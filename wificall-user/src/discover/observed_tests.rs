@@ -227,6 +227,58 @@ fn a_flood_of_names_is_bounded_and_slow() {
     assert!(memory.displaced() > 30_000);
 }
 
+/// Real names, which our resolver confirms as fast as they come.
+#[test]
+fn names_in_use_make_room_for_nobody() {
+    let mut memory = memory();
+    let real = |n: u32| {
+        let (mcc, mnc) = (310 + n / 200, n % 200);
+        format!("epdg.epc.mnc{mnc:03}.mcc{mcc}.pub.3gppnetwork.org")
+    };
+    let confirm = |memory: &mut Memory, client: &str, n: u32, at| {
+        let address = format!("9.1.{}.{}", n / 250, n % 250);
+        told(memory, client, &real(n), &address, at);
+        answer(memory, &real(n), &[&address], at);
+    };
+    let holds =
+        |memory: &Memory, name: &str| memory.seen_names().any(|(known, _)| **known == *name);
+    told(&mut memory, PHONE, REAL, "9.0.0.1", start());
+    answer(&mut memory, REAL, &["9.0.0.1"], start());
+    let mut at = start();
+    for n in 0..250 {
+        at += SECOND;
+        confirm(&mut memory, THIEF, n, at);
+    }
+    assert_eq!(memory.seen_names().count(), 1 + 32, "one client's share");
+    assert!(known(&memory).contains(&"9.0.0.1 corroborated 505-01".to_owned()));
+    // Another client still has its own, and neither gives way to the many that come then.
+    confirm(&mut memory, "10.0.0.3", 300, at);
+    for n in 0..400 {
+        at += SECOND;
+        confirm(&mut memory, &format!("10.1.0.{}", n % 20), 400 + n, at);
+    }
+    assert_eq!(memory.seen_names().count(), 256);
+    for name in [REAL.to_owned(), real(0), real(31), real(300)] {
+        assert!(holds(&memory, &name), "{name}");
+    }
+    let late = real(1000);
+    told(&mut memory, "10.0.0.4", &late, "9.2.0.1", at);
+    assert!(!holds(&memory, &late), "no room");
+    assert!(known(&memory).contains(&"9.2.0.1 observed 315-000".to_owned()));
+
+    // A day after they were last asked for there is room again, although our resolver still has answers; what has had
+    // traffic stays.
+    at += MINUTE * 60 * 23;
+    answer(&mut memory, &real(0), &["9.1.0.0"], at);
+    memory.note_traffic(ip("9.0.0.1").into(), at);
+    at += MINUTE * 60;
+    let gone = memory.expire(at);
+    assert!(gone.contains(&ip("9.1.0.0")) && !gone.contains(&ip("9.0.0.1")));
+    assert!(holds(&memory, REAL) && !holds(&memory, &real(0)));
+    told(&mut memory, "10.0.0.4", &late, "9.2.0.1", at);
+    assert!(holds(&memory, &late));
+}
+
 #[test]
 fn what_our_resolver_denies_is_not_asked_again_soon() {
     let mut memory = memory();

@@ -1,9 +1,10 @@
 //! Names that clients asked for and the configuration does not select: our own resolver is asked
 //! about them, so that their addresses can be trusted further than what a client was told.
 //!
-//! Whoever is on the access side can ask for any number of made-up names. So the pool is bounded,
-//! in all and by client; names that our resolver has confirmed yield to none that it has not; and
-//! names are let through to the resolver no faster than [`Seen::set_rate`] says.
+//! Whoever is on the access side can ask for any number of names, made-up or real. So the pool is
+//! bounded, in all and by client; a name that our resolver has confirmed makes room for no other,
+//! since phones may be on its addresses; and names are let through to the resolver no faster than
+//! [`Seen::set_rate`] says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,8 +17,10 @@ use super::{Owner, Target, memory::NameState};
 pub const NAMES_MAX: usize = 256;
 /// Of those, names without an address of ours yet.
 const UNCONFIRMED_MAX: usize = 64;
-/// Unconfirmed names of one client. A phone asks for a handful: operator, emergency, N3IWF.
-const PER_CLIENT_MAX: usize = 8;
+/// Names of one client, which may be another router with its own clients.
+const PER_CLIENT_MAX: usize = 32;
+/// Of those, unconfirmed ones. A phone asks for a handful: operator, emergency, N3IWF.
+const PER_CLIENT_UNCONFIRMED_MAX: usize = 8;
 /// Names let through at once, when none was for long: those of one phone.
 const BURST: u32 = 4;
 /// A name that our resolver denied is not asked again for this long, however often a client asks.
@@ -51,7 +54,7 @@ pub(super) struct Seen {
     interval: Duration,
     /// When the next name would be let through if there were no burst (GCRA).
     next: SystemTime,
-    /// Names that made room for others, since the start.
+    /// Names that made room for others or found none, since the start.
     pub dropped: u64,
 }
 
@@ -84,7 +87,10 @@ impl Seen {
             known.last_seen = known.last_seen.max(at);
             return;
         }
-        self.make_room(client);
+        if !self.make_room(client) {
+            self.dropped += 1;
+            return;
+        }
         let state = NameState::of(owners);
         let seen = SeenName {
             state,
@@ -96,31 +102,33 @@ impl Seen {
         self.names.insert(name.clone(), seen);
     }
 
-    /// Takes the oldest away where a bound is reached: of this client's unconfirmed names, of all
-    /// unconfirmed names, of all.
-    fn make_room(&mut self, client: IpAddr) {
-        let mut of_client = 0;
-        let mut unconfirmed = 0;
-        for seen in self.names.values().filter(|seen| !seen.confirmed()) {
-            unconfirmed += 1;
-            of_client += usize::from(seen.client == client);
-        }
-        if of_client >= PER_CLIENT_MAX {
-            self.drop_oldest(|seen| !seen.confirmed() && seen.client == client);
-        } else if unconfirmed >= UNCONFIRMED_MAX {
-            self.drop_oldest(|seen| !seen.confirmed());
-        } else if self.names.len() >= NAMES_MAX {
-            self.drop_oldest(|_| true);
+    /// Sees to it that there is room for one more name of this client. Only unconfirmed names make
+    /// room, the oldest first: where the client's own share is used up, its own.
+    fn make_room(&mut self, client: IpAddr) -> bool {
+        let of_client = |seen: &&SeenName| seen.client == client;
+        let unconfirmed = || self.names.values().filter(|seen| !seen.confirmed());
+        if self.names.values().filter(of_client).count() >= PER_CLIENT_MAX
+            || unconfirmed().filter(of_client).count() >= PER_CLIENT_UNCONFIRMED_MAX
+        {
+            self.drop_oldest(|seen| seen.client == client)
+        } else if self.names.len() >= NAMES_MAX || unconfirmed().count() >= UNCONFIRMED_MAX {
+            self.drop_oldest(|_| true)
+        } else {
+            true
         }
     }
 
-    fn drop_oldest(&mut self, of: impl Fn(&SeenName) -> bool) {
-        let candidates = self.names.iter().filter(|(_, seen)| of(seen));
+    /// Drops the unconfirmed name that was not asked for for the longest time; whether there is one.
+    fn drop_oldest(&mut self, of: impl Fn(&SeenName) -> bool) -> bool {
+        let names = self.names.iter();
+        let candidates = names.filter(|(_, seen)| !seen.confirmed() && of(seen));
         let oldest = candidates.min_by_key(|(_, seen)| seen.last_seen);
-        if let Some(name) = oldest.map(|(name, _)| name.clone()) {
-            self.names.remove(&name);
-            self.dropped += 1;
-        }
+        let Some(name) = oldest.map(|(name, _)| name.clone()) else {
+            return false;
+        };
+        self.names.remove(&name);
+        self.dropped += 1;
+        true
     }
 
     /// Lets names through to the resolver, as many as the rate allows; those seen last first,
@@ -171,14 +179,20 @@ impl Seen {
             })
     }
 
-    /// Forgets the names that no client asked for since `keep`, and that have no address left.
-    pub fn expire(&mut self, now: SystemTime, keep: Duration, in_use: impl Fn(&Arc<str>) -> bool) {
-        self.names.retain(|name, seen| {
-            let over = seen
-                .last_seen
-                .checked_add(keep)
-                .is_some_and(|end| now >= end);
-            !over || in_use(name)
-        });
+    /// Forgets the names that no client asked for since `keep`, unless they are `in_use`: our resolver
+    /// is asked about a name for as long as it is here, so an answer of its is no sign of use. Returns
+    /// them.
+    pub fn expire(
+        &mut self,
+        now: SystemTime,
+        keep: Duration,
+        in_use: impl Fn(&Arc<str>) -> bool,
+    ) -> BTreeSet<Arc<str>> {
+        let over = |name: &Arc<str>, seen: &mut SeenName| {
+            let end = seen.last_seen.checked_add(keep);
+            end.is_some_and(|end| now >= end) && !in_use(name)
+        };
+        let gone = self.names.extract_if(.., over);
+        gone.map(|(name, _)| name).collect()
     }
 }

@@ -1,13 +1,19 @@
 //! The blocks of the endpoint table: cells in lines, written through a mapping of the map, one word at a time.
 //!
 //! See `wificall_common::abi::Line` for the layout and for what the order of two writes has to be.
+//!
+//! A program reads a cell's key and then its meaning. Were the cell given to another block in between, one packet would be
+//! treated as that block's: so a cell that is given up keeps its key, says nothing, and rests until no program that has
+//! read the key can still be running.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     path::Path,
-    ptr::NonNull,
+    ptr::{self, NonNull},
     sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -20,6 +26,9 @@ use super::{
     error::{Context as _, KernelError},
     maps::absent,
 };
+
+/// How long a cell rests. A program runs for microseconds, and what may interrupt it for milliseconds.
+const REST: Duration = Duration::from_secs(1);
 
 /// A network address as the maps are keyed by: four bytes of a /24, eight of a /64.
 pub(super) trait Address: Copy + Pod {
@@ -64,6 +73,8 @@ unsafe impl Pod for RawCell {}
 pub(super) struct Blocks<A: Address> {
     lines: Lines,
     spilled: HashMap<MapData, A, RawCell>,
+    /// Cells that rest, and since when, in that order.
+    resting: VecDeque<(Instant, &'static Slot)>,
 }
 
 impl<A: Address> Blocks<A> {
@@ -78,9 +89,15 @@ impl<A: Address> Blocks<A> {
         let data = MapData::from_pin(&lines).doing(|| opening(&lines))?;
         let entries = data.info().doing(|| opening(&lines))?.max_entries();
         let data_spilled = MapData::from_pin(&spilled).doing(|| opening(&spilled))?;
+        let lines = Lines::map(data.fd().as_fd(), entries)
+            .doing(|| format!("map the memory of {}", lines.display()))?;
+        // Those of an agent before this one.
+        let now = Instant::now();
+        let slots = lines.words.iter();
+        let resting = slots.filter(|slot| slot.rests()).map(|slot| (now, slot));
         Ok(Self {
-            lines: Lines::map(data.fd().as_fd(), entries)
-                .doing(|| format!("map the memory of {}", lines.display()))?,
+            resting: resting.collect(),
+            lines,
             spilled: Map::HashMap(data_spilled)
                 .try_into()
                 .doing(|| opening(&spilled))?,
@@ -106,55 +123,63 @@ impl<A: Address> Blocks<A> {
 
     /// Says something of a block, instead of what was said before.
     pub(super) fn set(&mut self, address: A, cell: Cell) -> Result<(), MapError> {
+        self.settle()?;
         let line = self.lines.line(address.number());
-        let taken = |slot: &&Slot| slot.is_of(address);
         let free = |slot: &&Slot| slot.get().key == 0;
-        let slot = line.iter().find(taken);
-        if slot.is_none() && self.spilled.get(&address, 0).is_ok() {
-            return self.spilled.insert(address, RawCell(cell), 0);
+        if let Some(slot) = line.iter().find(|slot| slot.is_of(address)) {
+            // If it rests, it need not any longer: it was this block's before.
+            self.resting.retain(|(_, other)| !ptr::eq(*other, slot));
+            slot.put(cell);
+        } else if self.spilled.get(&address, 0).is_err()
+            && let Some(slot) = line.iter().find(free)
+        {
+            slot.put(cell);
+        } else {
+            self.spilled.insert(address, RawCell(cell), 0)?;
         }
-        match slot.or_else(|| line.iter().find(free)) {
-            Some(slot) => {
-                slot.put(cell);
-                Ok(())
-            }
-            None => self.spilled.insert(address, RawCell(cell), 0),
-        }
+        Ok(())
     }
 
     /// Says nothing of a block any more.
-    pub(super) fn remove(&mut self, address: A) -> Result<(), KernelError> {
+    pub(super) fn remove(&mut self, address: A) -> Result<(), MapError> {
+        self.settle()?;
         let line = self.lines.line(address.number());
-        let Some(slot) = line.iter().find(|slot| slot.is_of(address)) else {
-            return absent(self.spilled.remove(&address))
-                .doing(|| format!("change map {}", A::MAPS[1]));
+        let taken = |slot: &&Slot| slot.is_of(address) && !slot.rests();
+        let Some(slot) = line.iter().find(taken) else {
+            return absent(self.spilled.remove(&address));
         };
-        // Spilled blocks are looked for only while their line is full: one of them moves in, and is found at its old
-        // place until it is at its new one.
-        let index = self.lines.index(address.number());
-        let mut spilled = None;
+        slot.silence();
+        self.resting.push_back((Instant::now(), slot));
+        Ok(())
+    }
+
+    /// Frees the cells that have rested: for a spilled block of their line, or for any. While a line has spilled blocks, none
+    /// of its keys is 0, and so a program that finds nothing in it looks for them.
+    fn settle(&mut self) -> Result<(), MapError> {
+        let rested = |(since, _): &(Instant, _)| since.elapsed() >= REST;
+        if !self.resting.front().is_some_and(rested) {
+            return Ok(());
+        }
+        let mut spilled = Vec::new();
         for pair in self.spilled.iter() {
-            let (key, RawCell(cell)) = pair.doing(|| format!("read map {}", A::MAPS[1]))?;
-            if self.lines.index(key.number()) == index {
-                spilled = Some((key, cell));
-                break;
-            }
+            let (key, RawCell(cell)) = pair?;
+            spilled.push((key, cell));
         }
-        match spilled {
-            Some((key, cell)) => {
-                slot.replace(cell);
-                self.spilled
-                    .remove(&key)
-                    .doing(|| format!("change map {}", A::MAPS[1]))
-            }
-            None => {
+        while let Some((_, slot)) = self.resting.pop_front_if(|entry| rested(entry)) {
+            let line = self.lines.index(A::of(slot.get()).number());
+            let of_line = |(key, _): &(A, Cell)| self.lines.index(key.number()) == line;
+            let Some(index) = spilled.iter().position(of_line) else {
                 slot.clear();
-                Ok(())
-            }
+                continue;
+            };
+            // It is found at its old place until it is at its new one.
+            let (key, cell) = spilled.swap_remove(index);
+            slot.replace(cell);
+            self.spilled.remove(&key)?;
         }
+        Ok(())
     }
 }
-
 /// A cell that programs read meanwhile.
 #[repr(C)]
 struct Slot {
@@ -181,15 +206,25 @@ impl Slot {
         self.key.store(cell.key, Ordering::Release);
     }
 
-    /// Another block's cell.
-    fn replace(&self, cell: Cell) {
+    /// Whether it was given up and not yet given to another.
+    fn rests(&self) -> bool {
+        let cell = self.get();
+        cell.key != 0 && cell.meaning == 0
+    }
+
+    /// Gives it up.
+    fn silence(&self) {
         self.meaning.store(0, Ordering::Release);
+    }
+
+    /// Gives one that has rested to another block.
+    fn replace(&self, cell: Cell) {
         self.key.store(cell.key, Ordering::Release);
         self.meaning.store(cell.meaning, Ordering::Release);
     }
 
+    /// Makes one that has rested free.
     fn clear(&self) {
-        self.meaning.store(0, Ordering::Release);
         self.key.store(0, Ordering::Release);
     }
 }
@@ -206,7 +241,7 @@ impl Lines {
         // SAFETY: a new mapping, of no address that is in use.
         let start = unsafe {
             libc::mmap(
-                std::ptr::null_mut(),
+                ptr::null_mut(),
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,

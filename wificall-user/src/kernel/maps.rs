@@ -179,11 +179,11 @@ impl Maps {
         let result = absent(match key {
             Key::Host(address) => self.hosts.remove(&address),
             Key::Prefix(len, address) => self.prefixes.remove(&LpmKey::new(len.into(), address)),
-            Key::Block4(key) => {
-                self.blocks4.remove(key)?;
-                self.members.remove(&key)
-            }
-            Key::Block6(key) => return self.blocks6.remove(key),
+            Key::Block4(key) => self
+                .blocks4
+                .remove(key)
+                .and_then(|()| self.members.remove(&key)),
+            Key::Block6(key) => self.blocks6.remove(key),
         });
         result.doing(|| format!("remove {key:?} from the endpoint table"))
     }

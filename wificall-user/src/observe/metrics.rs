@@ -436,7 +436,7 @@ const METRICS: &[Metric] = &[
     Metric {
         kind: Kind::Counter,
         name: "wificall_displaced",
-        help: "Names and addresses from clients that made room for others: many of them are a flood.",
+        help: "Names and addresses from clients that made room for others or found none: many of them are a flood.",
         labels: &[],
         samples: |report, samples| samples.add([], report.discovery.displaced),
     },

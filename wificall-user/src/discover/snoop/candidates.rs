@@ -58,9 +58,10 @@ impl Candidates {
     }
 
     pub(super) fn expire(&mut self, now: SystemTime) {
+        // A time in the future (the clock was wrong once) counts as just now.
         self.0.retain(|_, candidate| {
             now.duration_since(candidate.last)
-                .is_ok_and(|age| age < KEEP)
+                .map_or(true, |age| age < KEEP)
         });
     }
 
@@ -87,6 +88,9 @@ mod tests {
         assert_eq!(candidates.iter().count(), CANDIDATES);
         let last: IpAddr = 999_u32.to_be_bytes().into();
         assert!(!candidates.note(last, || unreachable!(), start + Duration::from_secs(2000)));
+        // The clock is set back for a moment.
+        candidates.expire(start - KEEP);
+        assert_eq!(candidates.iter().count(), CANDIDATES);
         candidates.expire(start + Duration::from_secs(1500) + KEEP);
         let left: Vec<_> = candidates.iter().collect();
         assert_eq!((left.len(), left[0].0, left[0].1.exchanges), (1, last, 2));

@@ -2,8 +2,8 @@
 //!
 //! An answer is seen where it goes out to its client, and the kernel tells which interface it came in on. If
 //! `interfaces.uplink` names interfaces, those are the uplink. Otherwise it is what the default routes leave by, unless
-//! that is an access interface. If that is a bridge, it is the one port of it that is no access interface: of several, any
-//! may have clients behind it, and none counts until the configuration names the uplink.
+//! that is an access interface. If that is a bridge with clients' ports, it is the one port of it that is no access
+//! interface: of several, any may have clients behind it, and none counts until the configuration names the uplink.
 
 use std::collections::BTreeSet;
 
@@ -37,31 +37,31 @@ impl Origins {
             return origins;
         }
         for index in routes {
-            let ports: Vec<&Link> = links.iter().filter(|l| l.master == Some(*index)).collect();
-            if ports.is_empty() {
-                if !access.contains(index) {
+            let of_index = links.iter().find(|link| link.index == *index);
+            // The kernel names the bond or the bridge itself for what is routed, and the port for what a bridge passes on
+            // between its ports.
+            let bridge = of_index.filter(|link| link.info_kind.as_deref() == Some("bridge"));
+            let ports = links.iter().filter(|link| link.master == Some(*index));
+            let (clients, others): (Vec<&Link>, Vec<&Link>) =
+                ports.partition(|port| access.contains(&port.index));
+            match (bridge, access.contains(index), &others[..]) {
+                (None, false, _) => {
                     origins.uplinks.insert(*index);
                 }
-                continue;
-            }
-            // A packet that the bridge passes on came in on a port; one that is routed came in on the bridge. An access
-            // interface above or below is on the clients' side.
-            let bridge = links.iter().find(|link| link.index == *index);
-            let others: Vec<&&Link> = ports
-                .iter()
-                .filter(|p| !access.contains(&p.index))
-                .collect();
-            match others[..] {
-                [only] if !access.contains(index) => {
-                    origins.uplinks.insert(only.index);
-                    // Where every other port is access, what is routed in by the bridge's own address came through one
-                    // of them or the uplink, and the kernel does not tell which.
+                (None, true, _) => {}
+                (Some(_), false, _) if clients.is_empty() => {
+                    origins.uplinks.insert(*index);
                 }
-                _ => {
-                    let name = bridge.map_or("a bridge", |link| &*link.name);
+                // What is routed in by the bridge's own address came through this port or a client's, and the kernel
+                // does not tell which: it does not count.
+                (Some(_), false, [only]) => {
+                    origins.uplinks.insert(only.index);
+                }
+                (Some(bridge), ..) => {
                     origins.problem = Some(format!(
-                        "which port of `{name}` leads to the network is not known, so clients' DNS answers through it do \
-                         not count: name it in interfaces.uplink"
+                        "which port of `{}` leads to the network is not known, so clients' DNS answers through it do not \
+                         count: name it in interfaces.uplink",
+                        bridge.name
                     ));
                 }
             }
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::net::Kind;
 
-    fn link(index: u32, name: &str, master: Option<u32>) -> Link {
+    fn link(index: u32, name: &str, master: Option<u32>, info_kind: Option<&str>) -> Link {
         Link {
             index,
             name: name.into(),
@@ -90,19 +90,19 @@ mod tests {
             master,
             parent: None,
             up: true,
-            info_kind: None,
+            info_kind: info_kind.map(str::to_owned),
         }
     }
 
     /// 2 wan, 3 wlan0 and 4 lan1 and 5 lan2 in 6 br-lan.
     fn house() -> Vec<Link> {
         vec![
-            link(1, "lo", None),
-            link(2, "wan", None),
-            link(3, "wlan0", Some(6)),
-            link(4, "lan1", Some(6)),
-            link(5, "lan2", Some(6)),
-            link(6, "br-lan", None),
+            link(1, "lo", None, None),
+            link(2, "wan", None, None),
+            link(3, "wlan0", Some(6), None),
+            link(4, "lan1", Some(6), None),
+            link(5, "lan2", Some(6), None),
+            link(6, "br-lan", None, Some("bridge")),
         ]
     }
 
@@ -142,9 +142,23 @@ mod tests {
         assert_eq!(admitted(&house(), &[6], None, &[2]), [2]);
         // Two ways out.
         let mut links = house();
-        links.push(link(9, "wg0", None));
+        links.push(link(9, "wg0", None, Some("wireguard")));
         assert_eq!(admitted(&links, &[6], None, &[2, 9]), [2, 9]);
         assert_eq!(admitted(&house(), &[6], None, &[]), [0; 0]);
+    }
+
+    /// The kernel names the master for whatever came in on a member and is routed.
+    #[test]
+    fn an_uplink_of_several_ports_is_the_device_above_them() {
+        for kind in ["bond", "team", "bridge"] {
+            for ports in [1, 2] {
+                let mut links = house();
+                links[1].master = Some(9);
+                links.push(link(8, "eth1", (ports == 2).then_some(9), None));
+                links.push(link(9, "up", None, Some(kind)));
+                assert_eq!(admitted(&links, &[6], None, &[9]), [9], "{kind} {ports}");
+            }
+        }
     }
 
     #[test]
@@ -159,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_box_with_one_interface_both_ways_takes_its_own_answers_only() {
-        let links = [link(1, "lo", None), link(2, "eth0", None)];
+        let links = [link(1, "lo", None, None), link(2, "eth0", None, None)];
         assert_eq!(admitted(&links, &[2], None, &[2]), [0; 0]);
     }
 }
