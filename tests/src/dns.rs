@@ -21,7 +21,7 @@ const A: u8 = 1;
 /// A name that nobody but this module asks for.
 const GENERATION: &str = "generation.lab.3gppnetwork.org";
 
-/// One name and its addresses.
+/// One name and its addresses; or other data, with the type before it: `NAPTR 10 10 "a" "" "" epdg.example.`
 pub type Record<'a> = (&'a str, &'a [&'a str]);
 
 /// unbound, authoritative for `3gppnetwork.org` as far as the test is concerned:
@@ -243,8 +243,12 @@ fn configuration(
     }
     for (name, addresses) in records {
         for address in *addresses {
-            let kind = if address.contains(':') { "AAAA" } else { "A" };
-            let _ = writeln!(text, "  local-data: \"{name}. {ttl} {kind} {address}\"");
+            let kind = match address.parse() {
+                Ok(IpAddr::V4(_)) => "A ",
+                Ok(IpAddr::V6(_)) => "AAAA ",
+                Err(_) => "",
+            };
+            let _ = writeln!(text, "  local-data: '{name}. {ttl} {kind}{address}'");
         }
     }
     text.push_str("remote-control:\n  control-enable: no\n");

@@ -296,22 +296,73 @@ fn operators_have_resolvers_of_their_own() -> Result<()> {
         "nft",
         "add chain inet marks out { type filter hook output priority 0 ; }",
     )?;
-    lab.router.run(
-        "nft",
-        "add rule inet marks out udp dport 53 meta mark 0x77 counter",
-    )?;
-    let text = configuration("").replace(
-        &format!("resolvers = [\"{ROUTER_DNS}\"]"),
-        "resolvers = [\"198.18.0.254\"]",
-    ) + &format!(
-        "[[discovery.upstream]]\noperators = [\"001-01\"]\nresolvers = [\"{ROUTER_DNS}\"]\nmark = \"0x77\"\n"
-    );
-    let agent = Agent::run(&lab.router, &text)?;
+    // A mark of its own, and without one that of the operator's policy.
+    for (key, mark) in [("mark = \"0x77\"", "0x77"), ("", "0x65")] {
+        lab.router.run("nft", "flush chain inet marks out")?;
+        let rule = format!("add rule inet marks out udp dport 53 meta mark {mark} counter");
+        lab.router.run("nft", &rule)?;
+        let text = configuration("").replace(
+            &format!("resolvers = [\"{ROUTER_DNS}\"]"),
+            "resolvers = [\"198.18.0.254\"]",
+        ) + &format!(
+            "[[discovery.upstream]]\noperators = [\"001-01\"]\nresolvers = [\"{ROUTER_DNS}\"]\n{key}\n"
+        );
+        let agent = Agent::run(&lab.router, &text)?;
+        lab.wait_treated(PHONE4, EPDG4)?;
+        let counted = lab.router.run("nft", "list chain inet marks out")?;
+        ensure!(
+            counted.contains("counter packets") && !counted.contains("counter packets 0 "),
+            "{mark}: {counted}"
+        );
+        agent.finish()?;
+    }
+    Ok(())
+}
+
+/// The names that a visited country's own name gives (NAPTR) are looked up; and after a restart
+/// without DNS their addresses are still somebody's.
+#[test]
+fn names_of_visited_countries_are_found_and_kept() -> Result<()> {
+    const VISITED: &str = "epdg.epc.mcc262.visited-country.pub.3gppnetwork.org";
+    /// Of no operator that the catalogue has.
+    const FOUND: &str = "epdg.epc.mnc097.mcc262.pub.3gppnetwork.org";
+    const FOREIGN: &str = "epdg.epc.mnc001.mcc505.pub.3gppnetwork.org";
+    let lab = Lab::new()?;
+    let naptr = [FOUND, FOREIGN].map(|name| format!(r#"NAPTR 10 10 "a" "x-3gpp-epdg" "" {name}."#));
+    let naptr = naptr.each_ref().map(String::as_str);
+    let records: &[(&str, &[&str])] = &[
+        (VISITED, &naptr),
+        (FOUND, &[EPDG4]),
+        (FOREIGN, &[EPDG4_BESIDE]),
+    ];
+    let server = Dns::start(&lab.far, &[ROUTER_DNS], 60, records)?;
+    let configuration = configuration("widen = \"exact\"\nqueries_per_second = 500\n")
+        .replace(
+            "operators = [\"001-01\"]\nresolvers",
+            "countries = [\"DE\"]\nresolvers",
+        )
+        .replace("operators = [\"001-01\"]", "operators = [\"262-97\"]");
+    let mut agent = Agent::run(&lab.router, &configuration)?;
     lab.wait_treated(PHONE4, EPDG4)?;
-    let counted = lab.router.run("nft", "list chain inet marks out")?;
+    let shown = agent.ask(&["resolve", "DE"])?;
+    let given = format!("\n  NAPTR  {FOUND}\n");
+    let from = format!("; found at {VISITED})");
+    let classified = format!("Would be classified\n  {EPDG4}  262-097 DE\n");
+    for text in [given, from, classified] {
+        ensure!(shown.contains(&text), "no {text:?} in:\n{shown}");
+    }
+    agent.stop()?;
+    agent.ask(&["detach"])?;
+    server.stop()?;
+
+    agent.start()?;
     ensure!(
-        counted.contains("counter packets") && !counted.contains("counter packets 0 "),
-        "{counted}"
+        lab.probe(PHONE4, EPDG4)?.is_treated(),
+        "known when ready, before any answer"
+    );
+    ensure!(
+        !lab.probe(PHONE4, EPDG4_BESIDE)?.is_treated(),
+        "not of that country"
     );
     agent.finish()
 }

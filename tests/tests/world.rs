@@ -202,7 +202,7 @@ fn resolve_world_shows_how_far_it_is_and_stops_when_told() -> Result<()> {
     }
     check_found(&found)?;
 
-    // Slowly, and interrupted: what there is, is printed.
+    // Slowly, and interrupted: meanwhile how far it is, and then what there is.
     agent.configure(&configuration(50))?;
     let mut command = agent.command(&["resolve", "--world"]);
     let directory = tempfile::tempdir()?;
@@ -214,10 +214,16 @@ fn resolve_world_shows_how_far_it_is_and_stops_when_told() -> Result<()> {
         "sweep",
         directory.path(),
     )?;
-    let mut asked = 0;
-    wait_for("some queries", LIMIT, || {
-        asked += world.take().len();
-        ensure!(asked > 20, "{asked}");
+    // Where there is no terminal, a line every ten seconds.
+    let is_progress = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let number = |at: usize| words.get(at)?.parse::<usize>().ok();
+        let (done, total) = (number(0).unwrap_or(0), number(2).unwrap_or(0));
+        done > 20 && done < total && line.contains(" names, ") && line.contains(" s left; ")
+    };
+    wait_for("its progress", LIMIT, || {
+        let log = sweep.log();
+        ensure!(log.lines().any(is_progress), "{log}");
         Ok(())
     })
     .or_else(|error| sweep.check_running().and(Err(error)))?;

@@ -79,7 +79,8 @@ pub enum Command {
     /// Resolve ePDG names as the agent would, and print the addresses
     ///
     /// Asks the configured resolvers once, applies the same filters, and says of each name whose it is, which kind
-    /// and from which source, and of each address what was refused and why.
+    /// and from which source, and of each address what was refused and why; then all networks that would be
+    /// classified: addresses as far as they are widened, prefixes of the catalogue and of the configuration.
     /// Changes nothing.
     #[command(
         after_help = "Examples:\n  wificall resolve\n  wificall resolve 262-01 505-* NZ\n  \
@@ -221,7 +222,7 @@ impl FromStr for Target {
             return text
                 .parse()
                 .map(Self::Operators)
-                .map_err(|error: PlmnError| suggest(error.to_string(), error.suggestion));
+                .map_err(|error: PlmnError| suggest(error.to_string(), catalogue().meant(&error)));
         }
         country(text).map(Self::Country).map_err(|message| {
             // Nobody knows numbers by heart.

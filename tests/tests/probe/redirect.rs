@@ -1,6 +1,6 @@
 //! A responder that answers every IKE_SA_INIT with REDIRECT (RFC 5685 §5).
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -21,10 +21,11 @@ pub struct Redirector {
 }
 
 impl Redirector {
-    /// Starts one on UDP 500 of `address` that sends everybody to `gateway`.
-    pub fn start(namespace: &Netns, address: &str, gateway: &str) -> Result<Self> {
-        let gateway: Ipv4Addr = gateway.parse()?;
-        let socket = namespace.enter(|| UdpSocket::bind((address, 500)))?;
+    /// Starts one on `port` of `address` that sends everybody to `gateway`, an address or a name.
+    pub fn start(namespace: &Netns, address: &str, port: u16, gateway: &str) -> Result<Self> {
+        let gateway = identity(gateway)?;
+        let socket = namespace.enter(|| UdpSocket::bind((address, port)))?;
+        let marker = if port == 4500 { 4 } else { 0 };
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -32,8 +33,11 @@ impl Redirector {
             let mut buffer = [0; 4096];
             while !stopped.load(Ordering::Relaxed) {
                 if let Ok((length, from)) = socket.recv_from(&mut buffer)
-                    && let Some(answer) = answer(&buffer[..length], gateway)
+                    && let Some(request) = buffer[..length].get(marker..)
+                    && let Some(answer) = answer(request, &gateway)
                 {
+                    // RFC 3948 §2.2: the non-ESP marker.
+                    let answer = [vec![0; marker], answer].concat();
                     // The prober will tell that nothing came.
                     let _ = socket.send_to(&answer, from);
                 }
@@ -55,8 +59,18 @@ impl Drop for Redirector {
     }
 }
 
+/// A gateway's identity: type, length, and itself (RFC 5685 §4).
+fn identity(gateway: &str) -> Result<Vec<u8>> {
+    let (kind, identity) = match gateway.parse() {
+        Ok(IpAddr::V4(address)) => (1, address.octets().to_vec()),
+        Ok(IpAddr::V6(address)) => (2, address.octets().to_vec()),
+        Err(_) => (3, gateway.as_bytes().to_vec()),
+    };
+    Ok([vec![kind, u8::try_from(identity.len())?], identity].concat())
+}
+
 /// The answer to a request: its SPI, and a REDIRECT with its nonce.
-fn answer(request: &[u8], gateway: Ipv4Addr) -> Option<Vec<u8>> {
+fn answer(request: &[u8], gateway: &[u8]) -> Option<Vec<u8>> {
     let mut next = *request.get(16)?;
     let mut at = 28;
     while next != NONCE {
@@ -69,7 +83,7 @@ fn answer(request: &[u8], gateway: Ipv4Addr) -> Option<Vec<u8>> {
         *request.get(at + 3)?,
     ]));
     let nonce = request.get(at + 4..at + length)?;
-    let body_length = 4 + 4 + 2 + 4 + nonce.len();
+    let body_length = 4 + 4 + gateway.len() + nonce.len();
     let mut answer = request[..8].to_vec();
     answer.extend([0; 8]);
     answer.extend([NOTIFY, 0x20, 34, 0x20, 0, 0, 0, 0]);
@@ -78,8 +92,7 @@ fn answer(request: &[u8], gateway: Ipv4Addr) -> Option<Vec<u8>> {
     answer.extend(u16::try_from(body_length).ok()?.to_be_bytes());
     answer.extend([0, 0]);
     answer.extend(REDIRECT.to_be_bytes());
-    answer.extend([1, 4]);
-    answer.extend(gateway.octets());
+    answer.extend(gateway);
     answer.extend(nonce);
     Some(answer)
 }

@@ -3,7 +3,7 @@
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-use super::{Catalogue, Country, Operator, Plmn};
+use super::{Catalogue, Country, Operator, Plmn, PlmnError};
 
 /// A text without the differences that people do not see or do not type: case, accents, what
 /// stands between words.
@@ -85,6 +85,37 @@ impl Catalogue {
             .filter(|(_, similarity)| *similarity >= SIMILAR)
             .max_by(|(_, a), (_, b)| a.total_cmp(b))
             .map(|(name, _)| name.to_owned())
+    }
+
+    /// What a text that is no operator's number probably means: with a digit too many, the nearest
+    /// number.
+    #[must_use]
+    pub fn meant(&self, error: &PlmnError) -> Option<String> {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let too_long = || {
+            let (mcc, mnc) = error.found.split_once('-')?;
+            let is = digits(mcc) && digits(mnc) && (mcc.len() > 3 || mnc.len() > 3);
+            is.then(|| self.nearest_operator(&error.found))?
+        };
+        let nearest = || too_long().map(|plmn| plmn.to_string());
+        error.suggestion.clone().or_else(nearest)
+    }
+
+    /// The operator whose number is written most like `number`, with two differences at most. Of
+    /// several, one that begins like it.
+    #[must_use]
+    pub fn nearest_operator(&self, number: &str) -> Option<Plmn> {
+        let difference = |plmn: &Plmn| {
+            let other = plmn.to_string();
+            let alike = number.bytes().zip(other.bytes());
+            let alike = alike.take_while(|(one, other)| one == other).count();
+            let distance = strsim::damerau_levenshtein(number, &other);
+            (distance, std::cmp::Reverse(alike))
+        };
+        self.operators()
+            .map(|operator| operator.plmn)
+            .min_by_key(difference)
+            .filter(|plmn| difference(plmn).0 <= 2)
     }
 
     /// The operator that a name in place of a number probably means: one that is called just
@@ -214,5 +245,26 @@ mod tests {
         let called = |name| catalogue().called(name).map(|o| o.plmn.to_string());
         assert_eq!(called("telstra").as_deref(), Some("505-01"));
         assert_eq!(called("no such operator"), None);
+    }
+
+    #[test]
+    fn a_digit_too_many_means_the_nearest_operator() {
+        for (text, meant) in [
+            ("262-1000", Some("262-10")),
+            ("1262-01", Some("262-01")),
+            ("2622-001", Some("262-01")),
+            ("262-1", Some("262-01")),
+            ("12345-678", None),
+            ("1262-x1", None),
+            ("1262-", None),
+            ("262", None),
+        ] {
+            let error = text.parse::<Plmn>().unwrap_err();
+            assert_eq!(catalogue().meant(&error).as_deref(), meant, "{text}");
+        }
+        let nearest = |number: &str| catalogue().nearest_operator(number);
+        assert_eq!(nearest("262-01"), "262-01".parse().ok());
+        assert_eq!(nearest("208-85"), "208-86".parse().ok());
+        assert_eq!(nearest("7"), None);
     }
 }

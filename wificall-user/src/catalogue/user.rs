@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::row::{self, DialledRow, MccRow, OperatorRow, Set, Text};
-use super::{Catalogue, Country, CountryError, DialledTarget, NameError, Plmn, PlmnError, names};
+use super::{
+    Catalogue, Country, CountryError, DialledTarget, NameError, Plmn, PlmnError, catalogue, names,
+};
 
 /// What is wrong with a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,9 +69,9 @@ impl Field<'_> {
     }
 
     fn plmn(self) -> Result<Plmn, RowError> {
-        self.text
-            .parse()
-            .map_err(|error: PlmnError| self.suggest(PlmnError::EXPECTED, error.suggestion))
+        self.text.parse().map_err(|error: PlmnError| {
+            self.suggest(PlmnError::EXPECTED, catalogue().meant(&error))
+        })
     }
 
     fn countries(self) -> Result<Vec<Country>, RowError> {

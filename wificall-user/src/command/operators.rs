@@ -218,6 +218,9 @@ fn nothing(catalogue: &Catalogue, countries: &[Country], search: Option<&str>) -
             text,
             "\nhint: {elsewhere} in other countries; leave --country out"
         );
+    } else if let Some(near) = catalogue.nearest_operator(query) {
+        let name = catalogue.operator(near).map_or("", |near| near.name);
+        let _ = write!(text, "\nhint: did you mean {near} ({name})?");
     } else if let Some(near) = catalogue.nearest_name(query) {
         let _ = write!(text, "\nhint: did you mean {near:?}?");
     } else if let Some(country) = crate::catalogue::search::country(query) {

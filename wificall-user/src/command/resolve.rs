@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream};
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -20,7 +21,8 @@ use crate::cli::{self, DEFAULT_CONFIG, Target};
 use crate::config::{self, Config};
 use crate::control;
 use crate::discover::{
-    self, Family, Filter, Owner, Reason, Resolver, Selection, Stats, Targets, Transport, targets,
+    self, Family, Filter, Found, Kind, Owner, Reason, Resolver, Selection, Stats, Targets,
+    Transport, targets,
 };
 use crate::net;
 
@@ -31,8 +33,12 @@ const MANY: usize = 100;
 #[derive(Debug, Serialize)]
 struct Resolved {
     names: Vec<Name>,
+    /// Names that visited countries' records give names at.
+    visited: Vec<Visited>,
     /// Addresses that carriers give their handsets in place of a name.
     catalogued: Vec<Catalogued>,
+    /// All that follows: addresses as far as they are widened, and prefixes.
+    classified: Vec<Classified>,
     /// Names that were not asked for, because of an interrupt.
     unasked: usize,
     /// Queries sent.
@@ -52,8 +58,35 @@ struct Name {
     sources: Vec<String>,
     operators: Vec<String>,
     countries: Vec<String>,
+    /// The visited country's name whose records gave it.
+    found_at: Option<String>,
     ipv4: Answer,
     ipv6: Answer,
+}
+
+/// What came of a question for NAPTR records.
+#[derive(Debug, Serialize)]
+struct Visited {
+    name: String,
+    /// `names`, `no_data`, `nx_domain`, `timeout`, ….
+    result: &'static str,
+    /// As they were given.
+    names: Vec<String>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Classified {
+    network: IpNet,
+    operators: Vec<String>,
+    countries: Vec<String>,
+}
+
+/// What is to be resolved, and what is classified without.
+struct Wanted {
+    targets: Targets,
+    visited: discover::Visited,
+    prefixes: Vec<(IpNet, BTreeSet<Owner>)>,
 }
 
 /// What came of one question.
@@ -91,7 +124,7 @@ pub(super) async fn run(arguments: cli::Resolve) -> Result<Outcome, Failure> {
     let needed = arguments.targets.is_empty() && !arguments.world;
     let config = configuration(arguments.config.as_deref(), needed)?;
     let wanted = wanted(&arguments, &config);
-    let mut resolved = resolve(&wanted, &config).await?;
+    let mut resolved = resolve(wanted, &config).await?;
     resolved.brief = arguments.world;
     if arguments.json {
         print_json(&resolved)?;
@@ -120,7 +153,7 @@ pub(super) fn configuration(named: Option<&Path>, needed: bool) -> Result<Config
     Ok(parsed.config)
 }
 
-fn wanted(arguments: &cli::Resolve, config: &Config) -> Targets {
+fn wanted(arguments: &cli::Resolve, config: &Config) -> Wanted {
     let (mut operators, mut countries) = (Vec::new(), Vec::new());
     let mut names: Vec<Arc<str>> = Vec::new();
     for argument in &arguments.targets {
@@ -144,6 +177,23 @@ fn wanted(arguments: &cli::Resolve, config: &Config) -> Targets {
             ..Selection::default()
         }
     };
+    let mut visited = discover::Visited::default();
+    visited.select(&config.catalogue, &selection);
+    let prefixes = config.prefixes.iter().map(|prefix| {
+        let owner = Owner::configured(&config.catalogue, prefix.operator, prefix.country);
+        (prefix.prefix, owner)
+    });
+    let meant = |owner: &Owner| {
+        let operator = |plmn| operators.iter().any(|pattern| pattern.matches(&plmn));
+        let country = |country| countries.contains(&country);
+        arguments.targets.is_empty()
+            || owner.plmn.is_some_and(operator)
+            || owner.country.is_some_and(country)
+    };
+    let prefixes = prefixes.filter(|(_, owner)| meant(owner));
+    let prefixes = prefixes
+        .map(|(prefix, owner)| (prefix, [owner].into()))
+        .collect();
     let mut wanted = targets(&config.catalogue, &selection);
     if arguments.all_forms {
         let operators = selection.operators(&config.catalogue).into_iter();
@@ -167,10 +217,19 @@ fn wanted(arguments: &cli::Resolve, config: &Config) -> Targets {
             });
         }
     }
-    wanted
+    Wanted {
+        targets: wanted,
+        visited,
+        prefixes,
+    }
 }
 
-async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> {
+async fn resolve(wanted: Wanted, config: &Config) -> anyhow::Result<Resolved> {
+    let Wanted {
+        targets: mut wanted,
+        mut visited,
+        prefixes,
+    } = wanted;
     let discovery = &config.discovery;
     let stats = Arc::new(Stats::default());
     let resolver = Resolver::new(&control::discovery(config), stats.clone())?;
@@ -182,25 +241,45 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
         config.lab.admit.iter().copied(),
     );
     let (resolver, filter) = (&resolver, &filter);
+    let began = Instant::now();
+    let countries = look_abroad(&mut visited, resolver, config, &stats).await;
+    for target in visited.targets() {
+        if wanted.names.iter().all(|other| other.name != target.name) {
+            wanted.names.push(target);
+        }
+    }
     // Neighbours in name are on the same servers, which need not get all questions at once.
     let spread = RandomState::new();
     let mut order: Vec<_> = wanted.names.iter().collect();
     order.sort_by_cached_key(|target| spread.hash_one(&target.name));
     let mut asking = stream::iter(order)
-        .map(|target| ask(target, resolver, filter, &config.catalogue))
+        .map(async |target| {
+            (
+                target,
+                ask(target, resolver, filter, &config.catalogue).await,
+            )
+        })
         .buffer_unordered(discovery.concurrency.max(1));
     let total = wanted.names.len();
     let mut progress = Progress::new("names", total, total > MANY);
-    let began = Instant::now();
     let mut interrupt = pin!(tokio::signal::ctrl_c());
     let mut names = Vec::new();
+    let mut hosts: Vec<(IpAddr, BTreeSet<Owner>)> = Vec::new();
     let (mut found, mut failed) = (0, 0);
     loop {
         let name = tokio::select! {
             name = asking.next() => name,
             _ = &mut interrupt => break,
         };
-        let Some(name) = name else { break };
+        let Some((target, mut name)) = name else {
+            break;
+        };
+        name.found_at = visited.source(&name.name).map(ToOwned::to_owned);
+        // Of a name that is nobody's, nothing is classified.
+        if !target.owners.is_empty() {
+            let addresses = name.ipv4.addresses.iter().chain(&name.ipv6.addresses);
+            hosts.extend(addresses.map(|address| (*address, BTreeSet::clone(&target.owners))));
+        }
         let answers = [&name.ipv4, &name.ipv6];
         found += usize::from(answers.iter().any(|answer| !answer.addresses.is_empty()));
         failed += usize::from(answers.iter().any(|answer| answer.error.is_some()));
@@ -223,14 +302,86 @@ async fn resolve(wanted: &Targets, config: &Config) -> anyhow::Result<Resolved> 
             refused: filter.check(*address).err(),
         }
     });
+    let catalogued: Vec<Catalogued> = catalogued.collect();
+    let literal = wanted.addresses.iter().cloned();
+    hosts.extend(literal.filter(|(address, _)| filter.check(*address).is_ok()));
+    let prefixes = prefixes.into_iter().chain(wanted.networks.iter().cloned());
     Ok(Resolved {
         unasked: total - names.len(),
         names,
-        catalogued: catalogued.collect(),
+        visited: countries,
+        catalogued,
+        classified: classified(config, hosts, prefixes),
         queries: Transport::ALL.iter().map(|t| stats.queries(*t)).sum(),
         seconds: began.elapsed().as_secs_f64(),
         brief: false,
     })
+}
+
+/// Asks for the names that countries give, and takes them in.
+async fn look_abroad(
+    visited: &mut discover::Visited,
+    resolver: &Resolver,
+    config: &Config,
+    stats: &Stats,
+) -> Vec<Visited> {
+    let names: Vec<_> = visited
+        .names()
+        .map(|(name, owners)| (name.clone(), owners))
+        .collect();
+    let mut asking = stream::iter(names)
+        .map(async |(name, owners)| {
+            let route = resolver.route(&owners);
+            let answer = resolver.ask(&name, Kind::Naptr, route).await;
+            (name, answer)
+        })
+        .buffered(config.discovery.concurrency.max(1));
+    let mut asked = Vec::new();
+    while let Some((at, answer)) = asking.next().await {
+        let result = answer.result();
+        let names = answer
+            .replacements
+            .map(|(names, _)| names)
+            .unwrap_or_default();
+        let error = match answer.outcome {
+            discover::Outcome::Failed(failure) => Some(failure.to_string()),
+            _ => None,
+        };
+        asked.push(Visited {
+            name: at.to_string(),
+            result,
+            names: names.clone(),
+            error,
+        });
+        visited.take(&Found { at, names }, &config.catalogue, stats);
+    }
+    asked
+}
+
+/// What the agent would make endpoints of, each network that is in no other.
+fn classified(
+    config: &Config,
+    hosts: Vec<(IpAddr, BTreeSet<Owner>)>,
+    prefixes: impl IntoIterator<Item = (IpNet, BTreeSet<Owner>)>,
+) -> Vec<Classified> {
+    let known = control::endpoints(config, hosts, prefixes);
+    let outermost = |net: &IpNet| {
+        !known
+            .keys()
+            .any(|other| other != net && other.contains(net))
+    };
+    known
+        .iter()
+        .filter(|(net, _)| outermost(net))
+        .map(|(net, claim)| {
+            let (operators, countries) = owners(&claim.owners);
+            Classified {
+                network: *net,
+                operators,
+                countries,
+            }
+        })
+        .collect()
 }
 
 /// Asks for one name as the agent does: not for AAAA if there is no such name (RFC 8020 §2).
@@ -258,6 +409,7 @@ async fn ask(
         sources: strings(catalogue.sources_of_name(&target.name)),
         operators,
         countries,
+        found_at: None,
         ipv4,
         ipv6,
     }
@@ -330,9 +482,9 @@ impl Answer {
 }
 
 impl Resolved {
-    /// Whether there is no address that could be an endpoint.
+    /// Whether there is nothing that could be an endpoint.
     fn is_empty(&self) -> bool {
-        self.addresses().next().is_none()
+        self.addresses().next().is_none() && self.classified.is_empty()
     }
 
     fn addresses(&self) -> impl Iterator<Item = IpAddr> {
@@ -375,6 +527,24 @@ impl Resolved {
                 name.ipv6.write(&mut text, "AAAA");
             }
         }
+        for Visited {
+            name,
+            result,
+            names,
+            error,
+        } in &self.visited
+        {
+            if names.is_empty() && error.is_none() {
+                continue;
+            }
+            let _ = writeln!(text, "{name}  (visited country)");
+            for name in names {
+                let _ = writeln!(text, "  NAPTR  {name}");
+            }
+            if let Some(error) = error {
+                let _ = writeln!(text, "  NAPTR  {result}: {error}");
+            }
+        }
         if !self.catalogued.is_empty() {
             text += "In the catalogue without a name\n";
         }
@@ -388,6 +558,18 @@ impl Resolved {
                 None => writeln!(text, "  {}{whose}", address.address),
                 Some(reason) => writeln!(text, "  {}{whose}  refused: {reason}", address.address),
             };
+        }
+        if !self.classified.is_empty() {
+            text += "Would be classified\n";
+        }
+        for endpoint in &self.classified {
+            let network = endpoint.network;
+            let network = match network.prefix_len() == network.max_prefix_len() {
+                true => network.addr().to_string(),
+                false => network.to_string(),
+            };
+            let whose = whose(&endpoint.operators, &endpoint.countries);
+            let _ = writeln!(text, "  {network}{whose}");
         }
         let addresses: BTreeSet<_> = self.addresses().collect();
         let _ = writeln!(
@@ -419,8 +601,10 @@ impl Resolved {
 impl Name {
     /// `(operator: standard)`
     fn why(&self) -> String {
+        let at = self.found_at.as_ref();
+        let at = at.map(|at| format!("; found at {at}")).unwrap_or_default();
         match self.kind {
-            Some(kind) => format!("({}: {})", kind.as_str(), self.sources.join(", ")),
+            Some(kind) => format!("({}: {}{at})", kind.as_str(), self.sources.join(", ")),
             None => "(not known as an ePDG's: not classified unless it is configured)".to_owned(),
         }
     }
@@ -455,6 +639,7 @@ mod tests {
             sources: vec!["standard".to_owned()],
             operators: vec!["262-01".to_owned(), "262-06".to_owned()],
             countries: vec!["DE".to_owned()],
+            found_at: None,
             ipv4: Answer::of(discover::Answer::of(ipv4), &filter),
             ipv6: Answer::of(discover::Answer::of(ipv6), &filter),
         }
@@ -487,6 +672,8 @@ mod tests {
                 ),
                 name("n3iwf.example.org", addresses(&["109.237.187.195"]), failed),
             ],
+            visited: Vec::new(),
+            classified: Vec::new(),
             catalogued: vec![Catalogued {
                 address: "69.79.196.12".parse().unwrap(),
                 sources: vec!["handset-profile".to_owned()],
@@ -535,7 +722,9 @@ mod tests {
                 addresses(&["127.0.0.1"]),
                 discover::Outcome::NoData,
             )],
+            visited: Vec::new(),
             catalogued: Vec::new(),
+            classified: Vec::new(),
             unasked: 0,
             queries: 2,
             seconds: 1.0,
@@ -552,7 +741,7 @@ mod tests {
             let cli::Command::Resolve(arguments) = cli::Cli::parse_from(line).command else {
                 unreachable!("the subcommand is resolve");
             };
-            let names = wanted(&arguments, &config).names;
+            let names = wanted(&arguments, &config).targets.names;
             names.iter().map(|target| target.name.to_string()).collect()
         };
         assert_eq!(names(&[]).len(), 4);
@@ -562,6 +751,42 @@ mod tests {
         // One name, asked for twice.
         let standard = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
         assert_eq!(names(&["262-01", standard]).len(), 4);
+    }
+
+    /// Addresses as far as they are widened, networks of the catalogue and of the configuration; what lies in another is
+    /// not said again.
+    #[test]
+    fn all_that_would_be_classified() {
+        let config = config::parse(
+            "interfaces.access = [\"*\"]\ndiscovery.operators = [\"262-01\", \"505-01\"]\n\
+             [[prefix]]\nprefix = \"8.8.0.0/20\"\noperator = \"262-01\"\n\
+             [[prefix]]\nprefix = \"9.9.9.0/24\"\ncountry = \"NZ\"\n",
+            Path::new("x.toml"),
+        )
+        .unwrap()
+        .config;
+        let shown = |arguments: &[&str]| -> Vec<String> {
+            let line = ["wificall", "resolve"].iter().chain(arguments);
+            let cli::Command::Resolve(arguments) = cli::Cli::parse_from(line).command else {
+                unreachable!("the subcommand is resolve");
+            };
+            let wanted = wanted(&arguments, &config);
+            let owner = Owner::of(&config.catalogue, "505-01".parse().unwrap());
+            let hosts = ["8.8.8.8", "1.1.1.1", "2a00::8"];
+            let hosts = hosts.map(|address| (address.parse().unwrap(), [owner].into()));
+            let shown = classified(&config, hosts.into(), wanted.prefixes);
+            let shown = shown.iter().map(|endpoint| {
+                let whose = whose(&endpoint.operators, &endpoint.countries);
+                format!("{}{whose}", endpoint.network)
+            });
+            shown.collect()
+        };
+        let (block4, block6) = ("1.1.1.0/24  505-01 AU", "2a00::/64  505-01 AU");
+        let (germany, zealand) = ("8.8.0.0/20  262-01 DE", "9.9.9.0/24  NZ");
+        assert_eq!(shown(&[]), [block4, germany, zealand, block6]);
+        let own = "8.8.8.0/24  505-01 AU";
+        assert_eq!(shown(&["NZ"]), [block4, own, zealand, block6]);
+        assert_eq!(shown(&["262-*"]), [block4, germany, block6]);
     }
 
     fn configuration_of_defaults() -> Config {

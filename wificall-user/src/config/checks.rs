@@ -72,8 +72,16 @@ pub(super) fn known_operators(operators: &[(Item, OperatorPattern)], catalogue: 
             continue;
         }
         item.warn(match pattern {
-            OperatorPattern::Exact(_) => Mismatch::expected("an operator that the catalogue has")
-                .hint("it is used all the same: its standard name may exist"),
+            OperatorPattern::Exact(plmn) => {
+                let nearest = catalogue.nearest_operator(&plmn.to_string());
+                let nearest = nearest.and_then(|plmn| catalogue.operator(plmn));
+                let meant = nearest.map_or(String::new(), |operator| {
+                    format!("did you mean {} ({})? ", operator.plmn, operator.name)
+                });
+                Mismatch::expected("an operator that the catalogue has").hint(format!(
+                    "{meant}It is used all the same: its standard name may exist"
+                ))
+            }
             OperatorPattern::AllOf { .. } => {
                 Mismatch::expected("an MCC of which the catalogue has operators")
                     .hint("this resolves nothing: name its operators one by one")

@@ -1,5 +1,6 @@
 //! Reads the sections of the file.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use super::{
     checks, dscp, treatment, values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
-use crate::discover::{Observed, Route, Upstream, nat64::Nat64};
+use crate::discover::{Observed, Route, Selection, Upstream, nat64::Nat64};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -61,6 +62,8 @@ pub(super) fn config(
         limits: limits(&limits_section),
     };
     config.policies = policies(&root, &config);
+    let routes = discovery_section.sections("upstream").into_iter();
+    config.discovery.routes = routes.map(|section| route(section, &config)).collect();
     checks::sources(&root, &discovery_section, &config.discovery, &config.snoop);
     checks::names_to_see(&discovery_section, &config.discovery, &config.snoop);
     checks::sizes(&limits_section, &config);
@@ -135,11 +138,8 @@ fn discovery(section: &Section, in_lab: bool, catalogue: &Catalogue) -> Discover
         } else {
             resolvers
         },
-        routes: section
-            .sections("upstream")
-            .into_iter()
-            .map(route)
-            .collect(),
+        // These follow from the policies.
+        routes: Vec::new(),
         ca_file: section.value("ca_file", None, |item| values::path(item).map(Some)),
         refresh_min: duration(section, "refresh_min", 60 * SECOND, SECOND..=DAY),
         refresh_max: duration(section, "refresh_max", 3600 * SECOND, SECOND..=7 * DAY),
@@ -193,7 +193,7 @@ fn resolvers(section: &Section) -> Vec<Upstream> {
 }
 
 /// `[[discovery.upstream]]`
-fn route(section: Section) -> Route {
+fn route(section: Section, config: &Config) -> Route {
     let operators = section.list("operators", OPERATORS, values::operator_pattern);
     let countries = section.list("countries", COUNTRIES, values::country);
     checks::no_duplicates(&operators, "operator");
@@ -207,14 +207,51 @@ fn route(section: Section) -> Route {
             "the resolvers to ask, such as resolvers = [\"192.0.2.53\"]",
         );
     }
-    let route = Route {
+    let mut route = Route {
         operators: unplaced(operators),
         countries: unplaced(countries),
         upstreams: resolvers(&section),
-        mark: section.value("mark", None, |item| values::socket_mark(item).map(Some)),
+        mark: None,
+    };
+    route.mark = if section.lacks("mark") {
+        policies_mark(&route, &section, config)
+    } else {
+        section.value("mark", None, values::socket_mark)
     };
     section.finish();
     route
+}
+
+/// The mark by which the traffic of a route's operators leaves, so that their names are asked for by the same way.
+fn policies_mark(route: &Route, section: &Section, config: &Config) -> Option<u32> {
+    let mut owners = config.discovery.selection().owners(&config.catalogue);
+    owners.retain(|owner| route.is_for([owner]));
+    if owners.is_empty() {
+        // Those that only clients ask for.
+        let selection = Selection {
+            operators: &route.operators,
+            countries: &route.countries,
+            ..Selection::default()
+        };
+        owners = selection.owners(&config.catalogue);
+    }
+    let mark = |owner: &Owner| {
+        let policy = config.policies.iter().find(|policy| policy.matches(owner));
+        let treatment = policy.map_or(&config.defaults, |policy| &policy.treatment);
+        let leads = treatment.mark_use == MarkUse::Route;
+        let mark = treatment.mark.filter(|_| leads).map(|mark| mark.value);
+        mark.filter(|mark| *mark != 0)
+    };
+    let marks: BTreeSet<Option<u32>> = owners.iter().map(mark).collect();
+    if marks.len() > 1 {
+        section.warn(
+            Mismatch::expected("operators whose policies have one mark, or `mark`")
+                .found("several marks")
+                .hint("these questions are sent without a mark: give `mark`, or an upstream for each policy"),
+        );
+        return None;
+    }
+    marks.into_iter().next().flatten()
 }
 
 fn probe(section: Section, in_lab: bool) -> Probe {

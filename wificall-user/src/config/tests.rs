@@ -197,9 +197,10 @@ f:3:46: discovery.operators[4]: found 505, expected MCC-MNC with three and two o
 f:3:51: discovery.operators[5]: found "telstra", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
   hint: did you mean "505-01" (Telstra, AU)? `wificall operators --search` finds numbers by names
 f:3:62: discovery.operators[6]: found "262-1000", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
-  hint: `wificall operators --search 262` lists those of MCC 262 (DE)
+  hint: did you mean "262-10"?
 f:3:74: discovery.operators[7]: found "000-01", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
 f:3:84: discovery.operators[8]: found "1262-01", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
+  hint: did you mean "262-01"?
 f:3:95: discovery.operators[9]: found "262-**", expected MCC-MNC with three and two or three digits, such as 262-01, or MCC-*
   hint: `wificall operators --search 262` lists those of MCC 262 (DE)
 "#,
@@ -309,9 +310,9 @@ name = "x"
 f:3:14: discovery.absent_max: found "30m", expected not below `refresh_max` (1h)
 f:4:1: discovery.upstream[0]: found no `operators` or `countries`, expected one of them, or both
 f:5:28: discovery.upstream[0].resolvers[1]: found "192.0.2.53", expected each resolver once
-f:6:8: discovery.upstream[0].mark: found 101, expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
+f:6:8: discovery.upstream[0].mark: found 101, expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's; or "none"
 f:7:1: discovery.upstream[1]: found no `resolvers`, expected the resolvers to ask, such as resolvers = ["192.0.2.53"]
-f:9:8: discovery.upstream[1].mark: found "0", expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's
+f:9:8: discovery.upstream[1].mark: found "0", expected a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's; or "none"
 f:10:1: discovery.upstream[1].name: found an unknown key, expected one of the keys operators, countries, resolvers, mark
 "#,
     ),
@@ -614,7 +615,7 @@ countries = ["GB"]
 "#;
     let expected = r#"
 f:2:24: warning: discovery.operators[1]: found "208-85", expected an operator that the catalogue has
-  hint: it is used all the same: its standard name may exist
+  hint: did you mean 208-86 (SEM@FOR77)? It is used all the same: its standard name may exist
 f:2:34: warning: discovery.operators[2]: found "998-*", expected an MCC of which the catalogue has operators
   hint: this resolves nothing: name its operators one by one
 f:3:14: warning: discovery.countries[0]: found "AX", expected a country of which the catalogue has operators
@@ -1142,4 +1143,47 @@ fn the_documentation_has_every_key() {
             "{key}"
         );
     }
+}
+
+/// Where an operator's names are asked for its packets go too, unless the file says otherwise.
+#[test]
+fn questions_go_by_the_mark_of_the_policy() {
+    const POLICIES: &str = "[[policy]]\nname = \"au\"\ncountries = [\"AU\"]\nmark = \"0x65/0xff\"\n\
+                            [[policy]]\nname = \"de\"\noperators = [\"262-01\"]\nmark = \"0x66/0xff\"\n\
+                            [[policy]]\nname = \"firewall\"\ncountries = [\"ZA\"]\nmark = \"0x67\"\n\
+                            mark_use = \"passage\"\n[defaults]\nmark = \"0x70/0xff\"\n";
+    let marks = |discovery: &str, upstream: &str| {
+        let source = format!(
+            "[interfaces]\naccess = [\"lan\"]\n[discovery]\n{discovery}\n\
+             [[discovery.upstream]]\nresolvers = [\"192.0.2.53\"]\n{upstream}\n{POLICIES}"
+        );
+        let parsed = parse(&source, Path::new("f")).unwrap();
+        let warned = parsed.warnings.to_string().contains("several marks");
+        (parsed.config.discovery.routes[0].mark, warned)
+    };
+    let world = "world = true";
+    let australia = "countries = [\"AU\"]";
+    assert_eq!(marks(world, australia), (Some(0x65), false));
+    for (mark, expected) in [("0x77", Some(0x77)), ("none", None)] {
+        let upstream = format!("{australia}\nmark = \"{mark}\"");
+        assert_eq!(marks(world, &upstream), (expected, false));
+    }
+    assert_eq!(
+        marks(world, "operators = [\"262-01\"]"),
+        (Some(0x66), false)
+    );
+    // What no policy is for has the mark of the defaults; a mark for a firewall leads nowhere.
+    assert_eq!(marks(world, "countries = [\"NZ\"]"), (Some(0x70), false));
+    assert_eq!(marks(world, "countries = [\"ZA\"]"), (None, false));
+    // Others of the country have no policy; it matters only if they are asked for.
+    let germany = "countries = [\"DE\"]";
+    assert_eq!(marks(world, germany), (None, true));
+    let one = "operators = [\"262-01\", \"505-01\"]";
+    assert_eq!(marks(one, germany), (Some(0x66), false));
+    assert_eq!(marks(one, "countries = [\"DE\", \"AU\"]"), (None, true));
+    // Names that only clients ask for.
+    assert_eq!(
+        marks("[snoop]\nnames = true", australia),
+        (Some(0x65), false)
+    );
 }

@@ -253,12 +253,14 @@ pub(super) fn upstream(item: &Item) -> Result<Upstream, Mismatch> {
 }
 
 /// Reads the fwmark of a socket.
-pub(super) fn socket_mark(item: &Item) -> Result<u32, Mismatch> {
-    const EXPECTED: &str =
-        r#"a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's"#;
-    let mark = parse_number(item.string(EXPECTED)?);
-    mark.filter(|mark| *mark != 0)
-        .ok_or_else(|| Mismatch::expected(EXPECTED))
+pub(super) fn socket_mark(item: &Item) -> Result<Option<u32>, Mismatch> {
+    const EXPECTED: &str = r#"a mark above 0, such as "0x65" or "101", without a mask: all of it is the socket's; or "none""#;
+    let text = item.string(EXPECTED)?;
+    let mark = parse_number(text).filter(|mark| *mark != 0);
+    if mark.is_none() && text != "none" {
+        return Err(Mismatch::expected(EXPECTED));
+    }
+    Ok(mark)
 }
 
 /// Reads a network. The host bits must be zero.
@@ -345,7 +347,7 @@ fn plmn_mismatch(error: PlmnError, expected: &str) -> Mismatch {
         ))
     };
     Mismatch {
-        hint: match &error.suggestion {
+        hint: match catalogue().meant(&error) {
             Some(plmn) => Some(format!("did you mean \"{plmn}\"?")),
             None => called().or_else(|| of_mcc(&error.found)),
         },

@@ -100,6 +100,7 @@ impl Agent {
             local,
             ways_out,
         };
+        world.restore(&loaded.found);
         world.configure(config);
         // What has had its time while nothing ran is not to be an endpoint again.
         world.memory.expire(SystemTime::now());
@@ -376,7 +377,8 @@ impl Agent {
         if !self.unsaved {
             return;
         }
-        match store::save(&self.world.config.agent.state_path(), &self.world.memory) {
+        let path = self.world.config.agent.state_path();
+        match store::save(&path, &self.world.memory, &self.world.visited) {
             Ok(()) => {
                 self.unsaved = false;
                 self.saved = now;

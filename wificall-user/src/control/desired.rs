@@ -21,7 +21,7 @@ use wificall_common::abi::{FLAG_HOSTS, FLAG_WHOLE, Policy as Row};
 use super::{label::Label, policy::row_for};
 use crate::{
     config::{Config, Widen},
-    discover::{Owner, Tier},
+    discover::{Owner, Tier, nat64},
     kernel::Key,
 };
 
@@ -89,7 +89,8 @@ pub struct Entry {
 pub type Desired = BTreeMap<Key, Entry>;
 
 /// Gathers what is known: host addresses, widened if the configuration says so, and static prefixes. What is only observed
-/// is never widened: one forged answer would make endpoints of 256 strangers.
+/// is never widened: one forged answer would make endpoints of 256 strangers. Nor is an IPv6 address that contains a known
+/// IPv4 one (RFC 6052 §2.2): it may be of a NAT64 that nobody told us of, and its /64 the whole IPv4 Internet.
 #[must_use]
 pub fn known(
     config: &Config,
@@ -97,9 +98,19 @@ pub fn known(
     prefixes: impl IntoIterator<Item = (IpNet, BTreeSet<Owner>)>,
 ) -> Known {
     let mut known = Known::new();
+    let hosts: Vec<(IpAddr, Claim)> = hosts
+        .into_iter()
+        .map(|(a, said)| (a, said.into()))
+        .collect();
+    let ipv4 = hosts.iter().filter(|(address, _)| address.is_ipv4());
+    let ipv4: BTreeSet<IpNet> = ipv4.map(|(address, _)| block_of(*address)).collect();
+    let translated = |address: IpAddr| match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(v6) => nat64::embedded(v6).any(|inner| ipv4.contains(&block_of(inner.into()))),
+    };
     for (address, said) in hosts {
-        let said = said.into();
-        if config.discovery.widen == Widen::Block && said.tier > Tier::Observed {
+        let widened = config.discovery.widen == Widen::Block && said.tier > Tier::Observed;
+        if widened && !translated(address) {
             claim(&mut known, block_of(address), &said);
         }
         claim(&mut known, IpNet::from(address), &said);

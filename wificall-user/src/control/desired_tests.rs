@@ -383,3 +383,43 @@ fn policies_follow_the_owners() {
         .collect();
     assert_eq!(marks, [(0, 0), (0x65, 0xff)]);
 }
+
+/// A DNS64 may have a prefix that nobody told us of. Answers rotate, so another address of the block says so too.
+#[test]
+fn what_contains_a_known_ipv4_address_is_not_widened() {
+    let config = config::parse(
+        "[interfaces]\naccess = [\"lan\"]\n[discovery]\noperators = [\"001-01\"]\nnat64_prefix = \"none\"\n",
+        "test.toml".as_ref(),
+    )
+    .unwrap()
+    .config;
+    let owners = BTreeSet::from([Owner::UNKNOWN]);
+    let widened = |addresses: &[&str]| -> Vec<String> {
+        let hosts = addresses
+            .iter()
+            .map(|a| (a.parse().unwrap(), owners.clone()));
+        let known = known(&config, hosts, []);
+        let nets = known
+            .keys()
+            .filter(|net| net.prefix_len() < net.max_prefix_len());
+        nets.map(ToString::to_string).collect()
+    };
+    let ipv4 = "8.0.114.9";
+    for translated in [
+        "2a00:1:2::8.0.114.9",
+        "2a00:1:2::8.0.114.77",
+        "2a00:1:2:0:8:72:900::",
+        "2a00:1:800:7209::",
+    ] {
+        assert_eq!(
+            widened(&[ipv4, translated]),
+            ["8.0.114.0/24"],
+            "{translated}"
+        );
+        assert_eq!(widened(&[translated]).len(), 1, "nothing says so");
+    }
+    let native = ["8.0.114.0/24", "2a00:1:2::/64"];
+    for address in ["2a00:1:2::1", "2a00:1:2::8.0.115.9"] {
+        assert_eq!(widened(&[ipv4, address]), native, "{address}");
+    }
+}

@@ -22,6 +22,7 @@ mod world;
 use crate::config::Errors;
 
 pub(crate) use agent::discovery;
+pub(crate) use desired::known as endpoints;
 pub use label::Label;
 pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};

@@ -14,7 +14,7 @@ use wificall_common::{
 
 use super::{agent::Agent, label::Label, probes};
 use crate::{
-    discover::{Family, Known, Lie, Owner, Transport, memory::NameState},
+    discover::{Family, Known, Lie, Memory, Owner, Transport, memory::NameState},
     kernel::Key,
     observe::{
         Address, Candidate, Client, ClientName, Counter, Discovery, Exit, Fate, Group, Hook,
@@ -297,20 +297,14 @@ impl Agent {
                 !name.addresses.is_empty() || matches!(state, "addresses" | "failed")
             })
             .collect();
-        // A name that has addresses and whose last attempts all failed rests on what was known before.
-        let mut answering = names
-            .iter()
-            .filter(|name| !name.addresses.is_empty())
-            .peekable();
-        let stale = answering.peek().is_some() && answering.all(|name| name.error.is_some());
         Discovery {
             addresses: memory.len() as u64,
             seen: memory.seen_names().map(report).collect(),
             known: known.iter().map(address).collect(),
             displaced: memory.displaced(),
             nat64: self.world.nat64_prefixes(),
-            last_success: names.iter().filter_map(|name| name.last_success).max(),
-            stale,
+            last_success: last_success(memory).map(seconds),
+            stale: stale(memory, &known),
             names,
             name_states: NAME_STATES
                 .map(|state| (state.to_owned(), states.get(state).copied().unwrap_or(0)))
@@ -343,6 +337,27 @@ impl Agent {
             state_problem: self.state_problem.clone(),
         }
     }
+}
+
+/// All names that our resolver is asked for.
+fn asked(memory: &Memory) -> impl Iterator<Item = (&Arc<str>, &NameState)> {
+    memory.names().chain(memory.seen_names())
+}
+
+fn last_success(memory: &Memory) -> Option<SystemTime> {
+    let states = asked(memory).map(|(_, state)| state);
+    states.filter_map(NameState::last_success).max()
+}
+
+/// Whether what is known rests on what was known before: the last attempts failed for every name that our resolver gave
+/// addresses for.
+fn stale(memory: &Memory, known: &[Known]) -> bool {
+    let named: BTreeSet<&Arc<str>> = known.iter().flat_map(|known| &known.names).collect();
+    let mut answered = asked(memory)
+        .filter(|(name, _)| named.contains(name))
+        .filter_map(|(_, state)| state.failing())
+        .peekable();
+    answered.peek().is_some() && answered.all(|failing| failing)
 }
 
 fn address(known: &Known) -> Address {
@@ -414,4 +429,80 @@ pub fn group(label: &Label, counters: &Counters) -> Group {
 pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::discover::{
+        Bounds, Failure, FailureKind, Filter, Outcome, Sighting, Target, Update,
+    };
+
+    const CONFIGURED: &str = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
+    const SEEN: &str = "epdg.epc.mnc001.mcc505.pub.3gppnetwork.org";
+
+    /// Takes in what came of a question; whether it is all stale, and the second of the last success.
+    fn told(
+        memory: &mut Memory,
+        name: &str,
+        family: Family,
+        address: Option<&str>,
+        at: u64,
+    ) -> (bool, Option<u64>) {
+        let outcome = match address {
+            Some(address) => Outcome::Addresses {
+                addresses: vec![address.parse().unwrap()],
+                ttl: Duration::from_secs(60),
+            },
+            None => Outcome::Failed(Failure {
+                kind: FailureKind::ServFail,
+                detail: "it answers SERVFAIL".to_owned(),
+            }),
+        };
+        let update = Update {
+            name: name.into(),
+            family,
+            outcome,
+            at: UNIX_EPOCH + Duration::from_secs(at),
+        };
+        let filter = Filter::default();
+        memory.apply(&update, &filter);
+        let known: Vec<_> = memory.known(&filter).collect();
+        (stale(memory, &known), last_success(memory).map(seconds))
+    }
+
+    #[test]
+    fn a_family_that_fails_is_not_all_of_dns() {
+        let mut memory = Memory::new(Duration::from_secs(86_400), Bounds::default());
+        memory.set_targets(&[Target {
+            name: CONFIGURED.into(),
+            owners: Arc::new([Owner::UNKNOWN].into()),
+        }]);
+        let mut told = |family, address, at| told(&mut memory, CONFIGURED, family, address, at);
+        assert_eq!(told(Family::V6, None, 1), (false, None), "nothing is known");
+        assert_eq!(told(Family::V4, Some("8.8.4.4"), 2), (false, Some(2)));
+        assert_eq!(told(Family::V6, None, 3), (false, Some(2)));
+        assert_eq!(told(Family::V4, None, 4), (true, Some(2)));
+        assert_eq!(told(Family::V6, Some("2a00::1"), 5), (false, Some(5)));
+        assert_eq!(told(Family::V6, None, 6), (true, Some(5)), "both fail now");
+        assert_eq!(told(Family::V4, Some("8.8.4.4"), 7), (false, Some(7)));
+    }
+
+    #[test]
+    fn names_that_only_clients_asked_for_count_too() {
+        let mut memory = Memory::new(Duration::from_secs(86_400), Bounds::default());
+        let sighting = Sighting {
+            name: SEEN.into(),
+            addresses: vec!["8.8.8.8".parse().unwrap()],
+            client: "10.0.0.2".parse().unwrap(),
+            at: UNIX_EPOCH + Duration::from_secs(1),
+        };
+        assert!(memory.observe(&sighting, &Filter::default()).counts);
+        let mut told = |address, at| told(&mut memory, SEEN, Family::V4, address, at);
+        assert_eq!(told(None, 2), (false, None), "it never answered us");
+        assert_eq!(told(Some("8.8.4.4"), 3), (false, Some(3)));
+        assert_eq!(told(None, 4), (true, Some(3)));
+    }
 }

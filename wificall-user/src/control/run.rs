@@ -97,6 +97,7 @@ async fn serve(
     let (mut refresher, mut updates) =
         Refresher::spawn(settings, agent.world.names()).context("start the resolver")?;
     agent.stats = refresher.stats().clone();
+    agent.prober.resolve_by(refresher.resolver());
     let mut found = refresher
         .take_found()
         .context("what was found is told once")?;

@@ -61,6 +61,20 @@ impl World {
         self.follow_nat64();
     }
 
+    /// Puts back what NAPTR records had said, as far as it is still asked for and believed: without their names,
+    /// addresses would have no owners until the records have been asked for again.
+    pub fn restore(&mut self, found: &[Found]) {
+        let Config {
+            catalogue,
+            discovery,
+            ..
+        } = &self.config;
+        self.visited.select(catalogue, &discovery.selection());
+        for found in found {
+            self.visited.take(found, catalogue, &Stats::default());
+        }
+    }
+
     /// What NAPTR records said. Returns whether there are more names to look up.
     pub(super) fn take_found(&mut self, found: &Found, stats: &Stats) -> bool {
         let is_new = self.visited.take(found, &self.config.catalogue, stats);
@@ -236,13 +250,10 @@ impl World {
             .chain(literal)
             .filter(|(address, ..)| filter.check(*address).is_ok())
             .map(|(address, owners, tier)| {
-                let plmns = owners.iter().filter_map(|owner| owner.plmn);
-                let wanted = Wanted {
-                    operators: plmns.map(|plmn| plmn.to_string()).collect(),
-                    source: Source {
-                        mark: policy::mark_for(&self.config, &owners, tier),
-                    },
+                let source = Source {
+                    mark: policy::mark_for(&self.config, &owners, tier),
                 };
+                let wanted = Wanted { owners, source };
                 (address, wanted)
             })
             .collect()

@@ -137,6 +137,16 @@ impl NameState {
         self.asked.iter().filter_map(|a| a.last_success.get()).max()
     }
 
+    /// Whether the last attempt failed for every family that ever answered with addresses; `None`
+    /// if none did. A server that cannot say one thing of a name still says the other.
+    #[must_use]
+    pub fn failing(&self) -> Option<bool> {
+        let answered = |asked: &&Packed| asked.last_success != Time::default();
+        let failed = |asked: &Packed| matches!(asked.result, Some(Result::Failed(_)));
+        let failing = self.asked.iter().filter(answered).all(failed);
+        self.last_success().map(|_| failing)
+    }
+
     /// Whether both families were asked for and the last answers to both denied that there is any
     /// address.
     pub(super) fn denied(&self) -> bool {

@@ -22,7 +22,7 @@ use hickory_resolver::{ConnectionProvider, PoolContext};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::answer::Lie;
 use super::pace::Pacer;
@@ -41,15 +41,21 @@ struct Server {
     stats: Arc<Stats>,
     sockets: Sockets,
     tls: Option<Arc<ClientConfig>>,
-    /// The one connection. A client should not have more to a server (RFC 7766 §6.2.1); whoever
-    /// needs it while it is being made waits for it.
-    connection: Mutex<Option<Link>>,
+    /// The one connection. A client should not have more to a server (RFC 7766 §6.2.1).
+    connection: std::sync::Mutex<Option<Link>>,
+    /// Held while it is being made. Whoever needs it meanwhile waits, and what came of it is theirs
+    /// too: when the last attempt failed, and why.
+    connecting: Mutex<Option<(Instant, NetError)>>,
     /// What went wrong last. hickory's pool tells of all that went wrong with connections only
     /// that there are none.
     failure: std::sync::Mutex<Option<NetError>>,
 }
 
 type Link = Arc<DnsExchange<Sockets>>;
+
+fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Paced {
     /// `timeout` is that of one query, from its slot to its answer, and of making a connection.
@@ -71,18 +77,15 @@ impl Paced {
             stats,
             sockets,
             tls,
-            connection: Mutex::default(),
+            connection: std::sync::Mutex::default(),
+            connecting: Mutex::default(),
             failure: std::sync::Mutex::default(),
         }))
     }
 
     /// What went wrong last.
     pub(super) fn failure(&self) -> Option<NetError> {
-        let failure = &self.0.failure;
-        failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        locked(&self.0.failure).clone()
     }
 }
 
@@ -135,8 +138,7 @@ impl DnsHandle for PacedExchange {
         Box::pin(stream::once(async move {
             let answer = this.server.ask(this.transport, request).await;
             if let Err(error) = &answer {
-                let failure = this.server.failure.lock();
-                *failure.unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+                *locked(&this.server.failure) = Some(error.clone());
             }
             answer
         }))
@@ -168,7 +170,7 @@ impl Server {
             self.stats.add_query(transport);
             let answer = link.send(request).first_answer().await;
             if answer.is_err() {
-                self.forget(&link).await;
+                self.forget(&link);
             }
             answer
         }?;
@@ -181,21 +183,34 @@ impl Server {
 
     /// The connection, made if there is none.
     async fn link(&self, transport: Transport) -> Result<Link, NetError> {
-        let mut place = self.connection.lock().await;
-        if let Some(link) = &*place {
+        let since = Instant::now();
+        if let Some(link) = &*locked(&self.connection) {
             return Ok(link.clone());
+        }
+        let mut last = self.connecting.lock().await;
+        if let Some(link) = &*locked(&self.connection) {
+            return Ok(link.clone());
+        }
+        if let Some((at, error)) = &*last
+            && *at >= since
+        {
+            return Err(error.clone());
         }
         // A server that refuses connections must not be tried faster than it would be asked.
         self.pacer.slot().await;
         self.stats.add_connection(transport);
         let made = timeout(self.timeout, self.connect(transport)).await;
-        let link = Arc::new(made.map_err(|_| NetError::Timeout)??);
-        Ok(place.insert(link).clone())
+        let made = made.unwrap_or(Err(NetError::Timeout)).map(Arc::new);
+        match &made {
+            Ok(link) => *locked(&self.connection) = Some(link.clone()),
+            Err(error) => *last = Some((Instant::now(), error.clone())),
+        }
+        made
     }
 
     /// The connection failed: the next query makes another.
-    async fn forget(&self, link: &Link) {
-        let mut place = self.connection.lock().await;
+    fn forget(&self, link: &Link) {
+        let mut place = locked(&self.connection);
         if place.as_ref().is_some_and(|other| Arc::ptr_eq(other, link)) {
             *place = None;
         }

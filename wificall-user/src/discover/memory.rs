@@ -103,8 +103,8 @@ pub struct Applied {
     pub added: Vec<IpAddr>,
     /// Addresses that the filter refused.
     pub refused: Vec<(IpAddr, Reason)>,
-    /// How many new addresses found no room. They are not remembered: what is known may be in
-    /// use, and so does not yield to an answer that is too large to be true.
+    /// How many new addresses found no room. They are not remembered: what is in use, or was named
+    /// by the same answer, does not yield.
     pub overflow: usize,
     /// Observed addresses that have had their longest time and rest.
     pub spent: usize,
@@ -139,6 +139,7 @@ pub struct Memory {
     pub(super) nat64: nat64::Found,
     pref64: Vec<Pref64>,
     overflow: u64,
+    displaced: u64,
 }
 
 impl Memory {
@@ -158,6 +159,7 @@ impl Memory {
             nat64: nat64::Found::default(),
             pref64: Vec::new(),
             overflow: 0,
+            displaced: 0,
         }
     }
 
@@ -276,9 +278,7 @@ impl Memory {
         } else {
             self.bounds.corroborated
         };
-        if !of_name && self.count_of(&update.name) >= self.bounds.per_name
-            || new && self.count(configured) >= room
-        {
+        if new && self.count(configured) >= room || !of_name && !self.make_room(update) {
             applied.overflow += 1;
             return;
         }
@@ -291,6 +291,34 @@ impl Memory {
             }
         });
         entry.answers.insert(update.name.clone(), update.at);
+    }
+
+    /// Makes room for another address of the name, if it has as many as it may have: that goes which
+    /// was named longest ago and has had no traffic for `keep`. Returns whether there is room.
+    fn make_room(&mut self, update: &Update) -> bool {
+        let Update { name, at, .. } = update;
+        if self.count_of(name) < self.bounds.per_name {
+            return true;
+        }
+        let unused = |entry: &Entry| {
+            let end = entry.last_traffic.map(|at| at.checked_add(self.keep));
+            end.is_none_or(|end| end.is_some_and(|end| end <= *at))
+        };
+        let oldest = self.addresses.iter().filter_map(|(address, entry)| {
+            let last = entry.answers.get(name)?;
+            (last < at && unused(entry)).then_some((*last, *address))
+        });
+        let Some((_, address)) = oldest.min() else {
+            return false;
+        };
+        if let Some(entry) = self.addresses.get_mut(&address) {
+            entry.answers.remove(name);
+            if entry.answers.is_empty() {
+                self.addresses.remove(&address);
+            }
+        }
+        self.displaced += 1;
+        true
     }
 
     /// Takes in an answer that a client got. Its addresses are observed at once; its name is to be
@@ -615,11 +643,10 @@ impl Memory {
             .map(|(name, seen)| (name, &seen.state))
     }
 
-    /// Names and observed addresses that made room for others, and names that found none, since the
-    /// start.
+    /// Names and addresses that made room for others, and names that found none, since the start.
     #[must_use]
     pub fn displaced(&self) -> u64 {
-        self.seen.dropped + self.observed.dropped
+        self.displaced + self.seen.dropped + self.observed.dropped
     }
 
     /// How many addresses our resolver named that are remembered, those of names no longer

@@ -282,6 +282,42 @@ fn an_answer_too_large_is_cut_and_said_so() {
     assert_eq!(memory.len(), 5);
 }
 
+/// More addresses than a name may have, in turn: the newest is always there, and what is in use.
+#[test]
+fn a_large_rotation_pushes_out_what_was_named_longest_ago() {
+    let bounds = Bounds {
+        per_name: 4,
+        ..Bounds::default()
+    };
+    let mut memory = memory(
+        bounds,
+        &[target("a", &["262-01"]), target("b", &["262-02"])],
+    );
+    answer(&mut memory, "b", &["8.0.0.1"], 0);
+    for turn in 0..40 {
+        let newest = format!("8.0.0.{turn}");
+        let applied = answer(&mut memory, "a", &[&newest], turn);
+        assert_eq!((applied.overflow, memory.overflow()), (0, 0), "{newest}");
+        assert!(memory.addresses.contains_key(&ip(&newest)), "{newest}");
+        assert!(memory.count_of("a") <= 4);
+        // A call at the first one.
+        memory.note_traffic("8.0.0.0/32".parse().unwrap(), at(turn));
+    }
+    let left: Vec<_> = memory.addresses.keys().map(ToString::to_string).collect();
+    // One made room in the rotation and still is another name's.
+    let expected = ["8.0.0.0", "8.0.0.1", "8.0.0.37", "8.0.0.38", "8.0.0.39"];
+    assert_eq!(left, expected);
+    assert_eq!(memory.displaced(), 36);
+    // All in use: what is new finds no room.
+    memory.note_traffic("8.0.0.0/24".parse().unwrap(), at(40));
+    assert_eq!(answer(&mut memory, "a", &["8.0.0.40"], 40).overflow, 1);
+    // And nothing of the same answer goes for another of it.
+    let many: Vec<_> = (1..=6).map(|n| format!("8.0.1.{n}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let applied = answer(&mut memory, "a", &many, 90);
+    assert_eq!((applied.added.len(), applied.overflow), (4, 2));
+}
+
 #[test]
 fn a_clock_that_was_wrong_costs_no_address() {
     let mut memory = two_names();

@@ -99,6 +99,15 @@ pub fn pref64(net: Ipv6Net) -> Option<Pref64> {
     })
 }
 
+/// The IPv4 addresses that an IPv6 address would stand for behind a NAT64, by the length of its prefix.
+pub fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
+    let octets = address.octets();
+    LENGTHS.into_iter().filter_map(move |len| {
+        let prefix = octets;
+        Pref64 { prefix, len }.extract(&octets).map(Ipv4Addr::from)
+    })
+}
+
 /// The prefixes of an answer for `ipv4only.arpa` (RFC 7050 §3): a prefix ends where one of the two
 /// well-known addresses begins. If that may be at several places, the one counts at which the
 /// answer has the other address too.

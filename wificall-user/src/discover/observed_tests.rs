@@ -1,7 +1,7 @@
 //! What clients were told, and what it is worth.
 
 use super::*;
-use crate::discover::store;
+use crate::discover::{Visited, store};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -421,7 +421,7 @@ fn an_hour_without_dns_and_a_restart_change_nothing() {
         assert!(memory.expire(at).is_empty());
         assert_eq!(known(&memory), before, "after {second} s");
         if second % 1800 == 0 {
-            store::save(&path, &memory).unwrap();
+            store::save(&path, &memory, &Visited::default()).unwrap();
             let loaded = store::load(&path, memory.keep, Bounds::default());
             assert_eq!(loaded.warning, None);
             memory = loaded.memory;

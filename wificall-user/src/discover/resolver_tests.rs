@@ -704,6 +704,35 @@ fn without_authorities_there_is_no_tls() {
 }
 
 /// A server that takes connections and closes them is not tried faster than it may be asked.
+/// A server that takes connections and says nothing, or whose packets vanish, costs all that ask
+/// it one wait together, and not one after the other.
+#[tokio::test]
+async fn who_waits_for_a_connection_shares_what_comes_of_it() {
+    const ASKERS: u32 = 8;
+    let authority = Authority::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = tls(silent.local_addr().unwrap(), NAME);
+    let mut settings = settings(vec![upstream]);
+    settings.ca_file = Some(authority.file.clone());
+    let resolver = Resolver::new(&settings, Arc::default()).unwrap();
+    let start = Instant::now();
+    let names: Vec<_> = (0..ASKERS).map(|n| format!("{n}.example")).collect();
+    let questions = names.iter();
+    let questions = questions.map(|name| resolver.lookup(name, Family::V4));
+    for outcome in futures_util::future::join_all(questions).await {
+        assert_eq!(kind(&outcome), FailureKind::Timeout, "{outcome:?}");
+    }
+    // A lone server gets a second chance.
+    let elapsed = start.elapsed();
+    assert!(elapsed >= TIMEOUT && elapsed < TIMEOUT * 4, "{elapsed:?}");
+    let connections = resolver.stats.connections(Transport::Tls);
+    assert!((1..=2).contains(&connections), "{connections}");
+    // What came of it is not for those who ask later: they try for themselves, once it may be asked again.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    resolver.lookup("a.example", Family::V4).await;
+    assert!(resolver.stats.connections(Transport::Tls) > connections);
+}
+
 #[tokio::test]
 async fn connections_count_towards_the_rate() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,19 +1,22 @@
 //! The refresh loop: asks what the schedule says is due, and reports what came of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::schedule::{Kind, Question, Rank, Refresh, Schedule, Wanted};
 use super::upstream::route_of;
-use super::{Answer, Outcome, Resolver, ResolverError, Route, Settings, Stats, Target, Update};
+use super::{
+    Answer, Outcome, Owner, Resolver, ResolverError, Route, Settings, Stats, Target, Update,
+};
 
 /// How many updates wait for their reader before the loop stops asking.
 const UPDATES: usize = 64;
@@ -28,7 +31,7 @@ impl Names {
     pub fn new<'a>(
         targets: impl IntoIterator<Item = &'a Target>,
         rank: impl Fn(&Target) -> Rank,
-        visited: impl IntoIterator<Item = &'a Arc<str>>,
+        visited: impl IntoIterator<Item = (&'a Arc<str>, BTreeSet<Owner>)>,
         routes: &[Route],
     ) -> Self {
         let targets = targets.into_iter().map(|target| Wanted {
@@ -37,11 +40,11 @@ impl Names {
             rank: rank(target),
             route: route_of(routes, &*target.owners),
         });
-        let visited = visited.into_iter().map(|name| Wanted {
+        let visited = visited.into_iter().map(|(name, owners)| Wanted {
             name: name.clone(),
             naptr: true,
             rank: Rank::Configured,
-            route: 0,
+            route: route_of(routes, &owners),
         });
         Self(targets.chain(visited).collect())
     }
@@ -80,6 +83,7 @@ pub struct Refresher {
     commands: mpsc::UnboundedSender<Command>,
     found: Option<mpsc::UnboundedReceiver<Found>>,
     stats: Arc<Stats>,
+    resolver: watch::Receiver<Arc<Resolver>>,
     task: JoinHandle<()>,
 }
 
@@ -101,7 +105,7 @@ impl Refresher {
         // There are a few in an hour.
         let (found, found_out) = mpsc::unbounded_channel();
         let mut state = Loop {
-            resolver: Arc::new(Resolver::new(&settings, stats.clone())?),
+            resolver: watch::Sender::new(Arc::new(Resolver::new(&settings, stats.clone())?)),
             schedule: Schedule::new(refresh(&settings), Instant::now().into_std()),
             concurrency: settings.concurrency.max(1),
             recoveries: 0,
@@ -109,11 +113,13 @@ impl Refresher {
             stats: stats.clone(),
         };
         state.replace(names.into());
+        let resolver = state.resolver.subscribe();
         let task = tokio::spawn(run(state, commands_out, updates));
         let refresher = Self {
             commands,
             found: Some(found_out),
             stats,
+            resolver,
             task,
         };
         Ok((refresher, updates_out))
@@ -131,6 +137,13 @@ impl Refresher {
         self.found.take()
     }
 
+    /// Its resolver, which others may ask too: all share one rate. Another one comes in its place
+    /// when the loop is [configured](Command::Configure) anew.
+    #[must_use]
+    pub fn resolver(&self) -> watch::Receiver<Arc<Resolver>> {
+        self.resolver.clone()
+    }
+
     /// Its counters.
     #[must_use]
     pub fn stats(&self) -> &Arc<Stats> {
@@ -145,7 +158,7 @@ impl Drop for Refresher {
 }
 
 struct Loop {
-    resolver: Arc<Resolver>,
+    resolver: watch::Sender<Arc<Resolver>>,
     schedule: Schedule,
     concurrency: usize,
     /// Of servers, as far as the schedule knows of them.
@@ -206,12 +219,13 @@ impl Loop {
         if std::mem::replace(&mut self.recoveries, recoveries) != recoveries {
             self.schedule.retry_failed(now);
         }
-        let blocked = self.resolver.blocked(now);
+        let resolver = self.resolver.borrow().clone();
+        let blocked = resolver.blocked(now);
         let is_blocked = |route| blocked.get(usize::from(route)).is_some_and(Option::is_some);
         while asking.len() < self.concurrency
             && let Some(question) = self.schedule.take_due(now, is_blocked)
         {
-            asking.push(ask(self.resolver.clone(), question).boxed());
+            asking.push(ask(resolver.clone(), question).boxed());
         }
         self.stats.set_in_flight(asking.len());
         self.stats.set_backlog(self.schedule.backlog());
@@ -263,8 +277,9 @@ impl Loop {
             Command::Replace(names) => self.replace(names),
             Command::RefreshNow => self.schedule.refresh_now(now),
             Command::Configure(settings) => {
-                match self.resolver.reconfigured(&settings) {
-                    Ok(resolver) => self.resolver = Arc::new(resolver),
+                let reconfigured = self.resolver.borrow().reconfigured(&settings);
+                match reconfigured {
+                    Ok(resolver) => drop(self.resolver.send_replace(Arc::new(resolver))),
                     Err(error) => warn!("keeping the old resolvers: {error}"),
                 }
                 self.concurrency = settings.concurrency.max(1);

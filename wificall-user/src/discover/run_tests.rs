@@ -275,7 +275,7 @@ async fn naptr_tells_names() {
     let names = Names::new(
         &targets(&["a.example"]),
         |_| Rank::Configured,
-        &[VISITED.into()],
+        [(&VISITED.into(), BTreeSet::new())],
         &[],
     );
     let (mut refresher, mut updates) = Refresher::spawn(settings(server.addr), names).unwrap();
@@ -346,4 +346,28 @@ async fn an_outage_costs_little_and_ends_at_once() {
     });
     back.await.unwrap();
     assert_eq!(refresher.stats().recoveries(), 1);
+}
+
+/// A country's own name is asked for where its operators' names are.
+#[test]
+fn visited_countries_are_asked_by_their_route() {
+    let country = |code: &str| Owner {
+        plmn: None,
+        country: code.parse().ok(),
+    };
+    let route = |code: &str| Route {
+        operators: Vec::new(),
+        countries: vec![code.parse().unwrap()],
+        upstreams: vec![Upstream::System],
+        mark: None,
+    };
+    let (here, there): (Arc<str>, Arc<str>) = ("here.example".into(), "there.example".into());
+    let visited = [
+        (&here, [country("DE")].into()),
+        (&there, [country("AT"), country("AU")].into()),
+    ];
+    let routes = [route("NZ"), route("AU")];
+    let Names(wanted) = Names::new([], |_| Rank::Configured, visited, &routes);
+    let routes: Vec<_> = wanted.iter().map(|w| (&*w.name, w.route)).collect();
+    assert_eq!(routes, [("here.example", 0), ("there.example", 2)]);
 }

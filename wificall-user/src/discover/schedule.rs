@@ -9,7 +9,8 @@
 //! | SERVFAIL, REFUSED, nonsense | 30 s, doubled each time in a row, up to 5 min for a name that has ever answered, up to `refresh_max` for others |
 //! | no answer, no connection, TLS refused | 5 s, doubled each time in a row, up to 5 min; at once when the server answers again |
 //!
-//! All delays are varied by a tenth, and no failure waits longer than `refresh_max`. A name that
+//! All delays are varied by a tenth within these bounds, and no failure waits longer than
+//! `refresh_max`. A name that
 //! does not exist has no AAAA record either (RFC 8020 §2), so AAAA is asked after A, and only if A
 //! did not say so.
 
@@ -247,9 +248,8 @@ impl Schedule {
             } else {
                 self.refresh.max
             };
-            let limit = now + millis(longest.mul_f64(1.0 + JITTER));
-            if ask.state == State::Waiting && ask.due > limit {
-                let delay = self.vary(longest);
+            if ask.state == State::Waiting && ask.due > now + millis(longest) {
+                let delay = self.vary(longest, Duration::ZERO, longest);
                 self.set_due(id, now + millis(delay));
             }
         }
@@ -408,13 +408,14 @@ impl Schedule {
         } = self.refresh;
         let ask = *self.ask(id);
         let doubled = |times: u8| 2_u32.saturating_pow(u32::from(times.saturating_sub(1)));
-        let delay = match &answer.outcome {
-            Outcome::Addresses { ttl, .. } => (*ttl).clamp(min, max),
+        let (delay, least, most) = match &answer.outcome {
+            Outcome::Addresses { ttl, .. } => (*ttl, min, max),
             Outcome::NoData | Outcome::NxDomain => match &answer.replacements {
-                Some((_, ttl)) => (*ttl).clamp(min, max),
+                Some((_, ttl)) => (*ttl, min, max),
                 None => {
                     let first = answer.absent_for.unwrap_or(max).clamp(min, max);
-                    first.saturating_mul(doubled(ask.absences)).min(absent_max)
+                    let delay = first.saturating_mul(doubled(ask.absences));
+                    (delay, min, absent_max)
                 }
             },
             Outcome::Failed(Failure { kind, .. }) => {
@@ -425,13 +426,11 @@ impl Schedule {
                 } else {
                     (REFUSAL_FIRST, max)
                 };
-                first
-                    .saturating_mul(doubled(ask.failures))
-                    .min(limit)
-                    .min(max)
+                let delay = first.saturating_mul(doubled(ask.failures));
+                (delay, Duration::ZERO, limit.min(max))
             }
         };
-        self.vary(delay)
+        self.vary(delay, least, most)
     }
 
     /// How many names there are.
@@ -535,13 +534,16 @@ impl Schedule {
         }
     }
 
-    /// `delay`, give or take [`JITTER`]. The randomness is that of the hasher's keys: enough to
-    /// spread load, and nobody gains by guessing it.
-    fn vary(&mut self, delay: Duration) -> Duration {
+    /// `delay` within bounds, give or take [`JITTER`] as far as the bounds allow. The randomness is
+    /// that of the hasher's keys: enough to spread load, and nobody gains by guessing it.
+    fn vary(&mut self, delay: Duration, least: Duration, most: Duration) -> Duration {
         self.draws = self.draws.wrapping_add(1);
         let draw = self.random.hash_one(self.draws);
         let unit = draw as f64 / u64::MAX as f64;
-        delay.mul_f64(1.0 + JITTER * (2.0 * unit - 1.0))
+        let delay = delay.clamp(least, most);
+        let from = delay.mul_f64(1.0 - JITTER).max(least);
+        let to = delay.mul_f64(1.0 + JITTER).min(most);
+        from + to.saturating_sub(from).mul_f64(unit)
     }
 }
 

@@ -133,6 +133,34 @@ fn a_name_that_does_not_exist_has_no_aaaa() {
 }
 
 #[test]
+fn jitter_stays_within_the_bounds_and_spreads() {
+    let start = Instant::now();
+    for (ttl, least, most) in [(0, 60, 66), (600, 540, 660), (1 << 30, 3240, 3600)] {
+        let mut schedule = schedule(&["a"], start);
+        let mut delays = Vec::new();
+        let mut now = start;
+        for _ in 0..100 {
+            // One name, so that the second question is not before it.
+            let question = take(&mut schedule, now).unwrap();
+            schedule.finish(&question, &addresses(ttl), now);
+            let second = take(&mut schedule, now);
+            if let Some(second) = second {
+                schedule.finish(&second, &absent(Outcome::NoData, Some(1 << 30)), now);
+            }
+            if question == v4("a") {
+                delays.push(schedule.next_due().unwrap() - now);
+            }
+            now += MAX * 48;
+        }
+        let (from, to) = (*delays.iter().min().unwrap(), *delays.iter().max().unwrap());
+        assert!(from >= Duration::from_secs(least), "{from:?} for {ttl}");
+        assert!(to <= Duration::from_secs(most), "{to:?} for {ttl}");
+        let spread = Duration::from_secs((most - least) / 2);
+        assert!(to - from > spread, "{from:?} to {to:?} for {ttl}");
+    }
+}
+
+#[test]
 fn ttl_has_a_floor_and_a_ceiling() {
     let now = Instant::now();
     for (ttl, expected) in [

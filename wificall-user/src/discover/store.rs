@@ -20,7 +20,7 @@ use wificall_common::abi::PREF64S;
 
 use super::memory::{self, NameState};
 use super::seen::{self, SeenName};
-use super::{Bounds, Family, Memory, observed};
+use super::{Bounds, Family, Found, Memory, Visited, observed};
 
 const FORMAT: &str = "wificall addresses";
 /// Version 1 had no names and addresses from clients and no NAT64 prefixes.
@@ -43,6 +43,8 @@ pub struct Loaded {
     pub memory: Memory,
     /// What was wrong with the file, and where it is now.
     pub warning: Option<String>,
+    /// Names that visited countries' NAPTR records gave, of those that have addresses.
+    pub found: Vec<Found>,
 }
 
 /// The memory could not be written. The file on disk is as it was.
@@ -65,11 +67,19 @@ pub fn load(path: &Path, keep: Duration, bounds: Bounds) -> Loaded {
             return Loaded {
                 memory: empty(),
                 warning: None,
+                found: Vec::new(),
             };
         }
         Ok(Some(text)) => match Document::parse(&text) {
-            Ok(document) => {
+            Ok(mut document) => {
+                let found = std::mem::take(&mut document.found).into_iter();
                 return Loaded {
+                    found: found
+                        .map(|(name, at)| Found {
+                            at: at.into(),
+                            names: vec![name],
+                        })
+                        .collect(),
                     memory: document.into_memory(empty()),
                     warning: None,
                 };
@@ -88,6 +98,7 @@ pub fn load(path: &Path, keep: Duration, bounds: Bounds) -> Loaded {
             "{} {problem}; {aside}; starting with no remembered addresses",
             path.display()
         )),
+        found: Vec::new(),
     }
 }
 
@@ -117,13 +128,13 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Writes the memory to `path`, whose directory is made if there is none. Only one process at a
+/// Writes the memory, and what was found in visited countries, to `path`, whose directory is made if there is none. Only one process at a
 /// time may do so; the agent's instance lock sees to that.
 ///
 /// # Errors
 ///
 /// If any step fails, with the step and the file. `path` is then as it was.
-pub fn save(path: &Path, memory: &Memory) -> Result<(), SaveError> {
+pub fn save(path: &Path, memory: &Memory, visited: &Visited) -> Result<(), SaveError> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -141,7 +152,7 @@ pub fn save(path: &Path, memory: &Memory) -> Result<(), SaveError> {
     };
 
     fs::create_dir_all(directory).map_err(step("create directory", directory))?;
-    let text = serde_json::to_vec(&Document::from_memory(memory))
+    let text = serde_json::to_vec(&Document::of(memory, visited))
         .map_err(|error| step("encode", path)(error.into()))?;
     let mut file = OpenOptions::new()
         .write(true)
@@ -178,6 +189,9 @@ struct Document {
     observed: BTreeMap<IpAddr, SavedObserved>,
     #[serde(default)]
     nat64: BTreeMap<String, Seconds>,
+    /// Names that NAPTR records gave, and at which name.
+    #[serde(default)]
+    found: BTreeMap<String, String>,
 }
 
 /// A name that clients asked for.
@@ -263,7 +277,7 @@ impl Document {
         serde_json::from_slice(text).map_err(torn)
     }
 
-    fn from_memory(memory: &Memory) -> Self {
+    fn of(memory: &Memory, visited: &Visited) -> Self {
         let answered = |(name, state): (&Arc<str>, &NameState)| {
             state.last_success()?;
             Some((name.to_string(), SavedName::of(state)))
@@ -319,6 +333,12 @@ impl Document {
                 .prefixes
                 .iter()
                 .map(|(prefix, at)| (prefix.to_string(), (*at).into()))
+                .collect(),
+            // The others can be found again: it is addresses that must not lose their owners.
+            found: visited
+                .found()
+                .filter(|(name, _)| memory.count_of(name) > 0)
+                .map(|(name, at)| (name.to_string(), at.to_string()))
                 .collect(),
         }
     }

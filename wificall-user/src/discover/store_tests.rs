@@ -58,8 +58,8 @@ fn what_is_saved_is_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("instance/state.json");
     let memory = filled();
-    save(&path, &memory).unwrap();
-    save(&path, &memory).unwrap();
+    save(&path, &memory, &Visited::default()).unwrap();
+    save(&path, &memory, &Visited::default()).unwrap();
     assert_eq!(files(path.parent().unwrap()), ["state.json"]);
 
     let mut loaded = reload(&path);
@@ -86,7 +86,7 @@ fn a_missing_file_is_no_trouble() {
 fn unreadable_files_are_set_aside() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.json");
-    save(&path, &filled()).unwrap();
+    save(&path, &filled(), &Visited::default()).unwrap();
     let whole = fs::read_to_string(&path).unwrap();
 
     let torn = &whole[..whole.len() / 2];
@@ -124,7 +124,7 @@ fn unreadable_files_are_set_aside() {
         reload(&path);
     }
     assert_eq!(files(directory.path()).len(), ASIDE_MAX as usize);
-    save(&path, &filled()).unwrap();
+    save(&path, &filled(), &Visited::default()).unwrap();
     assert!(reload(&path).warning.is_none());
 }
 
@@ -143,15 +143,15 @@ fn what_cannot_be_moved_is_still_no_crash() {
 fn a_failed_save_names_the_step_and_leaves_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.json");
-    save(&path, &filled()).unwrap();
+    save(&path, &filled(), &Visited::default()).unwrap();
     let before = fs::read(&path).unwrap();
     fs::create_dir(directory.path().join("state.json.new")).unwrap();
-    let error = save(&path, &filled()).unwrap_err();
+    let error = save(&path, &filled(), &Visited::default()).unwrap_err();
     assert!(error.to_string().starts_with("create "), "{error}");
     assert_eq!(fs::read(&path).unwrap(), before);
 
     let below_a_file = path.join("state.json");
-    let error = save(&below_a_file, &filled()).unwrap_err();
+    let error = save(&below_a_file, &filled(), &Visited::default()).unwrap_err();
     assert!(
         error.to_string().starts_with("create directory "),
         "{error}"
@@ -163,7 +163,7 @@ fn leftovers_of_a_crash_are_written_over() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.json");
     fs::write(directory.path().join("state.json.new"), "x".repeat(1 << 20)).unwrap();
-    save(&path, &filled()).unwrap();
+    save(&path, &filled(), &Visited::default()).unwrap();
     assert!(reload(&path).warning.is_none());
     assert_eq!(files(directory.path()), ["state.json"]);
 }
@@ -172,7 +172,7 @@ fn leftovers_of_a_crash_are_written_over() {
 fn times_beyond_the_clock_do_no_harm() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.json");
-    save(&path, &filled()).unwrap();
+    save(&path, &filled(), &Visited::default()).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     for time in [0, i64::MAX as u64, u64::MAX] {
         fs::write(&path, text.replace("1700000000", &time.to_string())).unwrap();
@@ -180,7 +180,7 @@ fn times_beyond_the_clock_do_no_harm() {
         assert_eq!(loaded.warning, None);
         loaded.memory.set_targets(&targets());
         assert!(loaded.memory.expire(self::time(1_700_000_300)).len() < 4);
-        save(&path, &loaded.memory).unwrap();
+        save(&path, &loaded.memory, &Visited::default()).unwrap();
     }
 }
 
@@ -188,7 +188,7 @@ fn times_beyond_the_clock_do_no_harm() {
 fn bounds_hold_for_what_is_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.json");
-    save(&path, &filled()).unwrap();
+    save(&path, &filled(), &Visited::default()).unwrap();
     let with = |per_name, total| {
         let bounds = Bounds {
             per_name,
@@ -235,7 +235,7 @@ fn every_part_is_saved_and_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.json");
     let memory = whole();
-    save(&path, &memory).unwrap();
+    save(&path, &memory, &Visited::default()).unwrap();
     let mut loaded = reload(&path).memory;
     loaded.set_targets(&targets());
     let known = |memory: &Memory| memory.known(&Filter::default()).collect::<Vec<_>>();
@@ -260,14 +260,14 @@ fn version_1_is_read() {
     let known: Vec<_> = loaded.memory.known(&Filter::default()).collect();
     assert_eq!(known.len(), 1);
     assert_eq!(known[0].first_seen, time(1_700_000_000));
-    save(&path, &loaded.memory).unwrap();
+    save(&path, &loaded.memory, &Visited::default()).unwrap();
     assert!(fs::read_to_string(&path).unwrap().contains("\"version\":2"));
 }
 
 /// Whatever happened to the file: it is read as a whole or refused, and never a panic.
 #[test]
 fn damage_at_every_byte() {
-    let text = serde_json::to_vec(&Document::from_memory(&whole())).unwrap();
+    let text = serde_json::to_vec(&Document::of(&whole(), &Visited::default())).unwrap();
     let load = |text: &[u8]| {
         let document = Document::parse(text).ok()?;
         let mut memory = document.into_memory(Memory::new(KEEP, Bounds::default()));
@@ -290,4 +290,56 @@ fn damage_at_every_byte() {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
     }
     assert!(read > 0, "some damage is within a value");
+}
+
+/// Names that a visited country gave come back with their addresses, and only with these.
+#[test]
+fn what_was_found_in_a_visited_country_is_kept() {
+    use crate::catalogue::catalogue;
+    use crate::discover::{Selection, Stats};
+
+    const AT: &str = "epdg.epc.mcc262.visited-country.pub.3gppnetwork.org";
+    let name = |mnc: u8| format!("epdg.epc.mnc0{mnc}.mcc262.pub.3gppnetwork.org");
+    let countries = ["DE".parse().unwrap()];
+    let selection = Selection {
+        countries: &countries,
+        ..Selection::default()
+    };
+    let visited = |found: &[Found]| {
+        let mut visited = Visited::default();
+        visited.select(catalogue(), &selection);
+        for found in found {
+            visited.take(found, catalogue(), &Stats::default());
+        }
+        visited
+    };
+    let before = visited(&[Found {
+        at: AT.into(),
+        names: vec![name(97), name(98)],
+    }]);
+    let targets: Vec<_> = before.targets().collect();
+    assert_eq!(targets.len(), 2);
+    let mut memory = Memory::new(KEEP, Bounds::default());
+    memory.set_targets(&targets);
+    let update = Update {
+        name: name(98).into(),
+        family: Family::V4,
+        outcome: Outcome::Addresses {
+            addresses: vec!["8.0.0.1".parse().unwrap()],
+            ttl: Duration::from_secs(300),
+        },
+        at: time(1_700_000_000),
+    };
+    memory.apply(&update, &Filter::default());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.json");
+    save(&path, &memory, &before).unwrap();
+    let loaded = reload(&path);
+    let after = visited(&loaded.found);
+    assert!(after.targets().eq(targets.into_iter().skip(1)));
+    assert_eq!(after.source(&name(98)), Some(AT));
+    // What the file says is believed no further than what DNS says.
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace(AT, "evil.example")).unwrap();
+    assert_eq!(visited(&reload(&path).found).targets().count(), 0);
 }

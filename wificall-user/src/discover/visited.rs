@@ -50,9 +50,20 @@ impl Visited {
         self.found.retain(|_, place| asked.contains_key(&place.at));
     }
 
-    /// The names to ask for.
-    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.asked.keys()
+    /// The names to ask for, each with the countries that it is for.
+    pub fn names(&self) -> impl Iterator<Item = (&Arc<str>, BTreeSet<Owner>)> {
+        self.asked.iter().map(|(name, countries)| {
+            let owner = |country: &Country| Owner {
+                plmn: None,
+                country: Some(*country),
+            };
+            (name, countries.iter().map(owner).collect())
+        })
+    }
+
+    /// What was found, as it was told: for the state on disk.
+    pub fn found(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.found.iter().map(|(name, place)| (name, &place.at))
     }
 
     /// The names that were found, as something to look up.
@@ -138,7 +149,7 @@ mod tests {
     #[test]
     fn countries_have_names_for_each_of_their_codes() {
         let visited = visited(&["DE", "US"]);
-        let names: Vec<_> = visited.names().map(|name| &**name).collect();
+        let names: Vec<_> = visited.names().map(|(name, _)| &**name).collect();
         for name in [
             "epdg.epc.mcc262.visited-country.pub.3gppnetwork.org",
             "sos.epdg.epc.mcc310.visited-country.pub.3gppnetwork.org",

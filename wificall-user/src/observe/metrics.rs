@@ -436,7 +436,7 @@ const METRICS: &[Metric] = &[
     Metric {
         kind: Kind::Counter,
         name: "wificall_displaced",
-        help: "Names and addresses from clients that made room for others or found none: many of them are a flood.",
+        help: "Names and addresses from clients, and addresses of names with very many, that made room for others, and names that found none: many of them are a flood.",
         labels: &[],
         samples: |report, samples| samples.add([], report.discovery.displaced),
     },
@@ -461,7 +461,7 @@ const METRICS: &[Metric] = &[
     Metric {
         kind: Kind::Gauge,
         name: "wificall_dns_stale",
-        help: "1 if the last attempt failed for every name that has ever answered: the last known good is in use.",
+        help: "1 if the last attempts failed for every name that our resolver gave addresses for: the last known good is in use.",
         labels: &[],
         samples: |report, samples| samples.add([], report.discovery.stale.into()),
     },

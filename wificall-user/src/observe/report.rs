@@ -249,6 +249,9 @@ pub struct ProbedOperator {
     pub addresses: u64,
     /// Those that agreed to a suite on a port at least, at the last probe.
     pub reachable: u64,
+    /// Those that answered anything on a port at least, if only to refuse.
+    #[serde(default)]
+    pub answering: u64,
     /// Those that were not probed yet.
     pub pending: u64,
     /// Port, result, and of how many addresses it was the last.
@@ -257,7 +260,7 @@ pub struct ProbedOperator {
     pub last_success: Option<u64>,
     /// The shortest round-trip time among the last results, in microseconds.
     pub rtt_us: Option<u64>,
-    /// Why the first of those that are not reachable is not.
+    /// Why one of those that are not reachable is not: if none is, one that answers, if there is one.
     pub detail: Option<String>,
 }
 

@@ -160,6 +160,7 @@ pub(super) fn report() -> Report {
                 operator: "262-01".into(),
                 addresses: 2,
                 reachable: 0,
+                answering: 0,
                 pending: 0,
                 results: vec![(4500, "reachable".into(), 0), (4500, "silent".into(), 2)],
                 last_success: Some(1_700_000_000),

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::{debug, warn};
@@ -21,6 +21,7 @@ use super::schedule::{Key, Schedule};
 use super::socket::Source;
 use super::sweep::{Follow, Options, exchange};
 use super::system_random;
+use crate::discover::{Owner, Resolver};
 
 /// More addresses are not probed. All ePDGs of the world are about 800.
 pub const ADDRESSES_MAX: usize = 2048;
@@ -41,10 +42,18 @@ pub struct Settings {
 /// What to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// The operators whose address it is.
-    pub operators: BTreeSet<String>,
+    /// Whose it is.
+    pub owners: Arc<BTreeSet<Owner>>,
     /// Where the probe is sent from: the way that its phones' packets take.
     pub source: Source,
+}
+
+impl Wanted {
+    /// The operators whose address it is.
+    pub fn operators(&self) -> BTreeSet<String> {
+        let plmns = self.owners.iter().filter_map(|owner| owner.plmn);
+        plmns.map(|plmn| plmn.to_string()).collect()
+    }
 }
 
 /// What came of the last exchange with an address and port.
@@ -73,6 +82,8 @@ pub struct State {
     pub last_success: BTreeMap<String, SystemTime>,
     /// Exchanges by how they ended, in the order of [`VerdictKind::ALL`].
     pub exchanges: [u64; VerdictKind::ALL.len()],
+    /// Who resolves redirects by name.
+    pub resolver: Option<Current>,
 }
 
 impl State {
@@ -83,8 +94,8 @@ impl State {
             return;
         };
         if kind == VerdictKind::Reachable {
-            for operator in &wanted.operators {
-                self.last_success.insert(operator.clone(), now);
+            for operator in wanted.operators() {
+                self.last_success.insert(operator, now);
             }
         }
         let last = Last {
@@ -103,12 +114,14 @@ impl State {
         let wanted = &self.wanted;
         self.last
             .retain(|(address, port), _| wanted.contains_key(address) && ports.contains(port));
-        let operators: BTreeSet<&String> = wanted.values().flat_map(|w| &w.operators).collect();
+        let operators: BTreeSet<_> = wanted.values().flat_map(Wanted::operators).collect();
         self.last_success
             .retain(|operator, _| operators.contains(operator));
     }
 }
 
+/// The resolver in force: who resolves a redirect by name.
+pub type Current = watch::Receiver<Arc<Resolver>>;
 type Shared = Arc<Mutex<State>>;
 type Order = Option<Settings>;
 
@@ -145,6 +158,11 @@ impl Prober {
         if self.orders.send(settings).is_err() {
             warn!("the task that probes has ended");
         }
+    }
+
+    /// Asks for the names of gateways in redirects there. Before, such redirects are not followed.
+    pub fn resolve_by(&self, resolver: Current) {
+        lock(&self.state).resolver = Some(resolver);
     }
 
     /// The results so far.
@@ -207,10 +225,18 @@ fn wanted(state: &State, settings: Option<&Settings>) -> BTreeSet<Key> {
 
 async fn one(key: Key, settings: &Settings, state: &Shared, keys: &Arc<Keys>) -> Finding {
     let (address, port) = key;
-    let source = lock(state)
-        .wanted
-        .get(&address)
-        .map_or_else(Source::default, |wanted| wanted.source);
+    let (source, owners, resolver) = {
+        let state = lock(state);
+        let wanted = state.wanted.get(&address);
+        let resolver = state.resolver.as_ref().map(|it| it.borrow().clone());
+        (
+            wanted.map_or_else(Source::default, |wanted| wanted.source),
+            wanted
+                .map(|wanted| wanted.owners.clone())
+                .unwrap_or_default(),
+            resolver,
+        )
+    };
     let options = Options {
         ports: Vec::new(),
         per_second: 1,
@@ -220,9 +246,10 @@ async fn one(key: Key, settings: &Settings, state: &Shared, keys: &Arc<Keys>) ->
     };
     let follow = Follow {
         admission: &settings.admission,
-        resolver: None,
+        resolver: resolver.as_deref(),
     };
-    let finding = exchange(SocketAddr::new(address, port), &options, follow, keys).await;
+    let remote = SocketAddr::new(address, port);
+    let finding = exchange(remote, &owners, &options, follow, keys).await;
     let result = finding.verdict.kind().as_str();
     debug!(%address, port, result, detail = finding.verdict.detail(), "probed");
     finding
@@ -257,7 +284,7 @@ mod tests {
 
     fn wanted(addresses: &[&str]) -> BTreeMap<IpAddr, Wanted> {
         let wanted = Wanted {
-            operators: ["262-01".to_owned()].into(),
+            owners: Arc::default(),
             source: Source::default(),
         };
         let addresses = addresses.iter().map(|a| a.parse().unwrap());

@@ -76,6 +76,15 @@ impl VerdictKind {
             Self::Failed => "failed",
         }
     }
+
+    /// Whether something came back from the address itself.
+    #[must_use]
+    pub const fn is_answer(self) -> bool {
+        match self {
+            Self::Reachable | Self::Redirected | Self::Refused | Self::Invalid => true,
+            Self::Silent | Self::Unreachable | Self::Failed => false,
+        }
+    }
 }
 
 impl Verdict {

@@ -162,7 +162,7 @@ impl Plan {
         for address in addresses {
             if let Err(reason) = admission.check(address) {
                 let refused = Refused { address, reason };
-                if !self.refused.contains(&refused) && self.refused.len() < ADDRESSES_PER_NAME_MAX {
+                if !self.refused.contains(&refused) {
                     self.refused.push(refused);
                 }
                 continue;

@@ -1,5 +1,6 @@
 //! Many exchanges: one for each address and port, paced, a few at a time; and the redirects that they meet.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -15,7 +16,7 @@ use super::pace::Pace;
 use super::plan::{Admission, Place};
 use super::socket::{Source, probe};
 use super::system_random;
-use crate::discover::{Family, Outcome, Resolver};
+use crate::discover::{Family, Outcome, Owner, Resolver};
 
 /// Exchanges at a time.
 const CONCURRENCY: usize = 16;
@@ -74,7 +75,7 @@ pub async fn sweep(
                 port,
                 owners: place.owners.clone(),
                 names: place.names.clone(),
-                finding: exchange(remote, options, follow, keys).await,
+                finding: exchange(remote, &place.owners, options, follow, keys).await,
             }
         })
         .buffer_unordered(CONCURRENCY);
@@ -86,9 +87,10 @@ pub async fn sweep(
     probed
 }
 
-/// One exchange, and one more where a redirect leads.
+/// One exchange with an ePDG of these owners, and one more where a redirect leads.
 pub async fn exchange(
     remote: SocketAddr,
+    owners: &BTreeSet<Owner>,
     options: &Options,
     follow: Follow<'_>,
     keys: &Arc<Keys>,
@@ -103,7 +105,7 @@ pub async fn exchange(
     let Verdict::Redirected(gateway) = first.verdict.clone() else {
         return first;
     };
-    let Some(address) = target(&gateway, remote.ip(), follow).await else {
+    let Some(address) = target(&gateway, remote.ip(), owners, follow).await else {
         return first;
     };
     let next = SocketAddr::new(address, remote.port());
@@ -124,8 +126,14 @@ fn joined(first: Finding, gateway: Gateway, address: IpAddr, second: Finding) ->
     }
 }
 
-/// Where a redirect leads: not back, and only to where we would probe unasked.
-async fn target(gateway: &Gateway, from: IpAddr, follow: Follow<'_>) -> Option<IpAddr> {
+/// Where a redirect leads: not back, and only to where we would probe unasked. A name is asked for where the owners'
+/// names are.
+async fn target(
+    gateway: &Gateway,
+    from: IpAddr,
+    owners: &BTreeSet<Owner>,
+    follow: Follow<'_>,
+) -> Option<IpAddr> {
     let fits = |address: &IpAddr| *address != from && follow.admission.check(*address).is_ok();
     match gateway {
         Gateway::Address(address) => Some(*address).filter(fits),
@@ -135,9 +143,11 @@ async fn target(gateway: &Gateway, from: IpAddr, follow: Follow<'_>) -> Option<I
             } else {
                 [Family::V6, Family::V4]
             };
+            let resolver = follow.resolver?;
+            let route = resolver.route(owners);
             for family in families {
-                if let Outcome::Addresses { addresses, .. } =
-                    follow.resolver?.lookup(name, family).await
+                let answer = resolver.ask(name, family.into(), route).await;
+                if let Outcome::Addresses { addresses, .. } = answer.outcome
                     && let Some(address) = addresses.into_iter().find(fits)
                 {
                     return Some(address);

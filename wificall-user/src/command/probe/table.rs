@@ -30,6 +30,9 @@ fn style(kind: VerdictKind) -> Style {
     Style::new().fg_color(Some(colour.into())).bold()
 }
 
+/// More addresses that are not probed are only counted for people.
+const REFUSED_MAX: usize = 32;
+
 /// All exchanges, then what became of those asked for.
 pub(super) fn all(found: &Found) -> String {
     let mut text = String::new();
@@ -41,13 +44,17 @@ pub(super) fn all(found: &Found) -> String {
         } else {
             "\nNot probed\n"
         };
-        for refused in &found.refused {
+        for refused in found.refused.iter().take(REFUSED_MAX) {
             let _ = writeln!(
                 text,
                 "  {}  {}: not a global address; --allow-local probes it all the same",
                 refused.address, refused.reason
             );
         }
+    }
+    let more = found.refused.len().saturating_sub(REFUSED_MAX);
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more, which --json lists");
     }
     if found.left_out > 0 {
         let _ = writeln!(
