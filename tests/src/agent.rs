@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use aya::maps::MapData;
 use aya::programs::{SchedClassifier, TcAttachType};
 
 use crate::home::Home;
@@ -75,6 +76,7 @@ pub struct Agent<'a> {
     binary: PathBuf,
     process: Option<Process>,
     home: Home,
+    verbose: bool,
 }
 
 impl<'a> Agent<'a> {
@@ -90,6 +92,7 @@ impl<'a> Agent<'a> {
             binary: agent_binary()?,
             process: None,
             home: Home::new()?,
+            verbose: true,
         };
         agent.configure(configuration)?;
         Ok(agent)
@@ -133,6 +136,30 @@ impl<'a> Agent<'a> {
         self.home.bpffs().join("wificall").join(INSTANCE)
     }
 
+    /// From now on, one that logs no more than it does by default.
+    pub fn log_less(&mut self) {
+        self.verbose = false;
+    }
+
+    /// One of its maps, of the only generation there is.
+    ///
+    /// # Errors
+    ///
+    /// If there is none or there are several.
+    pub fn map(&self, name: &str) -> Result<MapData> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.pin_dir())? {
+            let path = entry?.path().join(name);
+            if path.exists() {
+                found.push(path);
+            }
+        }
+        let [path] = &found[..] else {
+            bail!("{} maps are called {name}: {found:?}", found.len());
+        };
+        MapData::from_pin(path).with_context(|| format!("open {}", path.display()))
+    }
+
     /// From now on, another build of the agent.
     pub fn use_binary(&mut self, binary: PathBuf) {
         self.binary = binary;
@@ -156,7 +183,11 @@ impl<'a> Agent<'a> {
     ///
     /// If it cannot be started.
     pub fn spawn(&mut self) -> Result<()> {
-        let command = self.command(&["run", "-v"]);
+        let command = if self.verbose {
+            self.command(&["run", "-v"])
+        } else {
+            self.command(&["run"])
+        };
         self.process = Some(Process::spawn(command, "agent", self.home.path())?);
         Ok(())
     }

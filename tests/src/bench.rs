@@ -6,6 +6,7 @@
 pub mod budget;
 pub mod chart;
 pub mod forwarding;
+mod patience;
 pub mod program;
 pub mod record;
 pub mod report;

@@ -18,6 +18,7 @@ pub mod packet;
 pub mod process;
 pub mod programs;
 pub mod rig;
+pub mod scatter;
 pub mod send;
 pub mod swan;
 pub mod tshark;

@@ -95,7 +95,8 @@ pub fn bench(args: &Args) -> Result<ExitCode> {
         .current_dir(root())
         .env("WIFICALL_BIN", agent)
         .arg("--out")
-        .arg(target().join("bench"));
+        .arg(target().join("bench"))
+        .args(["--runs", &bench.runs.to_string()]);
     for layer in &bench.layers {
         command.args(["--layer", layer]);
     }

@@ -1,7 +1,11 @@
 //! Records how many instructions the programs have, and how many the verifier walks: `tests/instructions.toml`, which the
 //! test `instruction_counts` compares.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs};
+use std::{
+    collections::BTreeMap,
+    fmt::{Debug, Write as _},
+    fs,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -15,9 +19,13 @@ const FILE: &str = "tests/instructions.toml";
 const TEST: &str = "instruction_counts";
 /// Set, the test says what it finds instead of comparing it.
 const RECORD: &str = "WIFICALL_RECORD_INSTRUCTIONS";
+/// Set, a kernel that nothing is recorded of fails it.
+pub const COMPARE: &str = "WIFICALL_COMPARE_INSTRUCTIONS";
 const INTRODUCTION: &str = "\
-# Instructions of the programs in the committed BPF object, and those that the verifier walks, every path counted: with
-# all features, and with none. Compared exactly, the latter by a kernel whose release is one of these.
+# Of the programs in the committed BPF object, instructions: in the object; that the verifier walks, every path counted,
+# with [all features, none]; that it leaves, with [no features, the usual ones, all], which shows what switching a feature
+# off removes. Compared exactly, but for those of the object by a kernel whose release is one of these. The bytes of
+# machine code that the last become are for information: addresses have more or fewer bytes from one boot to the next.
 #
 # Written by `cargo xtask bench --record-instructions`.
 ";
@@ -27,6 +35,8 @@ const INTRODUCTION: &str = "\
 struct Counts {
     object: BTreeMap<String, usize>,
     verified: BTreeMap<String, BTreeMap<String, [u64; 2]>>,
+    translated: BTreeMap<String, BTreeMap<String, [usize; 3]>>,
+    jited: BTreeMap<String, BTreeMap<String, [u32; 3]>>,
 }
 
 /// Runs the test on this kernel and on others, and writes the file.
@@ -54,6 +64,8 @@ pub fn record(kernels: &[String]) -> Result<()> {
             "Linux {release} was given other programs than this kernel"
         );
         counts.verified.extend(other.verified);
+        counts.translated.extend(other.translated);
+        counts.jited.extend(other.jited);
     }
     let path = root().join(FILE);
     fs::write(&path, counts.toml()).with_context(|| format!("write {}", path.display()))?;
@@ -77,12 +89,29 @@ impl Counts {
         for (program, count) in &self.object {
             let _ = writeln!(text, "{program} = {count}");
         }
-        for (release, programs) in &self.verified {
-            let _ = writeln!(text, "\n[verified.\"{release}\"]");
-            for (program, [all, none]) in programs {
-                let _ = writeln!(text, "{program} = [{all}, {none}]");
-            }
-        }
+        tables(&mut text, "verified", &self.verified);
+        tables(&mut text, "translated", &self.translated);
+        tables(&mut text, "jited", &self.jited);
         text
     }
+}
+
+fn tables<T: Debug>(
+    text: &mut String,
+    name: &str,
+    releases: &BTreeMap<String, BTreeMap<String, T>>,
+) {
+    for (release, programs) in releases {
+        let _ = writeln!(text, "\n[{name}.\"{release}\"]");
+        for (program, figures) in programs {
+            let _ = writeln!(text, "{program} = {figures:?}");
+        }
+    }
+}
+
+/// Whether a kernel of this line is recorded.
+pub fn knows(version: &str) -> Result<bool> {
+    let path = root().join(FILE);
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(text.contains(&format!("\n[verified.\"{version}.")))
 }

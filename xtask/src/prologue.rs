@@ -2,12 +2,13 @@
 //!
 //! A TC program with one direct packet write is given a prologue that pulls the data of every cloned packet, also
 //! those that match nothing, and drops the packet where that fails (`bpf_unclone_prologue`, net/core/filter.c). The
-//! prologue is visible in the translated program, so this is checked where it matters: after the verifier.
+//! prologue is visible in the translated program, so this is checked where it matters: after the verifier, with every
+//! feature on, so that it has removed nothing that might write.
 
 use std::{os::fd::AsFd as _, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use aya::{Ebpf, programs::Program};
+use aya::{EbpfLoader, programs::Program};
 
 use crate::{
     bpf::{Insn, load_classifier, translated},
@@ -25,7 +26,12 @@ pub struct Args {
 pub fn prologue(args: &Args) -> Result<()> {
     self_test()?;
     let path = args.object.clone().unwrap_or_else(ebpf::committed);
-    let mut object = Ebpf::load_file(&path).with_context(|| format!("load {}", path.display()))?;
+    let mut object = EbpfLoader::new()
+        .override_global("FEATURES", &u32::MAX, true)
+        .override_global("PREF64_LEN", &96u8, true)
+        .override_global("PREF64_MORE_LEN", &[96u8; 3], true)
+        .load_file(&path)
+        .with_context(|| format!("load {}", path.display()))?;
     let mut checked = 0;
     for (name, program) in object.programs_mut() {
         let Program::SchedClassifier(program) = program else {

@@ -44,6 +44,17 @@ pub struct Budget {
     margin: f64,
 }
 
+/// What a measurement says of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// It is within the limit for sure.
+    Kept,
+    /// Too few quiet rounds, or rounds that differ too much, to tell.
+    Unclear,
+    /// It is past the limit for sure.
+    Past,
+}
+
 /// A row and its budget.
 #[derive(Clone, Debug)]
 pub struct Verdict<'a> {
@@ -53,8 +64,8 @@ pub struct Verdict<'a> {
     pub budget: &'a Budget,
     /// Median.
     pub measured: f64,
-    /// Lower quartile: three rounds in four were above it.
-    pub low: f64,
+    /// Between these it is, with 95 % confidence.
+    pub sure: [f64; 2],
     /// The budget on this machine.
     pub allowed: f64,
     /// The same with the margin.
@@ -64,10 +75,19 @@ pub struct Verdict<'a> {
 }
 
 impl Verdict<'_> {
-    /// Whether it is kept, noise aside: what is beyond the limit in three rounds of four is not noise.
+    /// What it comes to.
     #[must_use]
-    pub fn is_kept(&self) -> bool {
-        self.low <= self.limit
+    pub fn outcome(&self) -> Outcome {
+        let [least, most] = self.sure;
+        if !self.row.is_sound() {
+            Outcome::Unclear
+        } else if most <= self.limit {
+            Outcome::Kept
+        } else if least > self.limit {
+            Outcome::Past
+        } else {
+            Outcome::Unclear
+        }
     }
 }
 
@@ -77,7 +97,7 @@ impl fmt::Display for Verdict<'_> {
             row,
             budget,
             measured,
-            low,
+            sure: [least, most],
             allowed,
             limit,
             unit,
@@ -89,9 +109,9 @@ impl fmt::Display for Verdict<'_> {
             .unwrap_or_default();
         write!(
             formatter,
-            "{row}\n    measured {measured:.2} {unit} (lower quartile {low:.2}{than}), \
+            "{row}\n    measured {measured:.2} {unit} ({least:.2} to {most:.2}{than}, {} quiet rounds of {} wanted), \
              allowed {allowed:.2}, with the margin {limit:.2}: {}",
-            budget.what
+            row.rounds, row.wanted, budget.what
         )
     }
 }
@@ -168,7 +188,7 @@ impl Budget {
             row,
             budget: self,
             measured: spread.median,
-            low: spread.low,
+            sure: spread.sure,
             allowed,
             limit,
             unit,
@@ -183,7 +203,11 @@ impl Budget {
 /// If a budget of a layer that was measured is for no row: it would never fail.
 pub fn verdicts<'a>(budgets: &'a [Budget], rows: &'a [Row]) -> Result<Vec<Verdict<'a>>> {
     for budget in budgets {
-        let layer_measured = rows.iter().any(|row| row.layer == budget.layer);
+        // A machine of one CPU has no rows of two.
+        let cpus = budget.setting.get("cpus");
+        let layer_measured = rows
+            .iter()
+            .any(|row| row.layer == budget.layer && cpus.is_none_or(|cpus| row.at("cpus") == cpus));
         ensure!(
             !layer_measured || rows.iter().any(|row| budget.is_for(row)),
             "{FILE}: the budget {:?} is for nothing that was measured\n\
@@ -200,7 +224,28 @@ pub fn verdicts<'a>(budgets: &'a [Budget], rows: &'a [Row]) -> Result<Vec<Verdic
         .collect()
 }
 
-/// What is past its limit in `verdicts` and, measured once more, still is: a neighbour may have been busy for long.
+/// A budget that was kept in no run.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// How the last run ended; not [`Outcome::Kept`].
+    pub outcome: Outcome,
+    /// What was measured.
+    pub text: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = match self.outcome {
+            Outcome::Kept => "kept",
+            Outcome::Unclear => "the machine is too noisy to tell",
+            Outcome::Past => "past its budget",
+        };
+        write!(formatter, "{outcome}: {}", self.text)
+    }
+}
+
+/// What was kept in none of the runs of a layer; of a single one, what it does not keep is measured once more: a neighbour
+/// may have been busy for long.
 ///
 /// # Errors
 ///
@@ -209,22 +254,42 @@ pub fn check(
     layer: &Layer,
     scale: Scale,
     budgets: &[Budget],
-    found: &[Verdict<'_>],
-) -> Result<Vec<String>> {
-    let past: Vec<_> = found.iter().filter(|verdict| !verdict.is_kept()).collect();
-    if past.is_empty() {
-        return Ok(Vec::new());
+    mut runs: Vec<Vec<Row>>,
+) -> Result<Vec<Failure>> {
+    let found = failures(budgets, &runs)?;
+    if found.is_empty() || runs.len() > 1 {
+        return Ok(found);
     }
-    for verdict in &past {
-        eprintln!("past its budget, to be measured once more: {verdict}");
+    for failure in &found {
+        eprintln!("to be measured once more: {failure}");
     }
-    let rows = (layer.measure)(scale)?;
-    Ok(verdicts(budgets, &rows)?
+    runs.push((layer.measure)(scale)?);
+    failures(budgets, &runs)
+}
+
+fn failures(budgets: &[Budget], runs: &[Vec<Row>]) -> Result<Vec<Failure>> {
+    let mut found = Vec::new();
+    let Some((last, before)) = runs.split_last() else {
+        return Ok(found);
+    };
+    let before = before
         .iter()
-        .filter(|verdict| !verdict.is_kept())
-        .filter(|verdict| past.iter().any(|one| one.row.is_of(verdict.row)))
-        .map(ToString::to_string)
-        .collect())
+        .map(|rows| verdicts(budgets, rows))
+        .collect::<Result<Vec<_>>>()?;
+    for verdict in verdicts(budgets, last)? {
+        let kept = |one: &Verdict<'_>| one.outcome() == Outcome::Kept;
+        let kept_before = before
+            .iter()
+            .flatten()
+            .any(|one| one.row.is_of(verdict.row) && kept(one));
+        if !kept(&verdict) && !kept_before {
+            found.push(Failure {
+                outcome: verdict.outcome(),
+                text: verdict.to_string(),
+            });
+        }
+    }
+    Ok(found)
 }
 
 /// Whether `text` is like `pattern`, in which `*` is any number of characters.
@@ -278,8 +343,51 @@ margin = 1.5
             let rows = [row("TCP, IPv6", 40.0, over)];
             let verdicts = verdicts(&budgets, &rows).unwrap();
             assert_eq!(verdicts.len(), 1);
-            assert_eq!(verdicts[0].is_kept(), kept, "{}", verdicts[0]);
+            let outcome = if kept { Outcome::Kept } else { Outcome::Past };
+            assert_eq!(verdicts[0].outcome(), outcome, "{}", verdicts[0]);
         }
+    }
+
+    /// Neither a median within the limit nor a lower quartile below it says that a budget is kept.
+    #[test]
+    fn noise_is_not_a_budget_that_is_kept() {
+        let budgets = parse(TEXT).unwrap();
+        let outcome = |over: &[f64], wanted| {
+            let mut row = row("TCP", 40.0, 0.0);
+            row.against.as_mut().unwrap().difference = Spread::of(over.iter().copied());
+            (row.rounds, row.wanted) = (over.len(), wanted);
+            verdicts(&budgets, &[row]).unwrap()[0].outcome()
+        };
+        assert_eq!(outcome(&[2.0, 3.0, 4.0, 5.0, 9.0], 5), Outcome::Unclear);
+        assert_eq!(outcome(&[-9.0, 5.0, 6.0, 7.0, 8.0], 5), Outcome::Unclear);
+        assert_eq!(outcome(&[1.0, 2.0, 3.0, 4.0], 5), Outcome::Unclear);
+        assert_eq!(outcome(&[5.0, 6.0, 7.0, 8.0, 9.0], 5), Outcome::Past);
+        assert_eq!(outcome(&[1.0, 2.0, 3.0, 4.0, 4.4], 5), Outcome::Kept);
+        // The same noise, and no doubt left.
+        let many: Vec<_> = (0..100).map(|at| f64::from(at % 5)).collect();
+        assert_eq!(outcome(&many, 5), Outcome::Kept);
+    }
+
+    #[test]
+    fn what_is_kept_in_no_run_fails() {
+        let budgets = parse(TEXT).unwrap();
+        let unclear = || {
+            let mut row = row("TCP", 40.0, 1.0);
+            row.wanted = 2;
+            vec![row]
+        };
+        let over = |over| vec![row("TCP", 40.0, over)];
+        let found = |runs: &[Vec<Row>]| {
+            let failures = failures(&budgets, runs).unwrap();
+            failures.first().map(|failure| failure.outcome)
+        };
+        assert_eq!(found(&[over(1.0)]), None);
+        assert_eq!(found(&[over(9.0), over(1.0)]), None);
+        assert_eq!(found(&[over(1.0), over(9.0)]), None);
+        assert_eq!(found(&[over(9.0), over(9.0)]), Some(Outcome::Past));
+        assert_eq!(found(&[over(9.0), unclear()]), Some(Outcome::Unclear));
+        assert_eq!(found(&[unclear(), unclear()]), Some(Outcome::Unclear));
+        assert_eq!(found(&[unclear(), over(1.0)]), None);
     }
 
     /// Half as fast in everything is as good.
@@ -289,7 +397,8 @@ margin = 1.5
         for (base, over, kept) in [(80.0, 8.8, true), (80.0, 9.2, false), (20.0, 2.4, false)] {
             let rows = [row("TCP", base, over)];
             let verdicts = verdicts(&budgets, &rows).unwrap();
-            assert_eq!(verdicts[0].is_kept(), kept, "{}", verdicts[0]);
+            let is_kept = verdicts[0].outcome() == Outcome::Kept;
+            assert_eq!(is_kept, kept, "{}", verdicts[0]);
         }
     }
 

@@ -52,7 +52,7 @@ pub struct Bar {
 }
 
 impl Chart {
-    /// One with a bar for each row, coloured by what `series` says of it; its label is `label` of the row.
+    /// One with a bar for each row with enough quiet rounds, coloured by what `series` says of it; its label is `label` of the row.
     #[must_use]
     pub fn of<'a>(
         [name, title, unit]: [&str; 3],
@@ -63,6 +63,7 @@ impl Chart {
         let mut known = Vec::new();
         let bars = rows
             .into_iter()
+            .filter(|row| row.is_sound())
             .map(|row| {
                 let name = series(row);
                 let number = known

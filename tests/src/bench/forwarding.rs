@@ -3,15 +3,21 @@
 //! `rig.rs` says how packets are sent, counted and timed. Before anything is timed, each set of rules is sent every kind
 //! of packet once to every endpoint, and must have given marks and DSCP to those and only those that it is about; every
 //! timed burst must arrive whole, with the DSCP that it should have.
+//!
+//! There are two contests for each kind of traffic: all rules over a router without any, and, for the budgets, ours over an
+//! empty hook in many more rounds. A few nanoseconds are to be told from ten times as much noise.
 
 mod rules;
 mod show;
+
+use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
 pub use self::rules::{InPlace, Rules};
 use super::{
     Layer, Scale,
+    patience::{Patience, hold_all},
     report::thousands,
     row::{Row, setting},
     turns::{Effort, Turn, turns},
@@ -42,20 +48,38 @@ const FULL: Effort = Effort {
     most: 45,
     slack: 1.1,
 };
-const QUICK: Effort = Effort {
-    rounds: 11,
-    quiet: 5,
-    most: 15,
+/// Of our own rules over an empty hook.
+const OWN: Effort = Effort {
+    rounds: 81,
+    quiet: 51,
+    most: 161,
     slack: 1.1,
 };
+const QUICK: Effort = Effort {
+    rounds: 61,
+    quiet: 41,
+    most: 121,
+    slack: 1.1,
+};
+const PATIENCE: Patience = Patience {
+    limit: Duration::from_secs(270),
+    slow: 1.3,
+};
+const QUICK_PATIENCE: Patience = Patience {
+    limit: Duration::from_secs(60),
+    ..PATIENCE
+};
+/// Frames of a turn.
+const PACKETS: u32 = 10_000;
 
 /// So many endpoints, and the rules that are told them.
 struct Size {
     endpoints: u32,
     rules: &'static [Rules],
-    /// Whether quick runs are about them, too.
-    quick: bool,
 }
+
+/// What budgets are about, and what it is compared with.
+const OURS: [Rules; 3] = [Rules::EmptyHook, Rules::Tc, Rules::Xdp];
 
 const SIZES: [Size; 3] = [
     Size {
@@ -71,12 +95,10 @@ const SIZES: [Size; 3] = [
             Rules::Tc,
             Rules::Xdp,
         ],
-        quick: true,
     },
     Size {
         endpoints: 1_000,
         rules: &[Rules::Nothing, Rules::EmptyHook, Rules::Tc, Rules::Xdp],
-        quick: false,
     },
     Size {
         endpoints: 10_000,
@@ -87,7 +109,6 @@ const SIZES: [Size; 3] = [
             Rules::Tc,
             Rules::Xdp,
         ],
-        quick: false,
     },
 ];
 
@@ -169,27 +190,59 @@ const fn told(rules: Rules, endpoints: u32) -> u32 {
     if rules.has_endpoints() { endpoints } else { 0 }
 }
 
+/// What is compared with what: the first of the rules is the baseline.
+struct Contest {
+    size: &'static Size,
+    case: &'static Case,
+    rules: Vec<Rules>,
+    cpus: usize,
+    effort: Effort,
+}
+
+/// All that are to be held, one kind of traffic after the other.
+fn contests(cpus: usize, scale: Scale) -> Vec<Contest> {
+    let quick = scale == Scale::Quick;
+    let mut contests = Vec::new();
+    for size in &SIZES {
+        for case in CASES.iter().filter(|case| !quick || case.quick) {
+            let goes = |rules: &Rules| case.direction == Direction::Up || rules.goes_both_ways();
+            let chosen = |rules: &[Rules]| rules.iter().copied().filter(goes).collect();
+            for cpus in 1..=if case.twice { cpus } else { 1 } {
+                let contest = |rules, effort| Contest {
+                    size,
+                    case,
+                    rules,
+                    cpus,
+                    effort,
+                };
+                if !quick {
+                    contests.push(contest(chosen(size.rules), FULL));
+                }
+                let own = if quick { QUICK } else { OWN };
+                contests.push(contest(chosen(&OURS), own));
+            }
+        }
+    }
+    contests
+}
+
 /// Measures the layer.
 ///
 /// # Errors
 ///
 /// If a tool is missing, the kernel refuses something, a packet is lost or not treated as it should be.
 pub fn measure(scale: Scale) -> Result<Vec<Row>> {
-    let sizes = || {
-        SIZES
-            .iter()
-            .filter(|size| scale == Scale::Full || size.quick)
-    };
+    let mut rig = Rig::new()?;
+    let contests = contests(rig.cpus().len(), scale);
     let mut wanted: Vec<(Rules, u32)> = Vec::new();
-    for size in sizes() {
-        for rules in size.rules {
-            let one = (*rules, told(*rules, size.endpoints));
+    for contest in &contests {
+        for rules in &contest.rules {
+            let one = (*rules, told(*rules, contest.size.endpoints));
             if !wanted.contains(&one) {
                 wanted.push(one);
             }
         }
     }
-    let mut rig = Rig::new()?;
     let roads: Vec<Road> = (0..wanted.len())
         .map(|number| rig.road(&format!("forward{number}")))
         .collect::<Result<_>>()?;
@@ -208,55 +261,59 @@ pub fn measure(scale: Scale) -> Result<Vec<Row>> {
             })
         })
         .collect::<Result<_>>()?;
-    let mut rows = Vec::new();
-    for size in sizes() {
-        eprintln!("{} endpoints", thousands(size.endpoints));
-        for case in &CASES {
-            rows.extend(compare(&rig, &contestants, size, case, scale)?);
-        }
-    }
+    // Everybody is checked once with every kind of traffic.
+    let checked = RefCell::new(BTreeSet::new());
+    let patience = match scale {
+        Scale::Full => PATIENCE,
+        Scale::Quick => QUICK_PATIENCE,
+    };
+    let rows = hold_all(
+        &contests,
+        |contest| {
+            let Contest {
+                size, case, rules, ..
+            } = contest;
+            (size.endpoints, case.family, contest.cpus, rules[0])
+        },
+        patience,
+        |contest| hold(&rig, &contestants, contest, &mut checked.borrow_mut()),
+    )?;
     for each in contestants {
         each.in_place.remove()?;
     }
     Ok(rows)
 }
 
-/// What one kind of traffic costs with each of the rules for one number of endpoints.
-fn compare(
+/// Checks whoever has not been, and times all.
+fn hold(
     rig: &Rig,
     contestants: &[Contestant<'_>],
-    size: &Size,
-    case: &Case,
-    scale: Scale,
+    contest: &Contest,
+    checked: &mut BTreeSet<(String, u32)>,
 ) -> Result<Vec<Row>> {
+    let Contest {
+        size,
+        case,
+        rules,
+        cpus,
+        effort,
+    } = contest;
     let traffic = case.traffic();
     let injectors = rig.injectors(&traffic, size.endpoints)?;
     let mut chosen = Vec::new();
-    for rules in size.rules {
-        if traffic.direction == Direction::Down && !rules.goes_both_ways() {
-            continue;
-        }
+    for rules in rules {
         let endpoints = told(*rules, size.endpoints);
         let one = contestants
             .iter()
             .find(|one| one.rules == *rules && one.endpoints == endpoints)
             .with_context(|| format!("no router has the rules {rules:?}"))?;
-        check(rig, one, traffic, &injectors[0], size.endpoints)
-            .with_context(|| format!("{}, {}", rules.name(), traffic.name()))?;
+        let what = format!("{}, {}, {:?}", rules.name(), traffic.name(), case.direction);
+        if checked.insert((what.clone(), size.endpoints)) {
+            check(rig, one, traffic, &injectors[0], size.endpoints).context(what)?;
+        }
         chosen.push(one);
     }
-    let quick = scale == Scale::Quick;
-    let mut rows = Vec::new();
-    for cpus in 1..=injectors.len() {
-        let wanted = match cpus {
-            1 => !quick || case.quick,
-            _ => !quick && case.twice,
-        };
-        if wanted {
-            rows.extend(time(rig, &chosen, size, case, &injectors[..cpus], scale)?);
-        }
-    }
-    Ok(rows)
+    time(rig, &chosen, size, case, &injectors[..*cpus], effort)
 }
 
 /// That the rules are about these packets, if they should be, and only then.
@@ -268,11 +325,20 @@ fn check(
     endpoints: u32,
 ) -> Result<()> {
     let dscp = one.rules.dscp(traffic);
+    let before = one.in_place.exits()?;
     let found = rig.marks(one.road, traffic.direction, injector, dscp)?;
     let expected = one.rules.marks(traffic, endpoints);
     ensure!(
         found == expected,
         "packets by mark are {found:?}, not {expected:?}"
+    );
+    let left: Vec<_> = std::iter::zip(one.in_place.exits()?, before)
+        .map(|(now, before)| now - before)
+        .collect();
+    let expected = one.rules.exits(traffic, endpoints);
+    ensure!(
+        left == expected,
+        "packets that left at ingress by `matched` and `by_xdp`, and XDP by `matched`, are {left:?}, not {expected:?}"
     );
     Ok(())
 }
@@ -283,46 +349,37 @@ fn time(
     size: &Size,
     case: &Case,
     injectors: &[Injector],
-    scale: Scale,
+    effort: &Effort,
 ) -> Result<Vec<Row>> {
     let traffic = case.traffic();
-    let (effort, packets) = match scale {
-        Scale::Full => (FULL, 10_000),
-        Scale::Quick => (QUICK, 10_000),
-    };
     let variants = chosen
         .iter()
         .map(|one| {
             let dscp = Some(one.rules.dscp(traffic));
             let turn: Turn<'_> =
-                Box::new(move || rig.burst(one.road, traffic.direction, injectors, packets, dscp));
+                Box::new(move || rig.burst(one.road, traffic.direction, injectors, PACKETS, dscp));
             (one.rules.name().to_owned(), turn)
         })
         .collect();
-    let turns = turns(&effort, variants)?;
+    let turns = turns(effort, variants)?;
     let direction = match traffic.direction {
         Direction::Up => "up",
         Direction::Down => "down",
     };
-    let at = |over: Rules| {
-        setting(&[
-            ("direction", direction),
-            ("endpoints", &thousands(size.endpoints)),
-            ("cpus", &injectors.len().to_string()),
-            (OVER, over.name()),
-        ])
-    };
+    let baseline = chosen[0].rules.name();
+    let at = setting(&[
+        ("direction", direction),
+        ("endpoints", &thousands(size.endpoints)),
+        ("cpus", &injectors.len().to_string()),
+        (OVER, baseline),
+    ]);
     let name = traffic.name();
-    let names = |rules: Rules| [name.as_str(), rules.name(), UNIT];
-    let nothing = Rules::Nothing;
-    let mut rows = vec![turns.row(NAME, &at(nothing), names(nothing), None)?];
-    for baseline in [nothing, Rules::EmptyHook] {
-        for one in chosen {
-            if one.rules != nothing && one.rules != baseline {
-                let against = Some(baseline.name());
-                rows.push(turns.row(NAME, &at(baseline), names(one.rules), against)?);
-            }
-        }
-    }
-    Ok(rows)
+    chosen
+        .iter()
+        .map(|one| {
+            let variant = one.rules.name();
+            let against = (variant != baseline).then_some(baseline);
+            turns.row(NAME, &at, [name.as_str(), variant, UNIT], against)
+        })
+        .collect()
 }

@@ -2,15 +2,12 @@
 //!
 //! `programs/driver.rs` says how one turn is timed. Every turn begins with a pass over the whole table that is not
 //! timed, so that variants do not pay for each other's use of the caches.
-//!
-//! A virtual machine may be slow for seconds on end, longer than a contest takes. Such contests are found by their
-//! baselines, which are to be alike, and held again.
 
 mod contest;
 mod table;
 mod traffic;
 
-use std::time::{Duration, Instant};
+use std::{cell::RefCell, time::Duration};
 
 use anyhow::Result;
 
@@ -18,7 +15,14 @@ use self::{
     contest::{Loaded, PLACES, Place, compare},
     traffic::{TRAFFIC, Traffic},
 };
-use super::{Layer, Scale, chart::Chart, report::Table, row::Row, turns::Effort};
+use super::{
+    Layer, Scale,
+    chart::Chart,
+    patience::{Patience, hold_all},
+    report::{Table, thousands},
+    row::Row,
+    turns::Effort,
+};
 use crate::netns::Netns;
 
 /// This layer.
@@ -31,65 +35,52 @@ pub const LAYER: Layer = Layer {
 const NAME: &str = "program";
 /// The variant that is the baseline.
 const EMPTY: &str = "empty program";
-/// The variant with every feature.
-const ALL: &str = "all on";
+/// The setting that names the baseline: what is more than usual is compared with two.
+const OVER: &str = "over";
+/// The variant of an ordinary configuration.
+const USUAL: &str = "usual features";
+/// The variant with all that can be switched on.
+const EVERYTHING: &str = "everything on";
 const UNIT: &str = "ns/packet";
 
 const FULL: Effort = Effort {
-    rounds: 13,
-    quiet: 7,
-    most: 26,
+    rounds: 25,
+    quiet: 17,
+    most: 50,
     slack: 1.1,
 };
 /// With many endpoints a turn is long.
 const LONG: Effort = Effort {
-    rounds: 7,
-    quiet: 4,
-    most: 14,
+    rounds: 9,
+    quiet: 7,
+    most: 16,
     slack: 1.1,
 };
 const QUICK: Effort = Effort {
-    rounds: 9,
-    quiet: 5,
-    most: 18,
+    rounds: 13,
+    quiet: 9,
+    most: 26,
     slack: 1.1,
 };
-/// For how long contests are held again.
-const PATIENCE: Duration = Duration::from_secs(240);
-const QUICK_PATIENCE: Duration = Duration::from_secs(25);
-/// A contest was slow if its baseline was so much slower than the best of those like it.
-const SLOW: f64 = 1.1;
+const PATIENCE: Patience = Patience {
+    limit: Duration::from_secs(300),
+    slow: 1.1,
+};
+const QUICK_PATIENCE: Patience = Patience {
+    limit: Duration::from_secs(60),
+    ..PATIENCE
+};
+/// The table of most budgets.
+const BUDGETED: u32 = 1_000;
 /// Above it, tables are for information.
 const LARGE: u32 = 10_000;
 
-/// A contest and what came out.
+/// A contest: what is compared.
 struct Contest {
     /// Index among the tables.
     table: usize,
     place: &'static Place,
     traffic: &'static Traffic,
-    rows: Vec<Row>,
-}
-
-impl Contest {
-    fn baseline(&self) -> f64 {
-        self.rows.first().map_or(f64::MAX, |row| row.value.median)
-    }
-
-    /// The same program at the same work.
-    fn is_like(&self, other: &Self) -> bool {
-        let what = |contest: &Self| (contest.table, contest.place.kind, contest.traffic.header());
-        what(self) == what(other)
-    }
-
-    fn was_slow(&self, all: &[Self]) -> bool {
-        let best = all
-            .iter()
-            .filter(|other| self.is_like(other))
-            .map(Self::baseline)
-            .fold(f64::MAX, f64::min);
-        self.baseline() > best * SLOW
-    }
 }
 
 /// Measures the layer.
@@ -98,87 +89,67 @@ impl Contest {
 ///
 /// If the kernel refuses something, or a packet does not take the way that is measured.
 pub fn measure(scale: Scale) -> Result<Vec<Row>> {
-    let (sizes, effort, patience): (&[u32], _, _) = match scale {
-        Scale::Full => (&[10, 1_000, LARGE, 100_000], FULL, PATIENCE),
-        Scale::Quick => (&[1_000, LARGE], QUICK, QUICK_PATIENCE),
+    let quick = scale == Scale::Quick;
+    let (sizes, effort, patience): (&[u32], _, _) = if quick {
+        (&[BUDGETED, LARGE], QUICK, QUICK_PATIENCE)
+    } else {
+        (&[10, BUDGETED, LARGE, 100_000], FULL, PATIENCE)
     };
-    let start = Instant::now();
     let idle = Netns::new("idle")?;
     let mut tables = Vec::new();
     let mut contests = Vec::new();
-    for endpoints in sizes.iter().copied() {
-        let few = scale == Scale::Quick || endpoints > LARGE;
-        tables.push((endpoints, Loaded::sets(endpoints, few)?));
+    for (table, endpoints) in sizes.iter().copied().enumerate() {
+        tables.push((endpoints, Loaded::all(endpoints, quick)?));
         for place in &PLACES {
             for traffic in &TRAFFIC {
+                let has_variant = endpoints == BUDGETED || !traffic.needs_nat64();
                 // What is not looked up does not depend on the table.
-                if traffic.is_looked_up() || !few || endpoints < LARGE {
+                if has_variant && (traffic.is_looked_up() || endpoints <= BUDGETED) {
                     contests.push(Contest {
-                        table: tables.len() - 1,
+                        table,
                         place,
                         traffic,
-                        rows: Vec::new(),
                     });
                 }
             }
         }
     }
-    let mut hold = |contest: &Contest| {
-        let (endpoints, loaded) = &mut tables[contest.table];
-        let effort = if *endpoints > LARGE { LONG } else { effort };
-        let Contest { place, traffic, .. } = contest;
-        compare(place, traffic, loaded, *endpoints, &effort, &idle)
-    };
-    for contest in &mut contests {
-        contest.rows = hold(contest)?;
-    }
-    loop {
-        let slow: Vec<_> = (0..contests.len())
-            .filter(|at| contests[*at].was_slow(&contests))
-            .collect();
-        eprintln!(
-            "{} of {} contests were slow after {} s",
-            slow.len(),
-            contests.len(),
-            start.elapsed().as_secs()
-        );
-        if slow.is_empty() {
-            break;
-        }
-        for at in slow {
-            if start.elapsed() > patience {
-                eprintln!("no time to hold the others again");
-                return Ok(rows(contests));
-            }
-            let again = Contest {
-                rows: hold(&contests[at])?,
-                ..contests[at]
-            };
-            if again.baseline() < contests[at].baseline() {
-                contests[at] = again;
-            }
-        }
-    }
-    Ok(rows(contests))
+    let tables = RefCell::new(tables);
+    hold_all(
+        &contests,
+        // The same program at the same work.
+        |contest| (contest.table, contest.place.kind, contest.traffic.header()),
+        patience,
+        |contest| {
+            let (endpoints, loaded) = &mut tables.borrow_mut()[contest.table];
+            let effort = if *endpoints > LARGE { LONG } else { effort };
+            let Contest { place, traffic, .. } = contest;
+            compare(place, traffic, loaded, *endpoints, &effort, &idle)
+        },
+    )
 }
 
-fn rows(contests: Vec<Contest>) -> Vec<Row> {
-    contests
-        .into_iter()
-        .flat_map(|contest| contest.rows)
-        .collect()
+/// The rows over a baseline.
+fn over<'a>(rows: &'a [Row], baseline: &str) -> impl Iterator<Item = &'a Row> {
+    rows.iter()
+        .filter(move |row| row.against.is_some() && row.at(OVER) == baseline)
 }
 
-/// The table size of the budgets.
-const USUAL: &str = "1,000";
+fn is_budgeted(row: &&Row) -> bool {
+    row.at("endpoints") == thousands(BUDGETED)
+}
 
 fn tables(rows: &[Row]) -> Vec<Table> {
-    let compared = || rows.iter().filter(|row| row.against.is_some());
     let case = |row: &Row| row.case.clone();
+    let variant = |row: &Row| row.variant.clone();
+    // Those are compared with the usual features, which says more.
+    let is_more = |row: &Row| {
+        over(rows, USUAL).any(|more| (&more.case, &more.variant) == (&row.case, &row.variant))
+    };
     let mut tables = vec![Table::pivot(
-        "Every kind of traffic, 1,000 endpoints, all features on",
+        "Every kind of traffic, 1,000 endpoints, usual features",
         "ns a packet over the empty program",
-        compared().filter(|row| row.at("endpoints") == USUAL && row.variant == ALL),
+        over(rows, EMPTY).filter(|row| is_budgeted(row) && row.variant == USUAL),
         case,
         |row| row.at("hook").to_owned(),
     )];
@@ -186,16 +157,27 @@ fn tables(rows: &[Row]) -> Vec<Table> {
         tables.push(Table::pivot(
             &format!("{}: what a feature costs, 1,000 endpoints", place.name),
             "ns a packet over the empty program",
-            compared().filter(|row| row.at("endpoints") == USUAL && row.at("hook") == place.name),
+            over(rows, EMPTY)
+                .filter(|row| is_budgeted(row) && row.at("hook") == place.name && !is_more(row)),
             case,
-            |row| row.variant.clone(),
+            variant,
+        ));
+        tables.push(Table::pivot(
+            &format!(
+                "{}: what more than the usual costs, 1,000 endpoints",
+                place.name
+            ),
+            "ns a packet over the usual features",
+            over(rows, USUAL).filter(|row| row.at("hook") == place.name),
+            case,
+            variant,
         ));
     }
     for place in &PLACES {
         tables.push(Table::pivot(
-            &format!("{}: with more endpoints, all features on", place.name),
+            &format!("{}: with more endpoints, usual features", place.name),
             "ns a packet over the empty program",
-            compared().filter(|row| row.at("hook") == place.name && row.variant == ALL),
+            over(rows, EMPTY).filter(|row| row.at("hook") == place.name && row.variant == USUAL),
             case,
             |row| row.at("endpoints").to_owned(),
         ));
@@ -204,20 +186,17 @@ fn tables(rows: &[Row]) -> Vec<Table> {
 }
 
 fn charts(rows: &[Row]) -> Vec<Chart> {
-    let all = || {
-        rows.iter()
-            .filter(|row| row.against.is_some() && row.variant == ALL)
-    };
+    let usual = || over(rows, EMPTY).filter(|row| row.variant == USUAL);
     let hook = |row: &Row| row.at("hook").to_owned();
-    let mut by_case: Vec<_> = all().filter(|row| row.at("endpoints") == USUAL).collect();
+    let mut by_case: Vec<_> = usual().filter(is_budgeted).collect();
     let place = |row: &Row| TRAFFIC.iter().position(|traffic| traffic.name == row.case);
     by_case.sort_by_key(|row| place(row));
-    let growth = all().filter(|row| row.case == traffic::ESP_IN_UDP);
+    let growth = usual().filter(|row| row.case == traffic::ESP_IN_UDP);
     vec![
         Chart::of(
             [
                 "program",
-                "Cost of a packet, all features on, 1,000 endpoints",
+                "Cost of a packet, usual features, 1,000 endpoints",
                 "ns over an empty program",
             ],
             by_case,
@@ -227,7 +206,7 @@ fn charts(rows: &[Row]) -> Vec<Chart> {
         Chart::of(
             [
                 "program-endpoints",
-                "Cost of ESP in UDP, all features on, by endpoints",
+                "Cost of ESP in UDP, usual features, by endpoints",
                 "ns over an empty program",
             ],
             growth,

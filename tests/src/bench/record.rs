@@ -68,6 +68,12 @@ impl Record {
         })
     }
 
+    /// Whether what was measured is no commit.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        self.commit.ends_with('+')
+    }
+
     /// In one line.
     #[must_use]
     pub fn line(&self) -> String {

@@ -6,16 +6,18 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    budget::Verdict,
+    budget::{Outcome, Verdict},
     record::Record,
     row::{Row, Spread},
 };
 
-/// A layer's rows and what they were measured on: `<layer>.json`.
+/// A layer's rows and what they were measured on: `<layer>.json`, of further runs `<layer>-<run>.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     /// The layer.
     pub layer: String,
+    /// Which run it was, from 1.
+    pub run: usize,
     /// What on.
     pub record: Record,
     /// What was measured.
@@ -30,17 +32,32 @@ impl Results {
     /// If that fails.
     pub fn write(&self, directory: &Path) -> Result<()> {
         fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
-        let path = directory.join(format!("{}.json", self.layer));
+        let path = directory.join(self.file());
         let mut text = serde_json::to_string_pretty(&self.rounded())?;
         text.push('\n');
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// The name of its file.
+    #[must_use]
+    pub fn file(&self) -> String {
+        match self.run {
+            1 => format!("{}.json", self.layer),
+            run => format!("{}-{run}.json", self.layer),
+        }
     }
 
     /// Without the digits that mean nothing.
     fn rounded(&self) -> Self {
         let mut results = self.clone();
         let round = |spread: &mut Spread| {
-            for number in [&mut spread.low, &mut spread.median, &mut spread.high] {
+            let Spread {
+                low,
+                median,
+                high,
+                sure: [least, most],
+            } = spread;
+            for number in [low, median, high, least, most] {
                 *number = (*number * 1e4).round() / 1e4;
             }
         };
@@ -68,7 +85,8 @@ pub struct Table {
 
 impl Table {
     /// One whose lines and columns are what two functions say of the rows, in the order in which they first say it.
-    /// What is shown of a row is its difference from its baseline, or its value if it has none.
+    /// What is shown of a row is its difference from its baseline, or its value if it has none; of one with too few quiet
+    /// rounds, that it has too few.
     #[must_use]
     pub fn pivot<'a>(
         title: &str,
@@ -89,11 +107,16 @@ impl Table {
                 position(&mut table.down, down(row)),
                 position(&mut table.across, across(row)),
             );
-            let cell = format!(
-                "{} ±{}",
-                signed(row),
-                decimals(row.shown().half_range(), row.shown())
-            );
+            let cell = match row.rounds {
+                _ if !row.is_sound() => "noisy".to_owned(),
+                // Nothing is known of how it varies.
+                1 => signed(row),
+                _ => format!(
+                    "{} ±{}",
+                    signed(row),
+                    decimals(row.shown().half_range(), row.shown())
+                ),
+            };
             table.cells.insert(at, cell);
         }
         table
@@ -155,10 +178,13 @@ fn decimals(number: f64, of: Spread) -> String {
     }
 }
 
-/// How the budgets are kept: of each, the path that is nearest to it or furthest past it.
+/// How the budgets are kept: of each, the path that is furthest past it, or in doubt, or nearest to it.
 #[must_use]
 pub fn budget_table(verdicts: &[Verdict<'_>]) -> String {
-    let mut text = "### Budgets\n\n| budget | path that comes nearest | measured | allowed here | |\n|---|---|---:|---:|---|\n".to_owned();
+    let mut text = "### Budgets\n\n\
+         | budget | path that comes nearest | measured | 95 % sure | allowed here | limit | |\n\
+         |---|---|---:|---:|---:|---:|---|\n"
+        .to_owned();
     let mut seen: Vec<&str> = Vec::new();
     for verdict in verdicts {
         let what = verdict.budget.what.as_str();
@@ -166,31 +192,65 @@ pub fn budget_table(verdicts: &[Verdict<'_>]) -> String {
             continue;
         }
         seen.push(what);
-        let share = |verdict: &&Verdict<'_>| verdict.measured / verdict.allowed;
+        let share = |verdict: &&Verdict<'_>| verdict.measured / verdict.limit;
         let Some(worst) = verdicts
             .iter()
             .filter(|each| each.budget.what == what)
-            .max_by(|one, other| share(one).total_cmp(&share(other)))
+            .max_by(|one, other| {
+                let outcomes = one.outcome().cmp(&other.outcome());
+                outcomes.then(share(one).total_cmp(&share(other)))
+            })
         else {
             continue;
         };
         let Verdict {
             row,
             measured,
+            sure: [least, most],
             allowed,
+            limit,
             unit,
             ..
         } = worst;
-        let verdict = match (measured <= allowed, worst.is_kept()) {
-            (true, _) => "kept",
-            (false, true) => "over, within the margin for noise",
-            (false, false) => "**missed**",
+        let verdict = match worst.outcome() {
+            Outcome::Kept if measured <= allowed => "kept",
+            Outcome::Kept => "over, within the margin",
+            Outcome::Unclear => "**unclear**, too noisy",
+            Outcome::Past => "**missed**",
         };
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "| {what} | {row} | {measured:.2} {unit} | {allowed:.2} | {verdict} |"
+            "| {what} | {row} | {measured:.2} {unit} | {least:.2} to {most:.2} | {allowed:.2} | {limit:.2} | {verdict} |"
         );
+    }
+    text
+}
+
+/// Every path with a budget in each of several runs: how many times its baseline of the same run it took, or its value if
+/// it has no baseline.
+#[must_use]
+pub fn runs_table(runs: &[Vec<Verdict<'_>>]) -> String {
+    let mut text =
+        "### Run by run\n\n| path with a budget, as a multiple of its baseline in the same run |"
+            .to_owned();
+    // Writing to a String cannot fail.
+    for run in 1..=runs.len() {
+        let _ = write!(text, " run {run} |");
+    }
+    let _ = write!(text, "\n|---|{}\n", "---:|".repeat(runs.len()));
+    for first in runs.first().into_iter().flatten() {
+        let _ = write!(text, "| {} |", first.row);
+        for run in runs {
+            let same = run.iter().find(|one| one.row.is_of(first.row));
+            let cell = same.map_or("–".to_owned(), |one| match &one.row.against {
+                _ if !one.row.is_sound() => "noisy".to_owned(),
+                Some(against) => format!("{:.3}", against.ratio.median),
+                None => format!("{:.2} {}", one.measured, one.unit),
+            });
+            let _ = write!(text, " {cell} |");
+        }
+        text.push('\n');
     }
     text
 }
@@ -229,11 +289,17 @@ mod tests {
             });
             row
         };
-        let rows = [
+        let mut rows = [
             row("XDP", "TCP", 3.04),
             row("TC", "TCP", 2.0),
             row("XDP", "UDP", 123.4),
+            row("TC", "UDP", 2.0),
+            row("XDP", "ESP", 40.0),
         ];
+        for row in &mut rows[..4] {
+            (row.rounds, row.wanted) = (9, 9);
+        }
+        rows[3].rounds = 8;
         let table = Table::pivot(
             "What passes",
             "traffic",
@@ -247,7 +313,8 @@ mod tests {
              | traffic | XDP | TC |\n\
              |---|---:|---:|\n\
              | TCP | +3.0 ±0.5 | +2.0 ±0.5 |\n\
-             | UDP | +123 ±0 | – |\n"
+             | UDP | +123 ±0 | noisy |\n\
+             | ESP | +40.0 | – |\n"
         );
     }
 

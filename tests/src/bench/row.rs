@@ -13,6 +13,9 @@ pub struct Spread {
     pub median: f64,
     /// Three quarters were less.
     pub high: f64,
+    /// Between these two the median lies with 95 % confidence, as far as so few values say (the order statistics of the
+    /// sign test): however noisy single values are, many of them leave little doubt.
+    pub sure: [f64; 2],
 }
 
 impl Spread {
@@ -26,7 +29,15 @@ impl Spread {
         let mut values: Vec<_> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let [low, median, high] = [1, 2, 3].map(|quarter| values[values.len() * quarter / 4]);
-        Self { low, median, high }
+        let count = values.len() as f64;
+        let first = ((count - 1.96 * count.sqrt()) / 2.0).max(0.0) as usize;
+        let sure = [values[first], values[values.len() - 1 - first]];
+        Self {
+            low,
+            median,
+            high,
+            sure,
+        }
     }
 
     /// Half the distance of the quartiles: what stands behind ±.
@@ -63,8 +74,10 @@ pub struct Row {
     pub unit: String,
     /// What was measured.
     pub value: Spread,
-    /// Out of so many rounds.
+    /// Out of so many quiet rounds.
     pub rounds: usize,
+    /// With fewer than so many it says nothing.
+    pub wanted: usize,
     /// What it is compared with, in the same rounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against: Option<Comparison>,
@@ -100,6 +113,7 @@ impl Row {
             variant: variant.to_owned(),
             unit: unit.to_owned(),
             rounds: values.len(),
+            wanted: values.len(),
             value: Spread::of(values),
             against: None,
         }
@@ -109,6 +123,12 @@ impl Row {
     #[must_use]
     pub fn at(&self, name: &str) -> &str {
         self.setting.get(name).map_or("", String::as_str)
+    }
+
+    /// Whether there were enough quiet rounds to show it.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.rounds >= self.wanted
     }
 
     /// Whether the other one measured the same.
@@ -148,6 +168,16 @@ mod tests {
         assert_eq!([spread.low, spread.median, spread.high], [2.0, 3.0, 4.0]);
         let one = Spread::of([7.0]);
         assert_eq!([one.low, one.median, one.high], [7.0, 7.0, 7.0]);
+        assert_eq!(one.sure, [7.0, 7.0]);
+    }
+
+    /// Of 20 values the sign test says the sixth to the fifteenth; of 100 the 41st to the 60th.
+    #[test]
+    fn more_values_leave_less_doubt() {
+        let upto = |count: u32| Spread::of((1..=count).map(f64::from)).sure;
+        assert_eq!(upto(5), [1.0, 5.0]);
+        assert_eq!(upto(20), [6.0, 15.0]);
+        assert_eq!(upto(100), [41.0, 60.0]);
     }
 
     #[test]

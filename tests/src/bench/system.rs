@@ -48,6 +48,7 @@ const GROUPS: u32 = 1_000;
 struct Effort {
     starts: usize,
     scrapes: usize,
+    idles: usize,
     idle: Duration,
 }
 
@@ -61,12 +62,14 @@ pub fn measure(scale: Scale) -> Result<Vec<Row>> {
         Scale::Full => Effort {
             starts: 9,
             scrapes: 51,
-            idle: Duration::from_secs(20),
+            idles: 5,
+            idle: Duration::from_secs(5),
         },
         Scale::Quick => Effort {
             starts: 3,
             scrapes: 11,
-            idle: Duration::from_secs(2),
+            idles: 2,
+            idle: Duration::from_secs(1),
         },
     };
     let lab = Lab::new()?;
@@ -86,8 +89,7 @@ fn with_few(router: &Netns, effort: &Effort, rows: &mut Vec<Row>) -> Result<()> 
     let mut agent = agent(router, &few)?;
     agent.start()?;
     swept(&agent)?;
-    rows.push(row("idle", FEW, "% of a CPU", [idle(&mut agent, effort)?]));
-    rows.push(row("memory", FEW, "MiB resident", [resident(&mut agent)?]));
+    at_rest(&mut agent, FEW, effort, rows)?;
     rows.push(row("scrape", FEW, "ms", scrapes(router, effort)?));
     let other = discovery("\"262-01\", \"310-260\", \"505-02\"");
     let reloads = reloads(&agent, [&other, &few], effort)?;
@@ -117,18 +119,7 @@ fn with_world(router: &Netns, world: &World, effort: &Effort, rows: &mut Vec<Row
     ));
     let each = seconds * 1e6 / queries as f64;
     rows.push(row("sweep, CPU a query", WORLD, "µs", [each]));
-    rows.push(row(
-        "idle",
-        WORLD,
-        "% of a CPU",
-        [idle(&mut agent, effort)?],
-    ));
-    rows.push(row(
-        "memory",
-        WORLD,
-        "MiB resident",
-        [resident(&mut agent)?],
-    ));
+    at_rest(&mut agent, WORLD, effort, rows)?;
     rows.push(row("scrape", WORLD, "ms", scrapes(router, effort)?));
     starts(&mut agent, WORLD, effort, rows)?;
     agent.finish()
@@ -138,8 +129,7 @@ fn with_many(router: &Netns, effort: &Effort, rows: &mut Vec<Row>) -> Result<()>
     let [one, other] = ["0x65/0xff", "0x66/0xff"].map(many);
     let mut agent = agent(router, &one)?;
     agent.start()?;
-    rows.push(row("idle", MANY, "% of a CPU", [idle(&mut agent, effort)?]));
-    rows.push(row("memory", MANY, "MiB resident", [resident(&mut agent)?]));
+    at_rest(&mut agent, MANY, effort, rows)?;
     rows.push(row("scrape", MANY, "ms", scrapes(router, effort)?));
     let reloads = reloads(&agent, [&other, &one], effort)?;
     rows.push(row("reload", MANY, "ms", reloads));
@@ -169,9 +159,10 @@ fn interfaces(configuration: &str) -> String {
     format!("[interfaces]\naccess = [\"lan\"]\n{configuration}")
 }
 
-/// One with this configuration and, unlike a test's, the interval of resync that is the default.
+/// One with this configuration that, unlike a test's, resyncs and logs as it does by default.
 fn agent<'a>(router: &'a Netns, configuration: &str) -> Result<Agent<'a>> {
-    let agent = Agent::new(router, &interfaces(configuration))?;
+    let mut agent = Agent::new(router, &interfaces(configuration))?;
+    agent.log_less();
     configure(&agent, configuration)?;
     Ok(agent)
 }
@@ -188,10 +179,10 @@ fn row(case: &str, variant: &str, unit: &str, values: impl IntoIterator<Item = f
     Row::alone(NAME, &Setting::new(), [case, variant, unit], values)
 }
 
-/// Waits until every name has been asked for.
+/// Waits until every name has been asked for. Seldom asked, so that what is measured is not the asking.
 fn swept(agent: &Agent<'_>) -> Result<()> {
     wait_for("the end of the sweep", LIMIT * 3, || {
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_secs(1));
         let metrics = agent.metrics()?;
         let left = metrics.sum("wificall_dns_names_unasked", &[])
             + metrics.sum("wificall_dns_backlog", &[])
@@ -213,23 +204,37 @@ fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// Percent of one CPU while nothing happens.
-fn idle(agent: &mut Agent<'_>, effort: &Effort) -> Result<f64> {
+/// What it takes while nothing happens: percent of one CPU, and memory of three kinds, each looked at once.
+fn at_rest(
+    agent: &mut Agent<'_>,
+    variant: &str,
+    effort: &Effort,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
     let pid = agent.running()?.id();
-    let (start, before) = (Instant::now(), cpu(pid)?);
-    thread::sleep(effort.idle);
-    let used = cpu(pid)?.saturating_sub(before);
+    let mut percents = Vec::new();
+    for _ in 0..effort.idles {
+        let (start, before) = (Instant::now(), cpu(pid)?);
+        thread::sleep(effort.idle);
+        let used = cpu(pid)?.saturating_sub(before);
+        percents.push(100.0 * used.as_secs_f64() / start.elapsed().as_secs_f64());
+    }
     agent.running()?.check_running()?;
-    Ok(100.0 * used.as_secs_f64() / start.elapsed().as_secs_f64())
-}
-
-fn resident(agent: &mut Agent<'_>) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.running()?.id()))?;
-    let kilobytes = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next())
-        .context("VmRSS of /proc/<pid>/status")?;
-    Ok(kilobytes.parse::<f64>()? / 1024.0)
+    rows.push(row("idle", variant, "% of a CPU", percents));
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    for (case, name) in [
+        ("memory, resident", "VmRSS:"),
+        ("memory, resident at most so far", "VmHWM:"),
+        ("memory, resident and of no file", "RssAnon:"),
+    ] {
+        let kilobytes = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.split_whitespace().next())
+            .with_context(|| format!("{name} of /proc/<pid>/status"))?;
+        let mebibytes = kilobytes.parse::<f64>()? / 1024.0;
+        rows.push(row(case, variant, "MiB", [mebibytes]));
+    }
+    Ok(())
 }
 
 fn milliseconds(action: impl FnOnce() -> Result<()>) -> Result<f64> {

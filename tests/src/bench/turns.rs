@@ -13,8 +13,9 @@ pub struct Effort {
     pub quiet: usize,
     /// So many rounds at most.
     pub most: usize,
-    /// A round is quiet if the first variant took at most so much longer than at its best: in the others it shared its
-    /// core with somebody.
+    /// A round is quiet for a variant if it and what it is compared with both took at most so much longer than at their
+    /// best: in the others one of them shared its core with somebody. Both alike, or a round that was noisy for one of them
+    /// only would count against it, or for it.
     pub slack: f64,
 }
 
@@ -25,11 +26,12 @@ pub type Turn<'a> = Box<dyn FnMut() -> Result<f64> + 'a>;
 #[derive(Clone, Debug)]
 pub struct Turns {
     names: Vec<String>,
-    /// The quiet rounds, in each a value for every variant.
+    /// In each round a value for every variant.
     rounds: Vec<Vec<f64>>,
+    effort: Effort,
 }
 
-/// Runs the variants, the first of which is the measure of quiet. Each has a turn to get to know caches and branch
+/// Runs the variants until there are enough rounds that were quiet for each of them and the first. Each has a turn to get to know caches and branch
 /// predictors before it counts, and every round begins with another variant.
 ///
 /// # Errors
@@ -42,31 +44,41 @@ pub fn turns(effort: &Effort, variants: Vec<(String, Turn<'_>)>) -> Result<Turns
     for at in 0..names.len() {
         turn(at)?;
     }
-    let mut rounds = Vec::new();
-    while rounds.len() < effort.rounds
-        || (quiet(&rounds, effort.slack).len() < effort.quiet && rounds.len() < effort.most)
+    let mut turns = Turns {
+        rounds: Vec::new(),
+        effort: *effort,
+        names: names.clone(),
+    };
+    while turns.rounds.len() < effort.rounds
+        || (turns.rounds.len() < effort.most && !turns.are_enough())
     {
         let mut values = vec![0.0; names.len()];
         for at in 0..names.len() {
-            let at = (at + rounds.len()) % names.len();
+            let at = (at + turns.rounds.len()) % names.len();
             values[at] = turn(at)?;
         }
-        rounds.push(values);
+        turns.rounds.push(values);
     }
-    let rounds = quiet(&rounds, effort.slack);
-    Ok(Turns { names, rounds })
-}
-
-fn quiet(rounds: &[Vec<f64>], slack: f64) -> Vec<Vec<f64>> {
-    let best = rounds.iter().map(|round| round[0]).fold(f64::MAX, f64::min);
-    rounds
-        .iter()
-        .filter(|round| round[0] <= best * slack)
-        .cloned()
-        .collect()
+    Ok(turns)
 }
 
 impl Turns {
+    fn are_enough(&self) -> bool {
+        (0..self.names.len()).all(|at| self.quiet([at, 0]).len() >= self.effort.quiet)
+    }
+
+    /// The values of two variants in the rounds that were quiet for both.
+    fn quiet(&self, pair: [usize; 2]) -> Vec<[f64; 2]> {
+        let values = || self.rounds.iter().map(|round| pair.map(|at| round[at]));
+        let limits = [0, 1].map(|which| {
+            let best = values().map(|two| two[which]).fold(f64::MAX, f64::min);
+            best * self.effort.slack
+        });
+        values()
+            .filter(|two| two[0] <= limits[0] && two[1] <= limits[1])
+            .collect()
+    }
+
     fn position(&self, variant: &str) -> Result<usize> {
         let found = self.names.iter().position(|name| name == variant);
         found.with_context(|| format!("no variant is called {variant:?}"))
@@ -85,25 +97,32 @@ impl Turns {
         baseline: Option<&str>,
     ) -> Result<Row> {
         let at = self.position(variant)?;
-        let values = self.rounds.iter().map(|round| round[at]);
-        let mut row = Row::alone(layer, setting, [case, variant, unit], values);
-        if let Some(baseline) = baseline {
-            let base = self.position(baseline)?;
-            let of = |figure: fn(f64, f64) -> f64| {
-                Spread::of(
-                    self.rounds
-                        .iter()
-                        .map(|round| figure(round[at], round[base])),
-                )
-            };
-            row.against = Some(Comparison {
+        let base = self.position(baseline.unwrap_or(variant))?;
+        let quiet = self.quiet([at, base]);
+        // Without a quiet one, there is nothing to show, but something to look at.
+        let all = || self.rounds.iter().map(|round| [round[at], round[base]]);
+        let values: Vec<_> = if quiet.is_empty() {
+            all().collect()
+        } else {
+            quiet.clone()
+        };
+        let of = |figure: fn([f64; 2]) -> f64| Spread::of(values.iter().copied().map(figure));
+        Ok(Row {
+            layer: layer.to_owned(),
+            setting: setting.clone(),
+            case: case.to_owned(),
+            variant: variant.to_owned(),
+            unit: unit.to_owned(),
+            value: of(|[value, _]| value),
+            rounds: quiet.len(),
+            wanted: self.effort.quiet,
+            against: baseline.map(|baseline| Comparison {
                 variant: baseline.to_owned(),
-                value: Spread::of(self.rounds.iter().map(|round| round[base])),
-                difference: of(|value, base| value - base),
-                ratio: of(|value, base| value / base),
-            });
-        }
-        Ok(row)
+                value: of(|[_, base]| base),
+                difference: of(|[value, base]| value - base),
+                ratio: of(|[value, base]| value / base),
+            }),
+        })
     }
 }
 
@@ -151,6 +170,29 @@ mod tests {
         assert_eq!(count.get(), 1 + 8);
     }
 
+    /// Half the rounds are noisy for the baseline, half for the other: what they would say is opposite, and wrong.
+    #[test]
+    fn a_round_counts_only_if_it_was_quiet_for_both() {
+        let round = Cell::new(0);
+        let base: Turn<'_> = Box::new(|| {
+            round.set(round.get() + 1);
+            Ok(if round.get() % 3 == 0 { 30.0 } else { 10.0 })
+        });
+        let ours: Turn<'_> = Box::new(|| Ok(if round.get() % 3 == 1 { 90.0 } else { 15.0 }));
+        let measured = turns(
+            &EFFORT,
+            vec![("empty".to_owned(), base), ("ours".to_owned(), ours)],
+        )
+        .unwrap();
+        let names = ["TCP", "ours", "ns"];
+        let row = measured
+            .row("layer", &Setting::new(), names, Some("empty"))
+            .unwrap();
+        let against = row.against.as_ref().unwrap();
+        assert_eq!(against.difference.sure, [5.0, 5.0]);
+        assert!(row.is_sound(), "{row:?}");
+    }
+
     #[test]
     fn a_machine_that_is_never_quiet_ends_all_the_same() {
         let count = Cell::new(0.0);
@@ -160,7 +202,9 @@ mod tests {
         });
         let measured = turns(&EFFORT, vec![("only".to_owned(), turn)]).unwrap();
         assert_eq!(count.get(), 13.0);
-        assert!(!measured.rounds.is_empty());
+        let names = ["TCP", "only", "ns"];
+        let row = measured.row("layer", &Setting::new(), names, None).unwrap();
+        assert_eq!((row.rounds, row.is_sound()), (2, false));
         let names = ["TCP", "other", "ns"];
         assert!(measured.row("layer", &Setting::new(), names, None).is_err());
     }

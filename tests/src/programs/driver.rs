@@ -32,6 +32,7 @@ const STX_DW: u8 = 0x7b;
 const ST_W: u8 = 0x62;
 const LD_IMM64: u8 = 0x18;
 const ADD64_K: u8 = 0x07;
+const SUB64_X: u8 = 0x1f;
 const MOV64_K: u8 = 0xb7;
 const MOV64_X: u8 = 0xbf;
 const JEQ_K: u8 = 0x15;
@@ -45,6 +46,7 @@ const PSEUDO_MAP_FD: u8 = 1;
 const MAP_LOOKUP: i32 = 1;
 const KTIME: i32 = 5;
 const TAIL_CALL: i32 = 12;
+const ADJUST_META: i32 = 54;
 
 /// A program that puts one header after another into its packet and calls the next program.
 pub struct Driver {
@@ -142,13 +144,24 @@ fn instructions(kind: Kind, header: usize, count: i32, maps: [i32; 3]) -> Result
             Insn::new(CALL, 0, 0, 0, MAP_LOOKUP),
         ]
     };
-    let mut code = vec![
-        Insn::new(MOV64_X, 6, 1, 0, 0),
+    let mut code = vec![Insn::new(MOV64_X, 6, 1, 0, 0)];
+    if kind == Kind::Xdp {
+        // What the run before left as metadata stays there in a test run.
+        code.extend([
+            Insn::new(LDX_W, 2, 6, 0, 0),
+            Insn::new(LDX_W, 3, 6, 8, 0),
+            Insn::new(SUB64_X, 2, 3, 0, 0),
+            Insn::new(JEQ_K, 2, 0, 2, 0),
+            Insn::new(MOV64_X, 1, 6, 0, 0),
+            Insn::new(CALL, 0, 0, 0, ADJUST_META),
+        ]);
+    }
+    code.extend([
         Insn::new(LDX_W, 7, 6, data, 0),
         Insn::new(LDX_W, 8, 6, data_end, 0),
         Insn::new(MOV64_X, 1, 7, 0, 0),
         Insn::new(ADD64_K, 1, 0, 0, (LINK + header).try_into()?),
-    ];
+    ]);
     // Jumps to the end, whose distance is not known yet.
     let mut leave = vec![code.len()];
     code.push(Insn::new(JGT_X, 1, 8, 0, 0));

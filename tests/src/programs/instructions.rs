@@ -6,11 +6,17 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use wificall_common::abi::Features;
 
-use super::verifier::{self, Effort};
+use super::verifier;
 use crate::vectors::Setup;
 
 /// Embedded: a guest that runs the vectors has no repository.
 const RECORDED: &str = include_str!("../../instructions.toml");
+/// What the agent sets up for policies with marks and nothing more.
+const USUAL: u32 = Features::DSCP
+    | Features::MARK
+    | Features::PRIORITY
+    | Features::COUNT_ACCESS
+    | Features::COUNT_UPLINK;
 /// What to do about a difference.
 pub const HINT: &str = "hint: if the change is wanted, `cargo xtask bench --record-instructions` records the new numbers in \
                         tests/instructions.toml";
@@ -23,6 +29,10 @@ pub struct Instructions {
     pub object: BTreeMap<String, usize>,
     /// That the verifier walked, by the kernel's release: with all features, and with none.
     pub verified: BTreeMap<String, BTreeMap<String, [u64; 2]>>,
+    /// That it left, likewise: with no features, the usual ones and all.
+    pub translated: BTreeMap<String, BTreeMap<String, [usize; 3]>>,
+    /// Bytes of machine code, likewise. Not compared: the same program takes a few more or less after the next boot.
+    pub jited: BTreeMap<String, BTreeMap<String, [u32; 3]>>,
 }
 
 impl Instructions {
@@ -49,15 +59,23 @@ impl Instructions {
                 | Features::SNOOP_IKE,
             pref64: Some(([0; 16], 96)),
         };
-        let none = Setup {
-            features: 0,
+        let with = |features| Setup {
+            features,
             pref64: None,
         };
-        let (all, none) = (verifier::efforts(&all)?, verifier::efforts(&none)?);
+        let efforts = [
+            verifier::efforts(&with(0))?,
+            verifier::efforts(&with(USUAL))?,
+            verifier::efforts(&all)?,
+        ];
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
             .context("read the kernel's release")?;
-        let verified = |(full, bare): (&Effort, &Effort)| {
-            (full.program.clone(), [full.verified, bare.verified])
+        let release = release.trim();
+        let [none, usual, all] = &efforts;
+        let programs = || {
+            all.iter()
+                .zip(none.iter().zip(usual))
+                .map(|(all, (none, usual))| (all.program.clone(), [none, usual, all]))
         };
         Ok(Self {
             object: all
@@ -65,10 +83,31 @@ impl Instructions {
                 .map(|effort| (effort.program.clone(), effort.instructions))
                 .collect(),
             verified: BTreeMap::from([(
-                release.trim().to_owned(),
-                all.iter().zip(&none).map(verified).collect(),
+                release.to_owned(),
+                programs()
+                    .map(|(name, [none, _, all])| (name, [all.verified, none.verified]))
+                    .collect(),
+            )]),
+            translated: BTreeMap::from([(
+                release.to_owned(),
+                programs()
+                    .map(|(name, three)| (name, three.map(|effort| effort.translated)))
+                    .collect(),
+            )]),
+            jited: BTreeMap::from([(
+                release.to_owned(),
+                programs()
+                    .map(|(name, three)| (name, three.map(|effort| effort.jited)))
+                    .collect(),
             )]),
         })
+    }
+
+    /// Whether `recorded` knows this kernel. What another one verifies is compared with nothing.
+    #[must_use]
+    pub fn is_known(&self, recorded: &Self) -> bool {
+        let knows = |release| recorded.verified.contains_key(release);
+        self.verified.keys().all(knows)
     }
 
     /// What is not as `recorded`. A kernel that is not recorded is compared with nothing.
@@ -90,6 +129,15 @@ impl Instructions {
                 ));
             }
         }
+        for (release, translated) in &self.translated {
+            if let Some(known) = recorded.translated.get(release)
+                && known != translated
+            {
+                found.push(format!(
+                    "instructions that Linux {release} left, [no features, the usual, all]: {translated:?}, recorded: {known:?}"
+                ));
+            }
+        }
         found
     }
 }
@@ -99,13 +147,14 @@ mod tests {
     use super::*;
 
     fn counts(object: usize, release: &str, verified: u64) -> Instructions {
-        let name = || "in_up".to_owned();
+        fn one<T>(name: &str, value: T) -> BTreeMap<String, T> {
+            BTreeMap::from([(name.to_owned(), value)])
+        }
         Instructions {
-            object: BTreeMap::from([(name(), object)]),
-            verified: BTreeMap::from([(
-                release.to_owned(),
-                BTreeMap::from([(name(), [verified, 1])]),
-            )]),
+            object: one("in_up", object),
+            verified: one(release, one("in_up", [verified, 1])),
+            translated: one(release, one("in_up", [1, 2, 3])),
+            jited: one(release, one("in_up", [10, 20, 30])),
         }
     }
 
@@ -118,6 +167,21 @@ mod tests {
         );
         assert_eq!(counts(11, "5.10", 100).differences(&recorded).len(), 1);
         assert_eq!(counts(10, "5.10", 99).differences(&recorded).len(), 1);
-        assert!(counts(10, "6.18", 99).differences(&recorded).is_empty());
+        let mut other = counts(10, "5.10", 100);
+        other.jited.clear();
+        assert!(other.differences(&recorded).is_empty());
+        for sizes in other.translated.values_mut().flat_map(BTreeMap::values_mut) {
+            sizes[0] += 1;
+        }
+        assert_eq!(other.differences(&recorded).len(), 1);
+    }
+
+    #[test]
+    fn a_kernel_that_is_not_recorded_is_told_apart() {
+        let recorded = counts(10, "5.10", 100);
+        assert!(counts(10, "5.10", 99).is_known(&recorded));
+        let other = counts(10, "6.18", 99);
+        assert!(other.differences(&recorded).is_empty());
+        assert!(!other.is_known(&recorded));
     }
 }

@@ -64,6 +64,7 @@ const MAP_LOOKUP: libc::c_long = 1;
 const MAP_UPDATE: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_DETACH: libc::c_long = 34;
 /// `BPF_XDP` of `enum bpf_attach_type`.
@@ -99,6 +100,26 @@ struct ProgLoad {
     name: [u8; 16],
     ifindex: u32,
     attach_type: u32,
+}
+
+/// Likewise for `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct GetInfo {
+    object: u32,
+    length: u32,
+    info: u64,
+}
+
+/// The start of `struct bpf_prog_info`; the pointers are null: only the lengths are asked for.
+#[derive(Default)]
+#[repr(C)]
+struct ProgInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    jited: u32,
+    translated: u32,
+    pointers: [u64; 2],
 }
 
 /// Likewise for `BPF_MAP_CREATE`.
@@ -380,12 +401,22 @@ impl RawArray {
     }
 }
 
-/// The last line of the verifier's log of a program that it accepts.
+/// What the kernel says of a program that it accepts.
+pub(super) struct Statistics {
+    /// The last line of the verifier's log.
+    pub log: String,
+    /// Instructions after the verifier rewrote them.
+    pub translated: usize,
+    /// Bytes of machine code; 0 without a JIT.
+    pub jited: u32,
+}
+
+/// Loads a program for what is said of it.
 ///
 /// # Errors
 ///
-/// Fails if it does not.
-pub(super) fn statistics<T>(kind: Kind, insns: &[T]) -> Result<String> {
+/// Fails if it is refused.
+pub(super) fn statistics<T>(kind: Kind, insns: &[T]) -> Result<Statistics> {
     const { assert!(size_of::<T>() == size_of::<Insn>()) };
     let mut log = vec![0u8; 1 << 24];
     let mut attr = ProgLoad {
@@ -413,8 +444,19 @@ pub(super) fn statistics<T>(kind: Kind, insns: &[T]) -> Result<String> {
         })
         .context("load for the verifier's statistics")?;
     // SAFETY: as above.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    Ok(written(&log))
+    let program = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut info = ProgInfo::default();
+    let mut attr = GetInfo {
+        object: program.as_raw_fd().try_into()?,
+        length: size_of::<ProgInfo>().try_into()?,
+        info: (&raw mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attr).context("read a program's information")?;
+    Ok(Statistics {
+        log: written(&log),
+        translated: info.translated as usize / size_of::<Insn>(),
+        jited: info.jited,
+    })
 }
 
 /// What the kernel wrote into a log.

@@ -21,6 +21,10 @@ pub struct Effort {
     pub instructions: usize,
     /// Instructions that the verifier walked through, every path counted.
     pub verified: u64,
+    /// Instructions that it left, helpers inlined and what load-time constants switch off removed.
+    pub translated: usize,
+    /// Bytes of the machine code that they became; addresses in it have more or fewer bytes from one boot to the next.
+    pub jited: u32,
     /// The verifier's own line.
     pub line: String,
 }
@@ -73,16 +77,19 @@ pub fn efforts(setup: &Setup) -> Result<Vec<Effort>> {
                 _ => bail!("{name} is neither a TC nor an XDP program"),
             };
             let instructions = &object.functions[&program.function_key()].instructions;
-            let log = raw::statistics(kind, instructions).with_context(|| name.clone())?;
-            let line = log
+            let loaded = raw::statistics(kind, instructions).with_context(|| name.clone())?;
+            let line = loaded
+                .log
                 .lines()
                 .find(|line| line.starts_with("processed "))
-                .with_context(|| format!("no statistics in {log:?}"))?;
+                .with_context(|| format!("no statistics in {:?}", loaded.log))?;
             let verified = line.split(' ').nth(1).unwrap_or_default().parse()?;
             Ok(Effort {
                 program: name.clone(),
                 instructions: instructions.len(),
                 verified,
+                translated: loaded.translated,
+                jited: loaded.jited,
                 line: line.to_owned(),
             })
         })

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use crate::{
     lab::{PHONE4, PHONE6},
     packet::Packet,
+    scatter::scattered,
 };
 
 /// Length of the Ethernet header.
@@ -15,6 +16,8 @@ pub const LINK: usize = 14;
 pub const MARKS: u32 = 20;
 /// Endpoints at most.
 const MOST: u32 = 30_000;
+/// Bits of the number of an endpoint's block.
+const BITS: u32 = 15;
 /// Where a TCP header has its flags, and the one of pushed data (RFC 9293 §3.1).
 const TCP_FLAGS: usize = 13;
 const PUSH: u8 = 0x08;
@@ -156,16 +159,25 @@ pub fn order(endpoints: u32) -> impl Iterator<Item = u32> {
     (0..count).map(move |index| (index * STRIDE % count) as u32)
 }
 
-/// The /24 of an endpoint. None are neighbours, as hardly any in the world are.
+/// The /24 of an endpoint, in 101.0.0.0/8. None are neighbours, as hardly any in the world are.
 #[must_use]
 pub fn block4(index: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(101, 0, 0, 0)) + index * 2 * 256)
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(101, 0, 0, 0)) + scattered(index, BITS) * 2 * 256)
 }
 
 /// Likewise, the /64.
 #[must_use]
 pub fn block6(index: u32) -> Ipv6Addr {
-    Ipv6Addr::new(0x2001, 0xdb8, 0, (index * 2) as u16, 0, 0, 0, 0)
+    Ipv6Addr::new(
+        0x2001,
+        0xdb8,
+        0,
+        (scattered(index, BITS) * 2) as u16,
+        0,
+        0,
+        0,
+        0,
+    )
 }
 
 /// The mark of an endpoint's country.

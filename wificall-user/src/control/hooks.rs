@@ -56,8 +56,7 @@ pub struct Selection {
     pub waiting: Vec<String>,
 }
 
-/// Selects. `features` are the load-time features without those that follow from the interfaces; `tcx` tells whether the
-/// kernel has TCX.
+/// Selects. `tcx` tells whether the kernel has TCX.
 #[must_use]
 pub fn selection(config: &Interfaces, links: &[Link], tcx: bool) -> Selection {
     let access = select(&config.access, links);

@@ -6,6 +6,11 @@
 use std::{fmt::Write as _, net::IpAddr, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Map, PerCpuArray};
+use wificall_common::{
+    abi::{Hook, exit_slot},
+    exit::Exit,
+};
 
 use crate::{
     agent::Agent,
@@ -126,6 +131,17 @@ impl Rules {
         }
     }
 
+    /// How many packets are to leave our programs where they come in, if each endpoint is sent one: TC by `matched` and by
+    /// `by_xdp`, XDP by `matched`.
+    #[must_use]
+    pub fn exits(self, traffic: Traffic, endpoints: u32) -> [u64; 3] {
+        match (self, traffic.direction, traffic.matches()) {
+            (Self::Tc, Direction::Up, true) => [endpoints.into(), 0, 0],
+            (Self::Xdp, Direction::Up, true) => [0, endpoints.into(), endpoints.into()],
+            _ => [0; 3],
+        }
+    }
+
     /// Puts them in place in a router.
     ///
     /// # Errors
@@ -170,6 +186,26 @@ pub struct InPlace<'a> {
 }
 
 impl InPlace<'_> {
+    /// As [`Rules::exits`] says, so far.
+    ///
+    /// # Errors
+    ///
+    /// If the agent's maps cannot be read.
+    pub fn exits(&self) -> Result<[u64; 3]> {
+        let Some(agent) = &self.agent else {
+            return Ok([0; 3]);
+        };
+        let map = agent.map("EXITS")?;
+        let exits: PerCpuArray<_, u64> = Map::PerCpuArray(map).try_into()?;
+        let count =
+            |hook, exit| -> Result<u64> { Ok(exits.get(&exit_slot(hook, exit), 0)?.iter().sum()) };
+        Ok([
+            count(Hook::TcIngress, Exit::Matched)?,
+            count(Hook::TcIngress, Exit::ByXdp)?,
+            count(Hook::Xdp, Exit::Matched)?,
+        ])
+    }
+
     /// Removes what is there, and fails if something of the agent is left.
     ///
     /// # Errors

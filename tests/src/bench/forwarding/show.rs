@@ -62,13 +62,20 @@ pub(super) fn tables(rows: &[Row]) -> Vec<Table> {
         case_and_direction,
         |row| format!("{} endpoints, {}", row.at("endpoints"), row.variant),
     ));
-    tables.push(Table::pivot(
-        "Forwarding itself, no rules",
-        "ns a packet",
-        rows.iter().filter(|row| row.against.is_none()),
-        case_and_direction,
-        |row| format!("{} endpoints, {} CPU", row.at("endpoints"), row.at("cpus")),
-    ));
+    let itself: Vec<_> = rows
+        .iter()
+        .filter(|row| row.variant == Rules::Nothing.name())
+        .collect();
+    // Nor of no rules.
+    if !itself.is_empty() {
+        tables.push(Table::pivot(
+            "Forwarding itself, no rules",
+            "ns a packet",
+            itself,
+            case_and_direction,
+            |row| format!("{} endpoints, {} CPU", row.at("endpoints"), row.at("cpus")),
+        ));
+    }
     tables
 }
 

@@ -12,9 +12,9 @@ use wificall_common::{
 };
 
 use super::{
-    ALL, EMPTY, NAME, UNIT,
-    table::{self, contents},
-    traffic::Traffic,
+    BUDGETED, EMPTY, EVERYTHING, NAME, OVER, UNIT, USUAL,
+    table::{self, Shape, contents},
+    traffic::{NAT64, Traffic},
 };
 use crate::{
     bench::{
@@ -36,18 +36,137 @@ const PACKETS: u32 = 25_000;
 /// A larger table does not stay in the caches, with or without a pass before.
 const CACHED: u32 = 10_000;
 
-/// Sets of features by name.
-const VARIANTS: [(&str, u32); 6] = [
-    ("all off", 0),
-    ("DSCP", Features::DSCP),
-    ("mark", Features::MARK),
-    ("priority", Features::PRIORITY),
-    ("counters", Features::COUNT_ACCESS),
-    (
-        ALL,
-        Features::DSCP | Features::MARK | Features::PRIORITY | Features::COUNT_ACCESS,
+/// What the agent sets up for policies with marks and nothing more.
+const USUAL_FEATURES: u32 =
+    Features::DSCP | Features::MARK | Features::PRIORITY | Features::COUNT_ACCESS;
+const SNOOP: u32 = Features::SNOOP_NAMES | Features::SNOOP_IKE;
+
+/// A way to set a program up.
+#[derive(Clone, Copy)]
+pub struct Variant {
+    /// What the rows call it.
+    pub name: &'static str,
+    features: u32,
+    nat64: bool,
+    shape: Shape,
+    /// Where it is measured.
+    scope: Scope,
+    /// What makes it another program than the one before; 0 if it is one everywhere.
+    own: u32,
+}
+
+/// With which tables, and whether in quick runs.
+#[derive(Clone, Copy, PartialEq)]
+enum Scope {
+    /// With every table, always.
+    Always,
+    /// With the table of the budgets, always.
+    Budgeted,
+    /// With the table of the budgets and the small one, in full runs.
+    Feature,
+    /// With the table of the budgets, in full runs.
+    Extra,
+}
+
+const fn single(name: &'static str, feature: u32) -> Variant {
+    Variant {
+        name,
+        features: feature,
+        nat64: false,
+        shape: Shape::Blocks,
+        scope: Scope::Feature,
+        own: feature,
+    }
+}
+
+/// The usual features and others.
+const fn more(name: &'static str, features: u32) -> Variant {
+    Variant {
+        name,
+        features: USUAL_FEATURES | features,
+        nat64: false,
+        shape: Shape::Blocks,
+        scope: Scope::Extra,
+        own: features,
+    }
+}
+
+/// The usual features and another table.
+const fn shaped(name: &'static str, features: u32, shape: Shape) -> Variant {
+    Variant {
+        shape,
+        own: 0,
+        ..more(name, features)
+    }
+}
+
+const VARIANTS: [Variant; 15] = [
+    Variant {
+        scope: Scope::Budgeted,
+        ..single("all off", 0)
+    },
+    single("DSCP", Features::DSCP),
+    single("mark", Features::MARK),
+    single("priority", Features::PRIORITY),
+    single("counters", Features::COUNT_ACCESS),
+    Variant {
+        scope: Scope::Always,
+        ..more(USUAL, 0)
+    },
+    Variant {
+        scope: Scope::Budgeted,
+        ..more("+ names snooped", Features::SNOOP_NAMES)
+    },
+    Variant {
+        scope: Scope::Budgeted,
+        ..more("+ IKE snooped", Features::SNOOP_IKE)
+    },
+    more("+ cap", Features::CAP),
+    Variant {
+        nat64: true,
+        ..more("+ NAT64", 0)
+    },
+    more("+ handover to TC", Features::HANDOVER),
+    shaped("two owners a block", 0, Shape::Shared),
+    shaped(
+        "+ irregular prefixes of others",
+        Features::PREFIXES,
+        Shape::BesidePrefixes,
     ),
+    shaped(
+        "every endpoint an irregular prefix",
+        Features::PREFIXES,
+        Shape::Prefixes,
+    ),
+    // All that one program can have: only XDP hands over.
+    Variant {
+        nat64: true,
+        scope: Scope::Budgeted,
+        ..shaped(
+            EVERYTHING,
+            SNOOP | Features::CAP | Features::PREFIXES,
+            Shape::BesidePrefixes,
+        )
+    },
 ];
+
+impl Variant {
+    fn is_measured(&self, endpoints: u32, quick: bool) -> bool {
+        match self.scope {
+            Scope::Always => true,
+            Scope::Budgeted => endpoints == BUDGETED,
+            Scope::Feature => !quick && endpoints <= BUDGETED,
+            Scope::Extra => !quick && endpoints == BUDGETED,
+        }
+    }
+
+    /// Whether it is a program of its own here, and this traffic is for it.
+    fn is_for(&self, place: &Place, traffic: &Traffic) -> bool {
+        (self.own == 0 || self.own & place.features != 0)
+            && traffic.needs & !self.features == 0
+            && (self.nat64 || !traffic.needs_nat64())
+    }
+}
 
 /// A program of ours.
 pub struct Place {
@@ -70,7 +189,7 @@ pub const PLACES: [Place; 3] = [
         hook: Hook::TcIngress,
         kind: Kind::Tc,
         down: false,
-        features: Features::DSCP | Features::MARK | Features::COUNT_ACCESS,
+        features: Features::DSCP | Features::MARK | Features::COUNT_ACCESS | Features::CAP | SNOOP,
     },
     Place {
         name: "TC egress",
@@ -78,7 +197,11 @@ pub const PLACES: [Place; 3] = [
         hook: Hook::TcEgress,
         kind: Kind::Tc,
         down: true,
-        features: Features::DSCP | Features::PRIORITY | Features::COUNT_ACCESS,
+        features: Features::DSCP
+            | Features::PRIORITY
+            | Features::COUNT_ACCESS
+            | Features::CAP
+            | SNOOP,
     },
     Place {
         name: "XDP",
@@ -86,52 +209,56 @@ pub const PLACES: [Place; 3] = [
         hook: Hook::Xdp,
         kind: Kind::Xdp,
         down: false,
-        features: Features::DSCP | Features::COUNT_ACCESS,
+        // What is snooped leaves by an exit of its own, for TC to look at.
+        features: Features::DSCP
+            | Features::COUNT_ACCESS
+            | Features::CAP
+            | Features::HANDOVER
+            | SNOOP,
     },
 ];
 
-/// The object with some features and a table.
+/// The object set up in one way, with a table.
 pub struct Loaded {
-    name: &'static str,
-    features: u32,
+    variant: Variant,
     kernel: Kernel,
 }
 
 impl Loaded {
-    /// The sets of features, each with its own maps; with `few`, only that which has all.
+    /// Those that are measured with so many endpoints, each with its own maps.
     ///
     /// # Errors
     ///
     /// If the kernel refuses one.
-    pub fn sets(endpoints: u32, few: bool) -> Result<Vec<Self>> {
+    pub fn all(endpoints: u32, quick: bool) -> Result<Vec<Self>> {
         VARIANTS
-            .iter()
-            .filter(|(name, _)| !few || *name == ALL)
-            .map(|(name, features)| Self::new(name, *features, endpoints))
+            .into_iter()
+            .filter(|variant| variant.is_measured(endpoints, quick))
+            .map(|variant| Self::new(variant, endpoints))
             .collect()
     }
 
-    fn new(name: &'static str, features: u32, endpoints: u32) -> Result<Self> {
-        let room = endpoints.max(1_024);
+    fn new(variant: Variant, endpoints: u32) -> Result<Self> {
+        let contents = contents(endpoints, variant.shape)?;
+        let room = |entries: usize| entries.try_into().unwrap_or(u32::MAX).max(4_096);
         let sizes = [
-            ("BLOCKS4", room),
-            ("ACTIVITY", room),
+            // The default limit of the agent.
+            ("BLOCKS4", endpoints.max(16_384)),
+            ("HOSTS", room(contents.hosts.len())),
+            ("PREFIXES", room(contents.prefixes.len())),
+            ("ACTIVITY", endpoints.max(1_024)),
             // An LRU map is evicted from before it is full.
-            ("FRAGMENTS", 16 * room),
+            ("FRAGMENTS", 16 * endpoints.max(1_024)),
             ("COUNTERS", table::GROUPS + 1),
             ("POLICIES", table::POLICIES + 1),
         ];
         let setup = Setup {
-            features,
-            pref64: None,
+            features: variant.features,
+            pref64: variant.nat64.then_some((NAT64.to_be_bytes(), 96)),
         };
         let mut kernel = Kernel::load_with(&setup, [1, 2], &sizes)?;
-        kernel.fill(&contents(endpoints))?;
-        Ok(Self {
-            name,
-            features,
-            kernel,
-        })
+        kernel.fill(&contents)?;
+        Ok(Self { variant, kernel })
     }
 
     fn exits(&self, hook: Hook, exit: Exit) -> Result<u64> {
@@ -144,9 +271,17 @@ impl Loaded {
 struct Contestant<'a> {
     loaded: &'a Loaded,
     program: OwnedFd,
+    /// How packets are to leave it.
+    exit: Exit,
     /// Packets sent, and how many had taken the way that is measured before.
     sent: Cell<u64>,
     before: u64,
+}
+
+impl Contestant<'_> {
+    fn is_usual(&self) -> bool {
+        self.loaded.variant.name == USUAL
+    }
 }
 
 /// What one kind of traffic costs in one program, by features: a row for each, first that of the empty program.
@@ -174,11 +309,10 @@ pub fn compare(
     let empty = RawProgram::load(place.kind, &Insn::empty(pass.cast_signed()))?;
     let mut contestants = Vec::new();
     for loaded in loaded {
-        let own = loaded.features & place.features;
-        let single = loaded.features.count_ones() == 1;
-        if single && own == 0 || traffic.needs & !loaded.features != 0 {
+        if !loaded.variant.is_for(place, traffic) {
             continue;
         }
+        let exit = traffic.exit(loaded.variant.features);
         let program = loaded.kernel.descriptor(place.program)?;
         if let Some(first) = traffic.first()? {
             let first = first.frames(endpoints, place.down)?;
@@ -188,7 +322,8 @@ pub fn compare(
         contestants.push(Contestant {
             program,
             sent: Cell::new(0),
-            before: loaded.exits(place.hook, traffic.exit)?,
+            before: loaded.exits(place.hook, exit)?,
+            exit,
             loaded,
         });
     }
@@ -209,24 +344,34 @@ pub fn compare(
             each.sent.set(sent);
             time(each.program.as_fd())
         };
-        variants.push((each.loaded.name.to_owned(), Box::new(turn)));
+        variants.push((each.loaded.variant.name.to_owned(), Box::new(turn)));
     }
     let turns = turns(effort, variants)?;
-    let at = setting(&[("hook", place.name), ("endpoints", &thousands(endpoints))]);
-    let mut rows = vec![turns.row(NAME, &at, [traffic.name, EMPTY, UNIT], None)?];
+    let at = |over: &str| {
+        setting(&[
+            ("hook", place.name),
+            ("endpoints", &thousands(endpoints)),
+            (OVER, over),
+        ])
+    };
+    let mut rows = vec![turns.row(NAME, &at(EMPTY), [traffic.name, EMPTY, UNIT], None)?];
     for each in &contestants {
-        let seen = each.loaded.exits(place.hook, traffic.exit)? - each.before;
+        let Variant { name, features, .. } = each.loaded.variant;
+        let seen = each.loaded.exits(place.hook, each.exit)? - each.before;
         ensure!(
             seen == each.sent.get(),
-            "{} in {}, {}, {endpoints} endpoints: {seen} of {} packets left by `{}`",
+            "{} in {}, {name}, {endpoints} endpoints: {seen} of {} packets left by `{}`",
             traffic.name,
             place.program,
-            each.loaded.name,
             each.sent.get(),
-            traffic.exit.name()
+            each.exit.name()
         );
-        let names = [traffic.name, each.loaded.name, UNIT];
-        rows.push(turns.row(NAME, &at, names, Some(EMPTY))?);
+        let names = [traffic.name, name, UNIT];
+        rows.push(turns.row(NAME, &at(EMPTY), names, Some(EMPTY))?);
+        let is_more = features & USUAL_FEATURES == USUAL_FEATURES;
+        if is_more && name != USUAL && contestants.iter().any(Contestant::is_usual) {
+            rows.push(turns.row(NAME, &at(USUAL), names, Some(USUAL))?);
+        }
     }
     Ok(rows)
 }

@@ -1,23 +1,32 @@
 //! The packets that are measured.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use wificall_common::{abi::Features, exit::Exit};
 
-use super::table::{address4, address6};
+use super::table::{address4, address6, stranger4};
 use crate::packet::{Packet, checksum};
+
+/// 64:ff9b::/96 (RFC 6052 §2.1), which stands for all of IPv4.
+pub const NAT64: u128 = 0x0064_ff9b << 96;
 
 /// One kind of packet, to or from an endpoint unless it says otherwise.
 pub struct Traffic {
     /// Its name, the `case` of its rows.
     pub name: &'static str,
-    /// The packet upwards, in words (`packet.rs`), but for its IP header.
+    /// The packet upwards, in words (`packet.rs`), but for the addresses of its IP header.
     link: &'static str,
+    /// Fields of the IP header.
+    fields: &'static str,
     inner: &'static str,
+    /// The same downwards, if it is not that with its ends exchanged.
+    inner_down: Option<&'static str>,
     far: Far,
     /// How it leaves the program.
-    pub exit: Exit,
+    exit: Exit,
+    /// Features with which it leaves by another.
+    snooped: Option<(u32, Exit)>,
     /// Features without which it would leave by another.
     pub needs: u32,
 }
@@ -27,6 +36,8 @@ pub struct Traffic {
 enum Far {
     Endpoint4,
     Endpoint6,
+    /// An endpoint's IPv4 address behind the NAT64 prefix.
+    Nat64,
     /// An address in no block.
     Stranger4,
     /// The address that is asked for.
@@ -47,9 +58,12 @@ const fn traffic(name: &'static str, inner: &'static str, far: Far, exit: Exit) 
     Traffic {
         name,
         link: "eth",
+        fields: "",
         inner,
+        inner_down: None,
         far,
         exit,
+        snooped: None,
         needs: 0,
     }
 }
@@ -58,39 +72,47 @@ const fn under(link: &'static str, traffic: Traffic) -> Traffic {
     Traffic { link, ..traffic }
 }
 
+const fn with(fields: &'static str, traffic: Traffic) -> Traffic {
+    Traffic { fields, ..traffic }
+}
+
+const fn snooped(feature: u32, exit: Exit, traffic: Traffic) -> Traffic {
+    Traffic {
+        snooped: Some((feature, exit)),
+        ..traffic
+    }
+}
+
 /// The name that the growth chart is of.
 pub const ESP_IN_UDP: &str = "ESP in UDP";
 const LATER: &str = "later fragment";
+const TCP: &str = "tcp 40000 > 443 / bytes 100";
+const UDP: &str = "udp 40000 > 8801 / bytes 100";
 const ESP: &str = "udp 40000 > 4500 sum=0 / esp 100";
 /// The first fragment of a datagram of 2,000 bytes: 1,408 bytes of it are 176 units of eight.
 const FIRST: &str = "udp 40000 > 4500 sum=0 len=2008 / esp 1400";
+const VLAN: &str = "eth / vlan 7";
+const PPPOE: &str = "eth / pppoe";
 
-/// Whole packets of 60 to 1,300 bytes. What matches comes second.
-pub const TRAFFIC: [Traffic; 16] = [
-    traffic(
-        "TCP",
-        "tcp 40000 > 443 / bytes 100",
-        Far::Endpoint4,
-        Exit::OtherProtocol,
-    ),
-    traffic(
-        "TCP, IPv6",
-        "tcp 40000 > 443 / bytes 100",
-        Far::Endpoint6,
-        Exit::OtherProtocol,
-    ),
-    traffic(
-        "UDP",
-        "udp 40000 > 53 / bytes 100",
-        Far::Endpoint4,
-        Exit::OtherPort,
-    ),
-    traffic(
-        "UDP, IPv6",
-        "udp 40000 > 53 / bytes 100",
-        Far::Endpoint6,
-        Exit::OtherPort,
-    ),
+const fn tcp(name: &'static str, far: Far) -> Traffic {
+    traffic(name, TCP, far, Exit::OtherProtocol)
+}
+
+const fn udp(name: &'static str, far: Far) -> Traffic {
+    traffic(name, UDP, far, Exit::OtherPort)
+}
+
+const fn esp(name: &'static str, far: Far) -> Traffic {
+    traffic(name, ESP, far, Exit::Matched)
+}
+
+/// Whole packets of 60 to 1,300 bytes: plain ones that do not match, others that do not, what is looked up and not found,
+/// what matches.
+pub const TRAFFIC: [Traffic; 25] = [
+    tcp("TCP", Far::Endpoint4),
+    tcp("TCP, IPv6", Far::Endpoint6),
+    udp("UDP", Far::Endpoint4),
+    udp("UDP, IPv6", Far::Endpoint6),
     traffic(
         "UDP of 1,250 bytes (QUIC)",
         "udp 40000 > 443 / bytes 1250",
@@ -98,11 +120,45 @@ pub const TRAFFIC: [Traffic; 16] = [
         Exit::OtherPort,
     ),
     traffic("ARP", "", Far::Arp, Exit::NotIp),
+    Traffic {
+        inner_down: Some("udp 53 > 40000 / dns www.example.org qr=1"),
+        ..snooped(
+            Features::SNOOP_NAMES,
+            Exit::Dns,
+            traffic(
+                "DNS, UDP 53",
+                "udp 40000 > 53 / dns www.example.org",
+                Far::Endpoint4,
+                Exit::OtherPort,
+            ),
+        )
+    },
+    under(VLAN, tcp("VLAN tag in the frame, TCP", Far::Endpoint4)),
+    under(VLAN, udp("VLAN tag in the frame, UDP", Far::Endpoint4)),
+    under(PPPOE, tcp("PPPoE, TCP", Far::Endpoint4)),
+    under(PPPOE, udp("PPPoE, UDP", Far::Endpoint4)),
+    with("opts=4", udp("IPv4 options, UDP", Far::Endpoint4)),
+    traffic(
+        "IPv6 extension header, UDP",
+        "dst 0 / udp 40000 > 8801 / bytes 100",
+        Far::Endpoint6,
+        Exit::OtherPort,
+    ),
     traffic(
         "ESP in UDP, no endpoint",
         ESP,
         Far::Stranger4,
         Exit::NotEndpoint,
+    ),
+    snooped(
+        Features::SNOOP_IKE,
+        Exit::NewIke,
+        traffic(
+            "IKE_SA_INIT, no endpoint",
+            "udp 40000 > 500 / ike 300",
+            Far::Stranger4,
+            Exit::NotEndpoint,
+        ),
     ),
     traffic(
         "IKE",
@@ -110,7 +166,7 @@ pub const TRAFFIC: [Traffic; 16] = [
         Far::Endpoint4,
         Exit::Matched,
     ),
-    traffic(ESP_IN_UDP, ESP, Far::Endpoint4, Exit::Matched),
+    esp(ESP_IN_UDP, Far::Endpoint4),
     traffic(
         "keepalive",
         "udp 40000 > 4500 / hex ff",
@@ -118,26 +174,25 @@ pub const TRAFFIC: [Traffic; 16] = [
         Exit::Matched,
     ),
     traffic("native ESP", "esp 100", Far::Endpoint4, Exit::Matched),
-    traffic("ESP in UDP, IPv6", ESP, Far::Endpoint6, Exit::Matched),
+    esp("ESP in UDP, IPv6", Far::Endpoint6),
+    esp("ESP in UDP, NAT64", Far::Nat64),
     under(
-        "eth / vlan 7",
-        traffic(
-            "ESP in UDP, VLAN tag in the frame",
-            ESP,
-            Far::Endpoint4,
-            Exit::Matched,
-        ),
+        VLAN,
+        esp("ESP in UDP, VLAN tag in the frame", Far::Endpoint4),
     ),
-    under(
-        "eth / pppoe",
-        traffic("ESP in UDP, PPPoE", ESP, Far::Endpoint4, Exit::Matched),
+    under(PPPOE, esp("ESP in UDP, PPPoE", Far::Endpoint4)),
+    with(
+        "id=7 mf",
+        traffic("first fragment", FIRST, Far::Endpoint4, Exit::Matched),
     ),
-    traffic("first fragment", FIRST, Far::Endpoint4, Exit::Matched),
-    Traffic {
-        // Remembered is what is counted.
-        needs: Features::COUNT_ACCESS,
-        ..traffic(LATER, "bytes 600", Far::Endpoint4, Exit::Matched)
-    },
+    with(
+        "id=7 off=176 proto=17",
+        Traffic {
+            // Remembered is what is counted.
+            needs: Features::COUNT_ACCESS,
+            ..traffic(LATER, "bytes 600", Far::Endpoint4, Exit::Matched)
+        },
+    ),
 ];
 
 impl Traffic {
@@ -150,9 +205,22 @@ impl Traffic {
         Ok(Some(first.context("later fragments without a first one")?))
     }
 
+    /// How it leaves a program with these features.
+    pub fn exit(&self, features: u32) -> Exit {
+        match self.snooped {
+            Some((feature, exit)) if features & feature != 0 => exit,
+            _ => self.exit,
+        }
+    }
+
     /// Whether its far end's address is looked up.
     pub fn is_looked_up(&self) -> bool {
         matches!(self.exit, Exit::Matched | Exit::NotEndpoint)
+    }
+
+    /// Whether it needs a program that knows the NAT64 prefix.
+    pub fn needs_nat64(&self) -> bool {
+        self.far == Far::Nat64
     }
 
     /// Length in bytes of what the driver writes: all behind Ethernet up to the end of the IP header.
@@ -163,48 +231,63 @@ impl Traffic {
     /// Offset of the IP header.
     fn network(&self) -> usize {
         14 + match self.link {
-            "eth" => 0,
-            "eth / vlan 7" => 4,
-            _ => 8,
+            VLAN => 4,
+            PPPOE => 8,
+            _ => 0,
         }
     }
 
     fn own_header(&self) -> usize {
         match self.far {
             Far::Arp => 28,
-            Far::Endpoint6 => 40,
+            Far::Endpoint6 | Far::Nat64 => 40,
+            Far::Endpoint4 | Far::Stranger4 if self.fields == "opts=4" => 24,
             Far::Endpoint4 | Far::Stranger4 => 20,
         }
     }
 
-    fn packet(&self, far: &str) -> Result<Packet> {
-        let Self { link, inner, .. } = self;
-        let text = match self.far {
+    /// The packet to this far end, or from it.
+    fn packet(&self, far: IpAddr, down: bool) -> Result<Packet> {
+        let Self {
+            link,
+            fields,
+            inner,
+            inner_down,
+            ..
+        } = self;
+        let (inner, mirrored) = match inner_down {
+            Some(inner) if down => (inner, false),
+            _ => (inner, down),
+        };
+        let text = match (self.far, far) {
             // Who has the last four bytes? (RFC 826); padded to Ethernet's 60 bytes.
-            Far::Arp => format!(
+            (Far::Arp, _) => format!(
                 "{link} type=0x0806 / hex 0001080006040001020000000001 0a090807 000000000000 0a090000 / pad 18"
             ),
-            Far::Endpoint6 => format!("{link} / ip6 fd00::7 > {far} / {inner}"),
-            Far::Endpoint4 | Far::Stranger4 => {
-                let fields = match self.name {
-                    LATER => "id=7 off=176 proto=17",
-                    _ if *inner == FIRST => "id=7 mf",
-                    _ => "",
+            (_, far) => {
+                let (version, own) = match far {
+                    IpAddr::V4(_) => ("ip4", "10.9.8.7"),
+                    IpAddr::V6(_) => ("ip6", "fd00::7"),
                 };
-                format!("{link} / ip4 10.9.8.7 > {far} {fields} / {inner}")
+                let ends = if down && !mirrored {
+                    format!("{far} > {own}")
+                } else {
+                    format!("{own} > {far}")
+                };
+                format!("{link} / {version} {ends} {fields} / {inner}")
             }
         };
-        text.parse().with_context(|| text.clone())
+        let packet: Packet = text.parse().with_context(|| text.clone())?;
+        Ok(if mirrored { packet.mirrored() } else { packet })
     }
 
-    fn far(&self, index: u32) -> Vec<u8> {
+    fn far(&self, index: u32) -> IpAddr {
         match self.far {
-            Far::Endpoint4 => address4(index).octets().to_vec(),
-            Far::Endpoint6 => address6(index).octets().to_vec(),
-            Far::Stranger4 => Ipv4Addr::from(u32::from_be_bytes([160, 0, 0, 7]) | index << 8)
-                .octets()
-                .to_vec(),
-            Far::Arp => [vec![10, 9], (index as u16).to_be_bytes().to_vec()].concat(),
+            Far::Endpoint4 => address4(index).into(),
+            Far::Endpoint6 => address6(index).into(),
+            Far::Nat64 => Ipv6Addr::from(NAT64 | u128::from(u32::from(address4(index)))).into(),
+            Far::Stranger4 => stranger4(index).into(),
+            Far::Arp => Ipv4Addr::from(u32::from_be_bytes([10, 9, 0, 0]) | index & 0xffff).into(),
         }
     }
 
@@ -214,27 +297,13 @@ impl Traffic {
     ///
     /// If one is not what building it in words would have given.
     pub fn frames(&self, endpoints: u32, down: bool) -> Result<Frames> {
-        let frame = |index: u32| -> Result<Vec<u8>> {
-            let far = self.far(index);
-            let text = match self.far {
-                Far::Endpoint6 => {
-                    let octets: [u8; 16] = far.as_slice().try_into()?;
-                    std::net::Ipv6Addr::from(octets).to_string()
-                }
-                _ => {
-                    let octets: [u8; 4] = far.as_slice().try_into()?;
-                    Ipv4Addr::from(octets).to_string()
-                }
-            };
-            let packet = self.packet(&text)?;
-            let packet = if down { packet.mirrored() } else { packet };
-            Ok(packet.bytes())
-        };
+        let frame =
+            |index: u32| -> Result<Vec<u8>> { Ok(self.packet(self.far(index), down)?.bytes()) };
         let template = frame(0)?;
         let (network, header) = (self.network(), self.own_header());
         let address = match (self.far, down) {
-            (Far::Endpoint6, false) | (Far::Arp, _) => 24,
-            (Far::Endpoint6, true) => 8,
+            (Far::Endpoint6 | Far::Nat64, false) | (Far::Arp, _) => 24,
+            (Far::Endpoint6 | Far::Nat64, true) => 8,
             (_, false) => 16,
             (_, true) => 12,
         };
@@ -242,7 +311,10 @@ impl Traffic {
         let mut headers = Vec::new();
         for number in 0..endpoints {
             let index = (u64::from(number) * 7_919 % u64::from(endpoints)) as u32;
-            let far = self.far(index);
+            let far = match self.far(index) {
+                IpAddr::V4(far) => far.octets().to_vec(),
+                IpAddr::V6(far) => far.octets().to_vec(),
+            };
             let mut bytes = template[..network + header].to_vec();
             bytes[network + address..][..far.len()].copy_from_slice(&far);
             if matches!(self.far, Far::Endpoint4 | Far::Stranger4) {

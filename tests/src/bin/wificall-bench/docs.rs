@@ -5,20 +5,25 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 use wificall_tests::bench::{
     Layer,
-    budget::Verdict,
-    report::{Results, Table, budget_table},
+    budget::{Budget, verdicts},
+    report::{Results, Table, budget_table, runs_table},
 };
 
 const PAGE: &str = "docs/performance.md";
 /// Charts and figures.
 const DIRECTORY: &str = "docs/performance";
 
-/// What is generated of a layer.
-pub fn block(layer: &Layer, results: &Results, verdicts: &[Verdict<'_>]) -> String {
+/// What is generated of a layer: the first run, and how the others compare with it.
+pub fn block(layer: &Layer, runs: &[Results], budgets: &[Budget]) -> Result<String> {
+    let results = runs.first().context("no run")?;
+    let files: Vec<_> = runs
+        .iter()
+        .map(|run| format!("[{file}](performance/{file})", file = run.file()))
+        .collect();
     let mut parts = vec![format!(
-        "{}. All figures: [{name}.json](performance/{name}.json).\n",
+        "{}. All figures: {}.\n",
         results.record.line(),
-        name = layer.name
+        files.join(", ")
     )];
     for chart in (layer.charts)(&results.rows) {
         parts.push(format!(
@@ -27,21 +32,34 @@ pub fn block(layer: &Layer, results: &Results, verdicts: &[Verdict<'_>]) -> Stri
         ));
     }
     parts.extend((layer.tables)(&results.rows).iter().map(Table::markdown));
-    if !verdicts.is_empty() {
-        parts.push(budget_table(verdicts));
+    let verdicts = runs
+        .iter()
+        .map(|run| verdicts(budgets, &run.rows))
+        .collect::<Result<Vec<_>>>()?;
+    if !verdicts[0].is_empty() {
+        parts.push(budget_table(&verdicts[0]));
+        if runs.len() > 1 {
+            parts.push(runs_table(&verdicts));
+        }
     }
-    parts.join("\n")
+    Ok(parts.join("\n"))
 }
 
 /// Writes the layer's part of the page, its charts and its figures.
-pub fn write(layer: &Layer, results: &Results, verdicts: &[Verdict<'_>]) -> Result<()> {
-    results.write(Path::new(DIRECTORY))?;
-    for chart in (layer.charts)(&results.rows) {
+pub fn write(layer: &Layer, runs: &[Results], budgets: &[Budget]) -> Result<()> {
+    let block = block(layer, runs, budgets)?;
+    for results in runs {
+        results.write(Path::new(DIRECTORY))?;
+    }
+    for chart in runs
+        .first()
+        .map_or(Vec::new(), |run| (layer.charts)(&run.rows))
+    {
         let path = Path::new(DIRECTORY).join(format!("{}.svg", chart.name));
         fs::write(&path, chart.svg()?).with_context(|| format!("write {}", path.display()))?;
     }
     let page = fs::read_to_string(PAGE).with_context(|| format!("read {PAGE}"))?;
-    let page = replaced(&page, layer.name, &block(layer, results, verdicts))?;
+    let page = replaced(&page, layer.name, &block)?;
     fs::write(PAGE, page).with_context(|| format!("write {PAGE}"))
 }
 

@@ -11,12 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use wificall_tests::{
-    bench::{
-        LAYERS, Layer, Scale,
-        budget::{self, verdicts},
-        record::Record,
-        report::Results,
-    },
+    bench::{LAYERS, Layer, Scale, budget, record::Record, report::Results},
     leftovers::remove_at_end,
 };
 
@@ -52,29 +47,45 @@ fn run(args: &Args, out: &Path) -> Result<()> {
         Scale::Full
     };
     let budgets = budget::budgets()?;
+    if args.write_docs && Record::now(scale)?.has_changes() {
+        bail!(
+            "what is measured is no commit: there are changes outside of docs/\n\
+             hint: commit or stash them, for what is published must name what it was measured of"
+        );
+    }
+    let layers = layers(&args.layers)?;
+    let mut measured = vec![Vec::new(); layers.len()];
     let mut failures = Vec::new();
-    for layer in layers(&args.layers)? {
-        let record = Record::now(scale)?;
-        eprintln!("== {}: {}", layer.name, record.line());
-        let rows = (layer.measure)(scale).with_context(|| format!("layer {}", layer.name))?;
-        let results = Results {
-            layer: layer.name.to_owned(),
-            record,
-            rows,
-        };
-        results.write(out)?;
-        let verdicts = verdicts(&budgets, &results.rows)?;
-        println!("{}", docs::block(layer, &results, &verdicts));
-        if args.write_docs {
-            docs::write(layer, &results, &verdicts)?;
-        }
-        if args.check {
-            failures.extend(budget::check(layer, scale, &budgets, &verdicts)?);
+    for run in 1..=usize::from(args.runs) {
+        for (layer, runs) in layers.iter().zip(&mut measured) {
+            let record = Record::now(scale)?;
+            eprintln!("== {}, run {run}: {}", layer.name, record.line());
+            let rows = (layer.measure)(scale).with_context(|| format!("layer {}", layer.name))?;
+            let results = Results {
+                layer: layer.name.to_owned(),
+                run,
+                record,
+                rows,
+            };
+            results.write(out)?;
+            runs.push(results);
+            if runs.len() < args.runs.into() {
+                continue;
+            }
+            println!("{}", docs::block(layer, runs, &budgets)?);
+            if args.write_docs {
+                docs::write(layer, runs, &budgets)?;
+            }
+            if args.check {
+                let runs = runs.iter().map(|run| run.rows.clone()).collect();
+                failures.extend(budget::check(layer, scale, &budgets, runs)?);
+            }
         }
     }
     if !failures.is_empty() {
+        let failures: Vec<_> = failures.iter().map(ToString::to_string).collect();
         bail!(
-            "past their budgets in {}, with the margin for noise:\n{}\n{}",
+            "not within their budgets in {}, with the margin:\n{}\n{}",
             budget::FILE,
             failures.join("\n"),
             budget::HINT
