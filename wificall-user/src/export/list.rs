@@ -2,11 +2,13 @@
 
 use std::io::{Result, Write};
 
-use serde_json::{Value, json};
+use ipnet::IpNet;
+use serde::Serialize;
 
 use super::comment;
-use super::set::{Kind, Treatment};
+use super::set::{Dscp, Entry, Kind, Name, Owner, Text, Treatment};
 use super::view::{View, joined};
+use crate::discover::Tier;
 
 /// A network a line.
 ///
@@ -71,33 +73,78 @@ pub fn csv(view: &View, out: &mut dyn Write) -> Result<()> {
 ///
 /// Those of the writer.
 pub fn json(view: &View, out: &mut dyn Write) -> Result<()> {
-    let networks: Vec<Value> = (view.set.entries.iter())
-        .map(|entry| {
-            let Treatment { mark, mask, .. } = entry.treatment;
-            let mark = (mask != 0).then(|| json!({ "value": mark, "mask": mask }));
-            let dscp = |up| {
-                let rules = Kind::ALL.map(|kind| entry.treatment.dscp(up, kind));
-                json!({ "udp_500": rules[0], "udp_4500": rules[1], "esp": rules[2] })
-            };
-            json!({
-                "network": entry.net,
-                "tier": entry.tier,
-                "owners": entry.owners,
-                "mark": mark,
-                "dscp": { "up": dscp(true), "down": dscp(false) },
-            })
-        })
-        .collect();
-    let document = json!({
-        "wificall": env!("CARGO_PKG_VERSION"),
-        "source": view.source(),
-        "selected": view.selected,
-        "time": view.time(),
-        "networks": networks,
-        "names": view.set.names,
-    });
+    let document = Document {
+        wificall: env!("CARGO_PKG_VERSION"),
+        source: view.source(),
+        selected: &view.selected,
+        time: view.time(),
+        networks: view.set.entries.iter().map(Network::of).collect(),
+        names: &view.set.names,
+    };
     serde_json::to_writer_pretty(&mut *out, &document)?;
     writeln!(out)
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    wificall: &'a str,
+    source: String,
+    selected: &'a str,
+    time: String,
+    networks: Vec<Network<'a>>,
+    names: &'a [Name],
+}
+
+#[derive(Serialize)]
+struct Network<'a> {
+    network: &'a Text<IpNet>,
+    tier: &'a Text<Tier>,
+    owners: &'a [Owner],
+    mark: Option<Mark>,
+    dscp: Directions,
+}
+
+#[derive(Serialize)]
+struct Mark {
+    value: u32,
+    mask: u32,
+}
+
+#[derive(Serialize)]
+struct Directions {
+    up: Kinds,
+    down: Kinds,
+}
+
+#[derive(Serialize)]
+struct Kinds {
+    udp_500: Option<Dscp>,
+    udp_4500: Option<Dscp>,
+    esp: Option<Dscp>,
+}
+
+impl<'a> Network<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        let Treatment { mark, mask, .. } = entry.treatment;
+        let kinds = |up| {
+            let [udp_500, udp_4500, esp] = Kind::ALL.map(|kind| entry.treatment.dscp(up, kind));
+            Kinds {
+                udp_500,
+                udp_4500,
+                esp,
+            }
+        };
+        Self {
+            network: &entry.net,
+            tier: &entry.tier,
+            owners: &entry.owners,
+            mark: (mask != 0).then_some(Mark { value: mark, mask }),
+            dscp: Directions {
+                up: kinds(true),
+                down: kinds(false),
+            },
+        }
+    }
 }
 
 /// `46`, or `46?` if only over 0; `None` if the DSCP is left alone.
