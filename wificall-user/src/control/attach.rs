@@ -32,17 +32,20 @@ impl Agent {
             .collect();
         // XDP comes after the TC program that trusts it and goes before it: so no packet is counted by both.
         self.unhook(&wanted, |hook| hook == Hook::Xdp)?;
-        for selected in self.selection.interfaces.clone() {
+        let selected = self.selection.interfaces.clone();
+        let programs = selected
+            .iter()
+            .flat_map(|selected| &selected.attachments)
+            .filter(|attachment| all || !self.is_there(attachment))
+            .map(|attachment| attachment.program)
+            .collect();
+        self.plane.load(&programs);
+        for selected in selected {
             for attachment in selected.attachments {
-                let key = (attachment.hook, attachment.ifindex);
-                if !all
-                    && self
-                        .attached
-                        .get(&key)
-                        .is_some_and(|present| present.attachment == attachment)
-                {
+                if !all && self.is_there(&attachment) {
                     continue;
                 }
+                let key = (attachment.hook, attachment.ifindex);
                 match self.plane.attach(&attachment) {
                     Ok(kernel::Attached { program_id, .. }) => {
                         if !self.attached.contains_key(&key) {
@@ -75,6 +78,12 @@ impl Agent {
         }
         self.unhook(&wanted, |_| true)?;
         self.clean_up(&before).await
+    }
+
+    fn is_there(&self, wanted: &Attachment) -> bool {
+        self.attached
+            .get(&(wanted.hook, wanted.ifindex))
+            .is_some_and(|present| present.attachment == *wanted)
     }
 
     /// Removes the clsact qdiscs that we had added and whose last filter of ours has gone.

@@ -1,5 +1,7 @@
 //! Hooks: which program runs where, and how it got there.
 
+use std::{collections::BTreeSet, thread};
+
 use aya::{
     Ebpf,
     programs::{
@@ -13,6 +15,7 @@ use aya::{
     },
     sys::SyscallError,
 };
+use tracing::debug;
 use wificall_common::abi::{Hook, HookKey, HookRecord};
 
 use super::{
@@ -64,6 +67,27 @@ impl Method {
             Self::XdpGeneric => "xdp_generic",
         }
     }
+}
+
+/// Loads programs that are not loaded yet, at once. What fails is left to [`attach`].
+pub(super) fn load(ebpf: &mut Ebpf, programs: &BTreeSet<&str>) {
+    thread::scope(|scope| {
+        for (name, program) in ebpf.programs_mut() {
+            if !programs.contains(name) {
+                continue;
+            }
+            scope.spawn(move || {
+                let loaded = match program {
+                    Program::SchedClassifier(program) if program.fd().is_err() => program.load(),
+                    Program::Xdp(program) if program.fd().is_err() => program.load(),
+                    _ => Ok(()),
+                };
+                if let Err(problem) = loaded {
+                    debug!(program = name, %problem, "not loaded at once with the others");
+                }
+            });
+        }
+    });
 }
 
 /// Attaches or replaces a program.

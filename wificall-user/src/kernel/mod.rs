@@ -178,6 +178,12 @@ impl Plane {
         self.log = log::start(&mut self.ebpf);
     }
 
+    /// Loads programs that are not loaded yet, each by a thread of its own: the verifier takes tens of milliseconds for
+    /// each. One that the kernel refuses is loaded again, and the error said, where it is attached.
+    pub fn load(&mut self, programs: &BTreeSet<&str>) {
+        attach::load(&mut self.ebpf, programs);
+    }
+
     /// Attaches a program, or replaces the one that is there in one step.
     ///
     /// # Errors
