@@ -24,6 +24,17 @@ const GENERATION: &str = "generation.lab.3gppnetwork.org";
 /// One name and its addresses; or other data, with the type before it: `NAPTR 10 10 "a" "" "" epdg.example.`
 pub type Record<'a> = (&'a str, &'a [&'a str]);
 
+/// What a server is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `3gppnetwork.org`; refuses what else it is asked.
+    Zone,
+    /// The same, also over TLS and HTTPS.
+    Encrypted,
+    /// The root, thus everything.
+    Whole,
+}
+
 /// unbound, authoritative for `3gppnetwork.org` as far as the test is concerned:
 /// a name without a record does not exist, and nothing is asked upstream.
 pub struct Dns<'a> {
@@ -32,8 +43,7 @@ pub struct Dns<'a> {
     directory: TempDir,
     addresses: Vec<IpAddr>,
     ttl: u32,
-    /// Whether it also answers over TLS and HTTPS.
-    encrypted: bool,
+    kind: Kind,
     /// The last octet of [`GENERATION`]'s address, which tells when a change is in force.
     generation: u8,
 }
@@ -51,7 +61,23 @@ impl<'a> Dns<'a> {
         records: &[Record<'_>],
     ) -> Result<Self> {
         let directory = TempDir::with_prefix("wificall-dns-")?;
-        Self::start_in(directory, namespace, addresses, ttl, records, false)
+        Self::start_in(directory, namespace, addresses, ttl, records, Kind::Zone)
+    }
+
+    /// Starts it so that it is authoritative for everything: no other name exists at all, for an
+    /// hour, says the SOA of the root.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_whole(
+        namespace: &'a Netns,
+        addresses: &[&str],
+        ttl: u32,
+        records: &[Record<'_>],
+    ) -> Result<Self> {
+        let directory = TempDir::with_prefix("wificall-dns-")?;
+        Self::start_in(directory, namespace, addresses, ttl, records, Kind::Whole)
     }
 
     /// Starts it so that it also answers over TLS (port 853) and HTTPS (port 443), with a
@@ -81,7 +107,14 @@ impl<'a> Dns<'a> {
         ] {
             fs::write(directory.path().join(file), text)?;
         }
-        Self::start_in(directory, namespace, addresses, ttl, records, true)
+        Self::start_in(
+            directory,
+            namespace,
+            addresses,
+            ttl,
+            records,
+            Kind::Encrypted,
+        )
     }
 
     /// The file with the certificate of who signed its own.
@@ -96,7 +129,7 @@ impl<'a> Dns<'a> {
         addresses: &[&str],
         ttl: u32,
         records: &[Record<'_>],
-        encrypted: bool,
+        kind: Kind,
     ) -> Result<Self> {
         let config = directory.path().join("unbound.conf");
         let addresses: Vec<IpAddr> = addresses
@@ -105,7 +138,7 @@ impl<'a> Dns<'a> {
             .collect::<Result<_, _>>()?;
         fs::write(
             &config,
-            configuration(&directory, &addresses, ttl, 1, records, encrypted),
+            configuration(&directory, &addresses, ttl, 1, records, kind),
         )?;
         let mut command = namespace.command("unbound");
         command.arg("-d").arg("-p").arg("-c").arg(&config);
@@ -116,7 +149,7 @@ impl<'a> Dns<'a> {
             directory,
             addresses,
             ttl,
-            encrypted,
+            kind,
             generation: 1,
         };
         dns.wait_ready()?;
@@ -132,14 +165,7 @@ impl<'a> Dns<'a> {
         self.generation = self.generation.wrapping_add(1);
         let (addresses, generation) = (&self.addresses, self.generation);
         let (directory, ttl) = (&self.directory, self.ttl);
-        let text = configuration(
-            directory,
-            addresses,
-            ttl,
-            generation,
-            records,
-            self.encrypted,
-        );
+        let text = configuration(directory, addresses, ttl, generation, records, self.kind);
         fs::write(self.directory.path().join("unbound.conf"), text)?;
         self.process.signal(libc::SIGHUP)?;
         self.wait_ready()
@@ -205,9 +231,16 @@ fn configuration(
     ttl: u32,
     generation: u8,
     records: &[Record<'_>],
-    encrypted: bool,
+    kind: Kind,
 ) -> String {
     let directory = directory.path().display();
+    let encrypted = kind == Kind::Encrypted;
+    let zones = match kind {
+        Kind::Whole => "  local-zone: \".\" static\n  local-data: \". 3600 SOA . . 1 1 1 1 3600\"",
+        Kind::Zone | Kind::Encrypted => {
+            "  local-zone: \".\" refuse\n  local-zone: \"3gppnetwork.org.\" static"
+        }
+    };
     let mut text = format!(
         r#"server:
   access-control: 0.0.0.0/0 allow
@@ -219,8 +252,7 @@ fn configuration(
   use-syslog: no
   num-threads: 1
   module-config: "iterator"
-  local-zone: "." refuse
-  local-zone: "3gppnetwork.org." static
+{zones}
   local-data: "{GENERATION}. 0 A 0.0.0.{generation}"
 "#
     );

@@ -1,27 +1,21 @@
-//! A DNS server that knows the world: every operator's ePDG that was found to resolve in February
-//! 2025 has an address of its own, and no other name exists. It takes down when each query arrived.
+//! The world's names, answered by unbound: every operator's ePDG that was found to resolve in February 2025 has an
+//! address of its own, and no other name exists. When each query arrives is captured.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::mem;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use hickory_server::proto::op::{Message, ResponseCode};
-use hickory_server::proto::rr::rdata::SOA;
-use hickory_server::proto::rr::{Name, RData, Record, RecordType};
+use anyhow::{Result, ensure};
+use hickory_server::proto::op::Message;
+use hickory_server::proto::rr::RecordType;
 
-use crate::netns::Netns;
+use crate::capture::{Capture, Frame};
+use crate::dns::{Dns, Record};
+use crate::lab::{Lab, ROUTER_DNS};
 
 /// The operators whose names resolve, as MCC and three-digit MNC.
 const RESOLVING: &str = include_str!("../../data/epdg_resolving_plmns_2025-02.tsv");
-
-/// Minimum of the SOA that says that a name does not exist.
-const ABSENT: u32 = 3600;
 
 /// A query that arrived.
 #[derive(Clone, Debug)]
@@ -34,11 +28,11 @@ pub struct Arrival {
     pub kind: RecordType,
 }
 
-/// The server. It ends when dropped.
-pub struct World {
-    arrivals: Arc<Mutex<Vec<Arrival>>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+/// The server and what sees its queries.
+pub struct World<'a> {
+    lab: &'a Lab,
+    capture: Capture<Arrival>,
+    _dns: Dns<'a>,
 }
 
 /// The operators whose names resolve, and their addresses, in 198.18.0.0/15.
@@ -60,63 +54,64 @@ pub fn name((mcc, mnc): (u16, u16)) -> String {
     format!("epdg.epc.mnc{mnc:03}.mcc{mcc:03}.pub.3gppnetwork.org")
 }
 
-impl World {
-    /// Starts it on UDP at an address of `namespace`. Answers live for `ttl` seconds.
+impl<'a> World<'a> {
+    /// Starts it where a lab's router finds its DNS server. Answers live for `ttl` seconds.
     ///
     /// # Errors
     ///
-    /// If the address is taken, or the kernel gives no timestamps.
-    pub fn start(namespace: &Netns, at: &str, ttl: u32) -> Result<Self> {
-        let socket = crate::send::udp(namespace, at)?;
-        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        timestamps(&socket).context("have the kernel timestamp what arrives")?;
-        let answers: BTreeMap<String, Ipv4Addr> = resolving()
+    /// If unbound is missing or does not answer.
+    pub fn start(lab: &'a Lab, ttl: u32) -> Result<Self> {
+        let answers: Vec<_> = resolving()
             .into_iter()
-            .map(|(plmn, address)| (name(plmn) + ".", address))
+            .map(|(plmn, address)| (name(plmn), address.to_string()))
             .collect();
         ensure!(answers.len() > 400, "{} operators resolve", answers.len());
-        let arrivals = Arc::<Mutex<Vec<Arrival>>>::default();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (log, ended) = (arrivals.clone(), stop.clone());
-        let thread = std::thread::spawn(move || {
-            while !ended.load(Ordering::Relaxed) {
-                if let Ok((query, from, at)) = receive(&socket)
-                    && let Ok(query) = Message::from_vec(&query)
-                {
-                    let arrival = Arrival {
-                        at,
-                        name: query.queries[0].name().to_lowercase().to_ascii(),
-                        kind: query.queries[0].query_type(),
-                    };
-                    let answer = answer(&query, answers.get(&arrival.name), ttl);
-                    // A client that is gone is not our concern.
-                    let _ = answer.map(|answer| socket.send_to(&answer, from));
-                    log.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(arrival);
-                }
-            }
-        });
+        let addresses: Vec<_> = answers.iter().map(|(_, address)| [&**address]).collect();
+        let records: Vec<Record<'_>> = answers
+            .iter()
+            .zip(&addresses)
+            .map(|((name, _), address)| (&**name, &address[..]))
+            .collect();
         Ok(Self {
-            arrivals,
-            stop,
-            thread: Some(thread),
+            lab,
+            capture: capture(lab)?,
+            _dns: Dns::start_whole(&lab.far, &[ROUTER_DNS], ttl, &records)?,
         })
     }
 
-    /// The queries so far, which are forgotten.
-    #[must_use]
-    pub fn take(&self) -> Vec<Arrival> {
-        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *arrivals)
+    /// The queries since the start or since this was last called. There must be none under way.
+    ///
+    /// # Errors
+    ///
+    /// If a frame was lost.
+    pub fn take(&mut self) -> Result<Vec<Arrival>> {
+        mem::replace(&mut self.capture, capture(self.lab)?).finish()
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let _ = self.thread.take().map(JoinHandle::join);
+fn capture(lab: &Lab) -> Result<Capture<Arrival>> {
+    Capture::start(&lab.far, "exit0", arrival)
+}
+
+/// The query in a frame that came in, if it is one: Ethernet, IPv4 without options, UDP 53.
+fn arrival(frame: &Frame<'_>) -> Option<Arrival> {
+    const QUERY: usize = 14 + 20 + 8;
+    let bytes = frame.bytes;
+    let is_query = !frame.outgoing
+        && bytes.len() > QUERY
+        && bytes[12..15] == [0x08, 0x00, 0x45]
+        && bytes[23] == 17
+        && bytes[36..38] == [0, 53];
+    if !is_query {
+        return None;
     }
+    let query = Message::from_vec(&bytes[QUERY..]).ok()?;
+    let query = query.queries.first()?;
+    Some(Arrival {
+        at: frame.time,
+        name: query.name().to_lowercase().to_ascii(),
+        kind: query.query_type(),
+    })
 }
 
 /// The most arrivals within a window.
@@ -131,84 +126,6 @@ pub fn most_within(arrivals: &[Arrival], window: Duration) -> usize {
         most = most.max(last + 1 - first);
     }
     most
-}
-
-fn answer(query: &Message, address: Option<&Ipv4Addr>, ttl: u32) -> Option<Vec<u8>> {
-    let asked = &query.queries[0];
-    let mut answer = query.clone().into_response();
-    match address {
-        Some(address) if asked.query_type() == RecordType::A => {
-            let data = RData::A((*address).into());
-            answer.add_answer(Record::from_rdata(asked.name().clone(), ttl, data));
-        }
-        Some(_) => {}
-        None => answer.metadata.response_code = ResponseCode::NXDomain,
-    }
-    if answer.answers.is_empty() {
-        let zone = Name::from_ascii("3gppnetwork.org.").ok()?;
-        let soa = SOA::new(zone.clone(), zone.clone(), 1, 1, 1, 1, ABSENT);
-        answer.add_authority(Record::from_rdata(zone, ABSENT, RData::SOA(soa)));
-    }
-    answer.to_vec().ok()
-}
-
-fn timestamps(socket: &UdpSocket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the option's value is an int that outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_TIMESTAMPNS,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-/// A datagram, its sender, and when it arrived.
-fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr, Duration)> {
-    // The time is looked at before the datagram is taken: `recvmsg` would give both, and the
-    // address as bytes.
-    let mut data = vec![0_u8; 1500];
-    let mut control = [0_u64; 16];
-    let mut vector = libc::iovec {
-        iov_base: data.as_mut_ptr().cast(),
-        iov_len: data.len(),
-    };
-    // SAFETY: all zeroes are a valid `msghdr`.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut vector;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control) as _;
-    // SAFETY: the message points to buffers of the lengths it says, which outlive the call.
-    let peeked = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_PEEK) };
-    if peeked < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let mut at = Duration::ZERO;
-    // SAFETY: the kernel filled the control buffer, and the macros stay within its length.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
-        while let Some(found) = header.as_ref() {
-            if (found.cmsg_level, found.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) {
-                let time: libc::timespec = libc::CMSG_DATA(header)
-                    .cast::<libc::timespec>()
-                    .read_unaligned();
-                at = Duration::new(time.tv_sec as u64, time.tv_nsec as u32);
-            }
-            header = libc::CMSG_NXTHDR(&raw const message, header);
-        }
-    }
-    let (length, from) = socket.recv_from(&mut data)?;
-    data.truncate(length);
-    Ok((data, from, at))
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ fn strings(value: &serde_json::Value) -> Vec<String> {
 #[test]
 fn the_agent_sweeps_the_world_within_its_rate() -> Result<()> {
     let lab = Lab::new()?;
-    let world = World::start(&lab.far, &format!("{ROUTER_DNS}:53"), 3600)?;
+    let mut world = World::start(&lab, 3600)?;
     let rate = rate()?;
     let start = Instant::now();
     let agent = Agent::run(&lab.router, &configuration(rate))?;
@@ -126,7 +126,7 @@ fn the_agent_sweeps_the_world_within_its_rate() -> Result<()> {
         Ok(metrics)
     })?;
     let elapsed = start.elapsed();
-    let arrivals = world.take();
+    let arrivals = world.take()?;
     let names = metrics.sum("wificall_dns_names", &[]);
     let with = metrics.sum("wificall_dns_names", &[("state", "addresses")]);
     println!(
@@ -171,7 +171,7 @@ fn the_agent_sweeps_the_world_within_its_rate() -> Result<()> {
 #[test]
 fn resolve_world_shows_how_far_it_is_and_stops_when_told() -> Result<()> {
     let lab = Lab::new()?;
-    let world = World::start(&lab.far, &format!("{ROUTER_DNS}:53"), 3600)?;
+    let mut world = World::start(&lab, 3600)?;
     let rate = rate()?;
     let agent = Agent::new(&lab.router, &configuration(rate))?;
     let start = Instant::now();
@@ -183,7 +183,7 @@ fn resolve_world_shows_how_far_it_is_and_stops_when_told() -> Result<()> {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let arrivals = world.take();
+    let arrivals = world.take()?;
     println!(
         "{} queries in {:.1} s",
         arrivals.len(),

@@ -73,10 +73,10 @@ pub fn measure(scale: Scale) -> Result<Vec<Row>> {
         },
     };
     let lab = Lab::new()?;
-    let world = World::start(&lab.far, &format!("{ROUTER_DNS}:53"), 3600)?;
+    let mut world = World::start(&lab, 3600)?;
     let mut rows = Vec::new();
     with_few(&lab.router, &effort, &mut rows)?;
-    with_world(&lab.router, &world, &effort, &mut rows)?;
+    with_world(&lab.router, &mut world, &effort, &mut rows)?;
     with_many(&lab.router, &effort, &mut rows)?;
     Ok(rows)
 }
@@ -98,18 +98,23 @@ fn with_few(router: &Netns, effort: &Effort, rows: &mut Vec<Row>) -> Result<()> 
     agent.finish()
 }
 
-fn with_world(router: &Netns, world: &World, effort: &Effort, rows: &mut Vec<Row>) -> Result<()> {
+fn with_world(
+    router: &Netns,
+    world: &mut World<'_>,
+    effort: &Effort,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
     let all = format!(
         "[discovery]\nworld = true\nresolvers = [\"{ROUTER_DNS}\"]\n\
          queries_per_second = {SWEEP_RATE}\nconcurrency = 64\n{LAB}"
     );
     // What others have asked for.
-    drop(world.take());
+    drop(world.take()?);
     let mut agent = agent(router, &all)?;
     agent.start()?;
     swept(&agent)?;
     let seconds = cpu(agent.running()?.id())?.as_secs_f64();
-    let queries = world.take().len();
+    let queries = world.take()?.len();
     rows.push(row("sweep, CPU", WORLD, "s", [seconds]));
     rows.push(row(
         "sweep, DNS queries",
