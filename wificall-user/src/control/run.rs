@@ -109,6 +109,7 @@ async fn serve(
         addresses = agent.world.memory.len(),
         "running"
     );
+    give_back_memory();
     let mut batch: Vec<Update> = Vec::with_capacity(BATCH);
     loop {
         let result = tokio::select! {
@@ -145,7 +146,11 @@ async fn serve(
                 agent.find(&found, &refresher);
                 continue;
             }
-            _ = resync.tick() => agent.resync(SystemTime::now()).await,
+            _ = resync.tick() => {
+                let result = agent.resync(SystemTime::now()).await;
+                give_back_memory();
+                result
+            }
         };
         agent.table_problem = result.err().map(|problem| {
             error!("{problem:#}");
@@ -160,6 +165,16 @@ async fn serve(
         "ending; the kernel goes on classifying with what it knows (`wificall detach` removes that)"
     );
     Ok(())
+}
+
+/// Gives the kernel back what the C library keeps for later: reading the kernel's BTF takes ten megabytes for a moment,
+/// a sweep of the world's names some more.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim has no preconditions, and moves nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 async fn answer(agent: &mut Agent, refresher: &Refresher, request: Request) {

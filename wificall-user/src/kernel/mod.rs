@@ -181,10 +181,7 @@ impl Plane {
     /// Loads programs that are not loaded yet, each by a thread of its own: the verifier takes tens of milliseconds for
     /// each. One that the kernel refuses is loaded again, and the error said, where it is attached.
     pub fn load(&mut self, programs: &BTreeSet<&str>) {
-        if !programs.is_empty() {
-            attach::load(&mut self.ebpf, programs);
-            give_back_memory();
-        }
+        attach::load(&mut self.ebpf, programs);
     }
 
     /// Attaches a program, or replaces the one that is there in one step.
@@ -429,16 +426,6 @@ fn hooks(pins: &Pins, maps: &Maps) -> Result<Hooks, KernelError> {
         }
     }
     Ok(hooks)
-}
-
-/// Gives the kernel back what loading took: reading its BTF alone takes ten megabytes for a moment, which the C library
-/// would keep for later.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim has no preconditions, and moves nothing that is in use.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// Loads the object over the maps of a generation and notes its nonce there.
