@@ -102,7 +102,8 @@ impl Agent {
         };
         world.restore(&loaded.found);
         world.configure(config);
-        // What has had its time while nothing ran is not to be an endpoint again.
+        // What has had its time while nothing ran is not to be an endpoint again, unless it was in use.
+        world.memory.resume(SystemTime::now());
         world.memory.expire(SystemTime::now());
         let settings = world.settings(&world.desired());
         let plane = Plane::open(

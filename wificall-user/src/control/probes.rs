@@ -36,8 +36,7 @@ pub(super) fn report(state: &State) -> Probes {
 
 fn of_operator(state: &State, operator: &str, addresses: &BTreeSet<IpAddr>) -> ProbedOperator {
     let mut results: BTreeMap<(u16, VerdictKind), u64> = BTreeMap::new();
-    let (mut probed, mut reachable) = (BTreeSet::new(), BTreeSet::new());
-    let mut answering = BTreeSet::new();
+    let (mut reachable, mut answering) = (BTreeSet::new(), BTreeSet::new());
     let mut failing = Vec::new();
     let mut row = ProbedOperator {
         operator: operator.to_owned(),
@@ -52,7 +51,6 @@ fn of_operator(state: &State, operator: &str, addresses: &BTreeSet<IpAddr>) -> P
         *results.entry((*port, last.kind)).or_default() += 1;
         // Something of this port even if nothing is reachable: a metric that is absent raises no alert.
         results.entry((*port, VerdictKind::Reachable)).or_default();
-        probed.insert(address);
         if last.kind == VerdictKind::Reachable {
             reachable.insert(address);
             let rtt = last.rtt.map(|rtt| rtt.as_micros() as u64);
@@ -80,7 +78,12 @@ fn of_operator(state: &State, operator: &str, addresses: &BTreeSet<IpAddr>) -> P
     row.detail = failing.into_iter().next().map(|(_, detail)| detail);
     row.answering = answering.len() as u64;
     row.reachable = reachable.len() as u64;
-    row.pending = row.addresses - probed.len() as u64;
+    // One that is silent on a port may answer on the next.
+    let is_pending = |address: &&IpAddr| {
+        let mut ports = state.ports.iter();
+        ports.any(|port| !state.last.contains_key(&(**address, *port)))
+    };
+    row.pending = addresses.iter().filter(is_pending).count() as u64;
     row.results = results
         .into_iter()
         .map(|((port, kind), count)| (port, kind.as_str().to_owned(), count))
@@ -137,6 +140,7 @@ mod tests {
         let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
         State {
             enabled: true,
+            ports: vec![500, 4500],
             wanted: [
                 (ip("198.18.0.1"), wanted(&["262-01", "262-02"])),
                 (ip("198.18.0.2"), wanted(&["262-02"])),
@@ -180,11 +184,15 @@ mod tests {
             rows,
             [
                 ("262-01", 1, 0, 0),
-                ("262-02", 2, 1, 0),
+                ("262-02", 2, 1, 1),
                 ("505-01", 1, 0, 1)
             ]
         );
         assert_eq!(probes.operators[1].rtt_us, Some(20_000));
+        // Silent on one port, and not probed at the other yet: nothing to say.
+        let mut begun = state();
+        begun.last.remove(&("198.18.0.1".parse().unwrap(), 4500));
+        assert_eq!(problem(&report(&begun)), None);
         assert_eq!(probes.operators[1].last_success, Some(9));
         assert!(
             probes.operators[0]

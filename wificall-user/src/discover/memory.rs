@@ -481,6 +481,39 @@ impl Memory {
         known
     }
 
+    /// Begins again with what was remembered when nobody looked any more: for what had traffic until then, the time in
+    /// between does not count, for its tunnels may live. What has none now goes when its time is over from here.
+    pub fn resume(&mut self, now: SystemTime) {
+        let of_addresses = self
+            .addresses
+            .values()
+            .flat_map(|entry| entry.answers.values().copied().chain(entry.last_traffic));
+        let of_observed = self
+            .observed
+            .addresses
+            .values()
+            .map(observed::Entry::last_sign);
+        let Some(looked) = of_addresses.chain(of_observed).max() else {
+            return;
+        };
+        let Ok(gap) = now.duration_since(looked) else {
+            return;
+        };
+        let resume = |traffic: &mut Option<SystemTime>, keep: Duration| {
+            if let Some(at) = traffic
+                && at.checked_add(keep).is_none_or(|end| looked < end)
+            {
+                *at = at.checked_add(gap).unwrap_or(now);
+            }
+        };
+        for entry in self.addresses.values_mut() {
+            resume(&mut entry.last_traffic, self.keep);
+        }
+        for entry in self.observed.addresses.values_mut() {
+            resume(&mut entry.last_traffic, self.rules.keep);
+        }
+    }
+
     /// Forgets what has had its time, and returns the addresses that went. The configured names
     /// must have been [set](Self::set_targets) before, for of others time alone decides.
     ///

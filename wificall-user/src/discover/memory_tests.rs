@@ -217,6 +217,32 @@ fn traffic_keeps_a_block() {
     assert_eq!(memory.expire(at(64)).len(), 3);
 }
 
+/// The agent was away for two days, and a call goes on over the one of two addresses that had traffic.
+#[test]
+fn what_was_in_use_outlives_a_pause() {
+    let mut memory = two_names();
+    answer(&mut memory, "a", &["8.0.0.1", "8.0.1.1"], 0);
+    memory.note_traffic(ip("8.0.0.1").into(), at(20));
+    answer(&mut memory, "a", &["8.0.2.1"], 21);
+    memory.resume(at(69));
+    answer(&mut memory, "a", &["8.0.2.1"], 69);
+    assert_eq!(memory.expire(at(69)), [ip("8.0.1.1")]);
+    // 20 hours were used up of 24 at the pause's begin; without traffic the rest goes on.
+    assert_eq!(memory.expire(at(91)).len(), 0);
+    assert_eq!(memory.expire(at(92)), [ip("8.0.0.1")]);
+}
+
+/// What was not in use any more when the pause began gains nothing by it.
+#[test]
+fn what_was_over_stays_over() {
+    let mut memory = two_names();
+    answer(&mut memory, "a", &["8.0.0.1"], 0);
+    memory.note_traffic(ip("8.0.0.1").into(), at(1));
+    answer(&mut memory, "a", &["8.0.2.1"], 30);
+    memory.resume(at(40));
+    assert_eq!(memory.expire(at(40)), [ip("8.0.0.1")]);
+}
+
 #[test]
 fn names_come_and_go() {
     let mut memory = two_names();

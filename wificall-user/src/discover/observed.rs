@@ -33,7 +33,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn last_sign(&self) -> SystemTime {
+    /// When it was observed or had traffic last.
+    pub fn last_sign(&self) -> SystemTime {
         self.last_seen
             .max(self.last_traffic.unwrap_or(self.last_seen))
     }

@@ -372,6 +372,20 @@ fn traffic_prolongs_and_does_not_perpetuate() {
 }
 
 #[test]
+fn a_call_outlives_a_pause_of_the_agent() {
+    let mut memory = memory();
+    told(&mut memory, PHONE, REAL, "9.0.0.1", start());
+    told(&mut memory, PHONE, REAL, "9.0.0.2", start());
+    memory.note_traffic(ip("9.0.0.1").into(), start() + MINUTE * 5);
+    memory.resume(start() + MINUTE * 65);
+    memory.expire(start() + MINUTE * 65);
+    assert_eq!(known(&memory), [CONFIGURED, "9.0.0.1 observed 505-01"]);
+    // Without traffic from here it has what it has without a pause.
+    memory.expire(start() + MINUTE * 75);
+    assert_eq!(known(&memory), [CONFIGURED]);
+}
+
+#[test]
 fn corroborated_addresses_have_their_own_room() {
     let mut memory = memory();
     memory.bounds.corroborated = 3;

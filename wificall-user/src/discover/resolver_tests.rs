@@ -703,7 +703,6 @@ fn without_authorities_there_is_no_tls() {
     }
 }
 
-/// A server that takes connections and closes them is not tried faster than it may be asked.
 /// A server that takes connections and says nothing, or whose packets vanish, costs all that ask
 /// it one wait together, and not one after the other.
 #[tokio::test]

@@ -72,6 +72,8 @@ pub struct Last {
 pub struct State {
     /// Whether probing is on.
     pub enabled: bool,
+    /// The ports that each is probed at.
+    pub ports: Vec<u16>,
     /// What is probed.
     pub wanted: BTreeMap<IpAddr, Wanted>,
     /// Addresses beyond [`ADDRESSES_MAX`].
@@ -108,7 +110,8 @@ impl State {
 
     fn replace(&mut self, settings: Option<&Settings>, wanted: BTreeMap<IpAddr, Wanted>) {
         self.enabled = settings.is_some();
-        let ports = settings.map_or(&[][..], |settings| &settings.ports);
+        self.ports = settings.map_or(Vec::new(), |settings| settings.ports.clone());
+        let ports = &self.ports;
         self.left_out = wanted.len().saturating_sub(ADDRESSES_MAX);
         self.wanted = wanted.into_iter().take(ADDRESSES_MAX).collect();
         let wanted = &self.wanted;
