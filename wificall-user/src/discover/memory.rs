@@ -499,18 +499,13 @@ impl Memory {
         let Ok(gap) = now.duration_since(looked) else {
             return;
         };
-        let resume = |traffic: &mut Option<SystemTime>, keep: Duration| {
-            if let Some(at) = traffic
-                && at.checked_add(keep).is_none_or(|end| looked < end)
-            {
-                *at = at.checked_add(gap).unwrap_or(now);
-            }
-        };
-        for entry in self.addresses.values_mut() {
-            resume(&mut entry.last_traffic, self.keep);
-        }
-        for entry in self.observed.addresses.values_mut() {
-            resume(&mut entry.last_traffic, self.rules.keep);
+        // Its age stays: what was over then is over now.
+        let of_addresses = self.addresses.values_mut();
+        let of_addresses = of_addresses.map(|entry| &mut entry.last_traffic);
+        let of_observed = self.observed.addresses.values_mut();
+        let of_observed = of_observed.map(|entry| &mut entry.last_traffic);
+        for at in of_addresses.chain(of_observed).flatten() {
+            *at = at.checked_add(gap).unwrap_or(now);
         }
     }
 
