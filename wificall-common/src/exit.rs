@@ -41,11 +41,25 @@ pub enum Exit {
     Dns = 15,
     /// IKE_SA_INIT with an address that is no endpoint: passed on, and looked at. Only where that is configured.
     NewIke = 16,
+    /// Matched, and its policy says to drop it.
+    Dropped = 17,
+    /// IPsec with an address that is no endpoint, marked as configured (`other_ipsec`).
+    OtherMarked = 18,
+    /// Likewise, passed on: it would have been dropped.
+    OtherAudited = 19,
+    /// Likewise, dropped.
+    OtherDropped = 20,
+    /// The first IKE_SA_INIT to an address that is no endpoint, dropped while its country is looked up (`catch_all`).
+    Held = 21,
+    /// Likewise, given the default mark instead.
+    CaughtFirst = 22,
+    /// Port 443 of a companion name, steered by its client's policy.
+    Companion = 23,
 }
 
 impl Exit {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 24] = [
         Self::Matched,
         Self::NotIp,
         Self::OtherProtocol,
@@ -63,6 +77,13 @@ impl Exit {
         Self::NoMetadata,
         Self::Dns,
         Self::NewIke,
+        Self::Dropped,
+        Self::OtherMarked,
+        Self::OtherAudited,
+        Self::OtherDropped,
+        Self::Held,
+        Self::CaughtFirst,
+        Self::Companion,
     ];
 
     /// The name used in metrics, JSON and packet vectors.
@@ -86,6 +107,13 @@ impl Exit {
             Self::NoMetadata => "no_metadata",
             Self::Dns => "dns",
             Self::NewIke => "new_ike",
+            Self::Dropped => "dropped",
+            Self::OtherMarked => "other_marked",
+            Self::OtherAudited => "other_audited",
+            Self::OtherDropped => "other_dropped",
+            Self::Held => "held",
+            Self::CaughtFirst => "caught_first",
+            Self::Companion => "companion",
         }
     }
 }

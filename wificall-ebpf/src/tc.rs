@@ -5,7 +5,7 @@
 //! `bpf_skb_store_bytes()`, on the match path only.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::generated::bpf_skb_store_bytes,
     macros::classifier,
     programs::TcContext,
@@ -118,7 +118,12 @@ macro_rules! program {
                 | Exit::NoPolicy
                 | Exit::NoMetadata
                 | Exit::Dns
-                | Exit::NewIke => TC_ACT_UNSPEC,
+                | Exit::NewIke
+                | Exit::OtherMarked
+                | Exit::OtherAudited
+                | Exit::CaughtFirst
+                | Exit::Companion => TC_ACT_UNSPEC,
+                Exit::Dropped | Exit::OtherDropped | Exit::Held => TC_ACT_SHOT,
             }
         }
     };

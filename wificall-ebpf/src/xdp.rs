@@ -1,7 +1,9 @@
 //! XDP at ingress: the same classifier before an skb exists.
 
 use aya_ebpf::{
-    bindings::xdp_action::XDP_PASS, helpers::generated::bpf_xdp_adjust_meta, macros::xdp,
+    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    helpers::generated::bpf_xdp_adjust_meta,
+    macros::xdp,
     programs::XdpContext,
 };
 use wificall_common::{
@@ -53,7 +55,12 @@ fn action(exit: Exit) -> u32 {
         | Exit::NoPolicy
         | Exit::NoMetadata
         | Exit::Dns
-        | Exit::NewIke => XDP_PASS,
+        | Exit::NewIke
+        | Exit::OtherMarked
+        | Exit::OtherAudited
+        | Exit::CaughtFirst
+        | Exit::Companion => XDP_PASS,
+        Exit::Dropped | Exit::OtherDropped | Exit::Held => XDP_DROP,
     }
 }
 

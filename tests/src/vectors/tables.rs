@@ -168,6 +168,6 @@ fn policy(row: &PolicyRow) -> Result<Policy> {
         voice: [voice("up"), voice("down")],
         valid: 1,
         tier: wificall_common::abi::TIER_TRUSTED,
-        interval: 0,
+        ..Policy::default()
     })
 }

@@ -24,6 +24,26 @@ impl Features {
     pub const SNOOP_IKE: u32 = 1 << 8;
     /// Hold clients to the caps of policies.
     pub const CAP: u32 = 1 << 9;
+    /// Choose policies by client: network, link-layer address, interface.
+    pub const CLIENTS: u32 = 1 << 10;
+    /// Policies that drop.
+    pub const DROP: u32 = 1 << 11;
+    /// Tunnels keep their exit.
+    pub const EXITS: u32 = 1 << 12;
+    /// Give IPsec with other addresses a mark.
+    pub const OTHER_MARK: u32 = 1 << 13;
+    /// Count what [`OTHER_DROP`](Self::OTHER_DROP) would drop.
+    pub const OTHER_AUDIT: u32 = 1 << 14;
+    /// Drop IPsec to other addresses.
+    pub const OTHER_DROP: u32 = 1 << 15;
+    /// Reset the DSCPs of voice on what is no match.
+    pub const BLEACH: u32 = 1 << 16;
+    /// Hold the first IKE_SA_INIT to an unknown address back while its country is looked up.
+    pub const CATCH_HOLD: u32 = 1 << 17;
+    /// Give it the default mark instead.
+    pub const CATCH_MARK: u32 = 1 << 18;
+    /// Steer port 443 of companion names.
+    pub const COMPANIONS: u32 = 1 << 19;
 }
 
 /// NAT64 prefixes that the programs have room for.

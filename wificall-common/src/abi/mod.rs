@@ -32,7 +32,7 @@ pub use policy::{
 pub use xdp::{VERDICT_MAGIC, XdpVerdict};
 
 /// Version of everything in this module. A data plane of an older version is migrated, a newer one is refused.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 4 } else { 3 };
 
 /// Asserts the size of a map type at compile time; `repr(C)` without implicit padding is checked by the sum of the
 /// fields that each file spells out.

@@ -86,8 +86,18 @@ pub struct Policy {
     pub tier: u8,
     /// Nanoseconds per packet of one client in one direction. What comes faster gets neither DSCP nor priority. 0: no cap.
     pub interval: u32,
+    /// Which rows of `CHOICES` may replace this one, by client; 0: none.
+    pub set: u32,
+    /// In which numbering of clients (maps `CLIENTS`, `STATIONS`, `INTERFACES`) those rows are looked for.
+    pub epoch: u32,
+    /// The routing table of the exit that [`mark`](Self::mark) leads to; 0: none. Tunnels keep theirs.
+    pub exit: u32,
+    /// Not 0: the packet is dropped.
+    pub drop: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
 }
-assert_size!(Policy, 24);
+assert_size!(Policy, 40);
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, Plmn};
-use crate::discover::{Observed, Route, Selection, Upstream, nat64::Nat64};
+use crate::discover::{Observed, Route, Selection, Tier, Upstream, nat64::Nat64};
+use crate::steer::Exit;
 
 use reader::Section;
 use report::Report;
@@ -56,6 +58,8 @@ pub struct Config {
     pub prefixes: Vec<StaticPrefix>,
     /// `[defaults]`: the treatment of a match that no policy names.
     pub defaults: Treatment,
+    /// `[[exit]]`, in order.
+    pub exits: Vec<Exit>,
     /// `[[policy]]`, in order: the first match wins.
     pub policies: Vec<Policy>,
     /// `[limits]`
@@ -305,6 +309,8 @@ pub struct Treatment {
     pub mark: Option<Mark>,
     /// What that mark is for.
     pub mark_use: MarkUse,
+    /// Packets a second of one client in one direction that get DSCP and priority, whatever the endpoint's tier.
+    pub cap: Option<NonZeroU32>,
 }
 
 /// What a mark is for. It decides how far an endpoint must be trusted to get it.
@@ -334,7 +340,7 @@ pub struct Mark {
     pub mask: u32,
 }
 
-/// A treatment for some operators or countries.
+/// A treatment for some endpoints and clients. All conditions must hold; of the values of one condition any.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Unique among the policies.
@@ -343,13 +349,73 @@ pub struct Policy {
     pub operators: Vec<OperatorPattern>,
     /// Any of these; empty = any country.
     pub countries: Vec<Country>,
+    /// The endpoint is an answer to any of these; empty = any name, or none.
+    pub names: Vec<NamePattern>,
+    /// Whether the endpoint is an answer to a name for emergency calls (`sos.`); `None` = either.
+    pub emergency: Option<bool>,
+    /// The endpoint lies in any of these; empty = anywhere.
+    pub prefixes: Vec<IpNet>,
+    /// The endpoint is of any of these tiers; empty = of any.
+    pub tiers: Vec<Tier>,
+    /// The client is any of these; empty = any client.
+    pub clients: Vec<Client>,
+    /// The packet is treated at any of these interfaces; empty = at any.
+    pub interfaces: Vec<Glob>,
+    /// Whether it is treated at all.
+    pub action: Action,
+    /// The exit that its packets leave by, by name. Its mark is that of the treatment.
+    pub exit: Option<String>,
+    /// Names whose port 443 takes the same exit, for these clients.
+    pub companions: Vec<String>,
     /// What is done.
     pub treatment: Treatment,
 }
 
+/// Whether packets are treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// They get the treatment.
+    Treat,
+    /// They are counted, and left as they came.
+    Keep,
+    /// They are dropped.
+    Drop,
+}
+
+/// A client, as a policy names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Client {
+    /// By address.
+    Network(IpNet),
+    /// By link-layer address; seen at access interfaces that have those.
+    Mac([u8; 6]),
+}
+
+/// A name, or all names below one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum NamePattern {
+    /// In lower case and without a final dot.
+    Exact(String),
+    /// `*.` and this, likewise.
+    Below(String),
+}
+
+impl NamePattern {
+    /// Whether it names `name`, which is in lower case and without a final dot.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(exact) => name == exact,
+            Self::Below(suffix) => name
+                .strip_suffix(suffix.as_str())
+                .is_some_and(|rest| rest.ends_with('.')),
+        }
+    }
+}
+
 impl Policy {
-    /// Whether it is for this owner of an endpoint. Both conditions must hold of the same owner; an empty one always
-    /// does.
+    /// Whether its operators and countries are those of this owner of an endpoint. Both conditions must hold of the same
+    /// owner; an empty one always does.
     #[must_use]
     pub fn matches(&self, owner: &Owner) -> bool {
         let operator = self.operators.is_empty()

@@ -12,9 +12,9 @@ use toml::de::DeValue;
 use super::reader::{Item, Section};
 use super::report::{Mismatch, Report};
 use super::{
-    Agent, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits, MarkUse,
-    Policy, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Widen, XdpMode,
-    checks, dscp, treatment, values,
+    Action, Agent, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits,
+    MarkUse, Policy, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Widen,
+    XdpMode, checks, dscp, treatment, values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
 use crate::discover::{Observed, Route, Selection, Upstream, nat64::Nat64};
@@ -58,6 +58,7 @@ pub(super) fn config(
         catalogue: Arc::new(catalogue.clone().with_names(names)),
         discovery,
         defaults: defaults(root.section("defaults")),
+        exits: Vec::new(),
         policies: Vec::new(),
         limits: limits(&limits_section),
     };
@@ -433,6 +434,7 @@ fn defaults(section: Section) -> Treatment {
         priority: Priority::Voice,
         mark: None,
         mark_use: MarkUse::Route,
+        cap: None,
     };
     let defaults = treatment::read(&section, built_in);
     section.finish();
@@ -459,6 +461,15 @@ fn policies(root: &Section, config: &Config) -> Vec<Policy> {
             name: section.name().to_owned(),
             operators: unplaced(operators),
             countries: unplaced(countries),
+            names: Vec::new(),
+            emergency: None,
+            prefixes: Vec::new(),
+            tiers: Vec::new(),
+            clients: Vec::new(),
+            interfaces: Vec::new(),
+            action: Action::Treat,
+            exit: None,
+            companions: Vec::new(),
             treatment: treatment::read(&section, config.defaults),
         };
         if let Some(item) = name {

@@ -660,6 +660,7 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
         priority: Priority::Voice,
         mark: None,
         mark_use: MarkUse::Route,
+        cap: None,
     };
     let expected = Config {
         snoop: Snoop {
@@ -707,7 +708,7 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             dscp: true,
             priority: true,
             mark: false,
-            cap: std::num::NonZeroU32::new(150),
+            cap: NonZeroU32::new(150),
             keep: Duration::from_secs(600),
             longest: Duration::from_secs(4 * 3600),
         },
@@ -720,6 +721,7 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
         lab: Lab::default(),
         prefixes: vec![],
         defaults: ef,
+        exits: vec![],
         policies: vec![],
         limits: Limits {
             blocks: 16384,
@@ -960,6 +962,7 @@ fn a_policy_takes_from_the_defaults_what_it_does_not_give() {
             priority,
             mark,
             mark_use: MarkUse::Route,
+            cap: None,
         })
     );
 }

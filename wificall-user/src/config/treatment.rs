@@ -23,6 +23,7 @@ pub(super) fn read(section: &Section, base: Treatment) -> Treatment {
         mark_use: section.value("mark_use", base.mark_use, |item| {
             item.choice(&[("route", MarkUse::Route), ("passage", MarkUse::Passage)])
         }),
+        cap: section.value("cap", base.cap, values::cap),
     }
 }
 

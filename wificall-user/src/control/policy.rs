@@ -36,6 +36,7 @@ fn row(treatment: &Treatment, tier: Tier, observed: &Observed) -> Row {
         priority,
         mark,
         mark_use,
+        cap,
     } = treatment;
     let allows = |action| observed.allows(tier, action);
     let may_set_dscp = allows(Action::Dscp);
@@ -63,7 +64,16 @@ fn row(treatment: &Treatment, tier: Tier, observed: &Observed) -> Row {
             Tier::Authoritative | Tier::Corroborated => TIER_TRUSTED,
             Tier::Observed => TIER_OBSERVED,
         },
-        interval: observed.cap(tier).map_or(0, interval),
+        interval: [*cap, observed.cap(tier)]
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(0, interval),
+        set: 0,
+        epoch: 0,
+        exit: 0,
+        drop: 0,
+        reserved: [0; 3],
     }
 }
 

@@ -108,6 +108,7 @@ pub fn contents(endpoints: u32, shape: Shape) -> Result<Contents> {
             tier: TIER_TRUSTED,
             // For those whose clients are held to a cap: one that they stay within.
             interval: 1,
+            ..Policy::default()
         };
         contents.policies.insert(index, policy);
     }
