@@ -4,6 +4,7 @@
 //! [`parse`] is pure but for the catalogue files that a configuration names. What it cannot know (does the interface exist, can this kernel do it) is checked where it is used.
 
 mod checks;
+mod display;
 mod dscp;
 mod problem;
 mod reader;
