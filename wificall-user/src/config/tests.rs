@@ -730,6 +730,9 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             groups: 2048,
             policies: 256,
             fragments: 1024,
+            clients: 4096,
+            choices: 65536,
+            tunnels: 16384,
         },
         catalogue: Arc::new(crate::catalogue::catalogue().clone()),
     };
@@ -930,6 +933,9 @@ fn a_file_with_every_key_means_what_it_says() {
         groups: 4,
         policies: 5,
         fragments: 1_000_000,
+        clients: 4096,
+        choices: 65536,
+        tunnels: 16384,
     };
     assert_eq!(config.limits, limits);
 }
