@@ -4,6 +4,7 @@
 
 mod agent;
 mod attach;
+mod country;
 mod desired;
 mod hooks;
 mod label;
@@ -24,6 +25,7 @@ mod world;
 use crate::config::Errors;
 
 pub(crate) use agent::discovery;
+pub(crate) use country::Geo;
 pub(crate) use desired::known as endpoints;
 pub use label::Label;
 pub use report::{demoted, group};

@@ -14,6 +14,7 @@ use wificall_common::{
 };
 
 use super::{
+    country::Geo,
     desired::{self, Claim, Desired},
     hooks, policy,
 };
@@ -33,6 +34,11 @@ use crate::{
     },
 };
 
+/// Addresses, and what is said of them.
+type Hosts = Vec<(IpAddr, Claim)>;
+/// Networks, and whose they are.
+type Prefixes = Vec<(IpNet, BTreeSet<Owner>)>;
+
 /// The world as the agent knows it.
 pub(super) struct World {
     pub config: Config,
@@ -44,6 +50,7 @@ pub(super) struct World {
     pub local: Vec<IpNet>,
     /// The interfaces that packets to the Internet leave by, if that is asked for.
     pub ways_out: BTreeSet<u32>,
+    pub geo: Geo,
 }
 
 impl World {
@@ -184,8 +191,27 @@ impl World {
         desired::desired(&self.config, &self.known(), &self.excluded())
     }
 
+    /// Opens or reads again the GeoIP database.
+    pub(super) fn follow_geoip(&mut self) {
+        self.geo.follow(&self.config.geoip);
+    }
+
     /// What is known, by network.
     pub(super) fn known(&self) -> desired::Known {
+        let (mut hosts, mut prefixes) = self.claims();
+        let catalogue = &self.config.catalogue;
+        for (address, claim) in &mut hosts {
+            let net = IpNet::from(*address);
+            self.geo.locate(&mut claim.owners, catalogue, net);
+        }
+        for (net, owners) in &mut prefixes {
+            self.geo.locate(owners, catalogue, *net);
+        }
+        desired::known(&self.config, hosts, prefixes)
+    }
+
+    /// The addresses and networks that are known, with their owners by name and configuration alone.
+    pub(super) fn claims(&self) -> (Hosts, Prefixes) {
         let filter = self.filter();
         let literal = self
             .targets
@@ -204,7 +230,7 @@ impl World {
                 .find_map(|pref64| pref64.extract(&v6.octets()));
             inner.map_or(address, IpAddr::from)
         };
-        let hosts: Vec<(IpAddr, Claim)> = self
+        let hosts = self
             .memory
             .known(&filter)
             .map(|known| {
@@ -226,7 +252,7 @@ impl World {
             (prefix.prefix, owners)
         });
         let prefixes = prefixes.chain(self.targets.networks.iter().cloned());
-        desired::known(&self.config, hosts, prefixes)
+        (hosts, prefixes.collect())
     }
 
     /// How the agent is to probe; `None` if it is not to.
@@ -253,7 +279,10 @@ impl World {
             .map(|known| (known.address, known.owners, known.tier))
             .chain(literal)
             .filter(|(address, ..)| filter.check(*address).is_ok())
-            .map(|(address, owners, tier)| {
+            .map(|(address, mut owners, tier)| {
+                let catalogue = &self.config.catalogue;
+                self.geo
+                    .locate(Arc::make_mut(&mut owners), catalogue, address.into());
                 let source = Source {
                     mark: policy::mark_for(&self.config, &owners, tier),
                 };
