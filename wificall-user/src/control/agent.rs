@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use wificall_common::abi::{Hook, TIER_TRUSTED};
 
 use super::{
+    country::Geo,
     desired::{self, Desired},
     hooks::Selection,
     label::Label,
@@ -24,7 +25,7 @@ use crate::{
     config::Config,
     discover::{
         Bounds, Command, Found, Outcome, Reason, Refresher, Settings, Stats, Targets, Update,
-        Visited, geoip::GeoIp, nat64, snoop::Snoop, store,
+        Visited, nat64, snoop::Snoop, store,
     },
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
@@ -74,8 +75,6 @@ pub(super) struct Agent {
     pub snoop: Snoop,
     /// The reading end of that; `None` if nothing is looked at.
     pub events: Option<kernel::Events>,
-    pub geoip: Option<GeoIp>,
-    pub geoip_problem: Option<String>,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
@@ -103,9 +102,11 @@ impl Agent {
             local,
             ways_out,
             steering: Steering::default(),
+            geo: Geo::default(),
         };
         world.restore(&loaded.found);
         world.configure(config);
+        world.follow_geoip();
         // What has had its time while nothing ran is not to be an endpoint again, unless it was in use.
         world.memory.resume(SystemTime::now());
         world.memory.expire(SystemTime::now());
@@ -139,13 +140,10 @@ impl Agent {
             questions_changed: false,
             snoop: Snoop::new(kernel::ktime()),
             events: None,
-            geoip: None,
-            geoip_problem: None,
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
         };
-        agent.follow_geoip();
         agent.recover()?;
         agent.reconcile(now, true).await?;
         agent.follow_probes();
@@ -350,7 +348,7 @@ impl Agent {
         self.questions_changed |= self.world.memory.admit(now);
         self.follow_probes();
         self.snoop.expire(now);
-        self.follow_geoip();
+        self.world.follow_geoip();
         self.repair().await?;
         self.reconcile(now, false).await
     }
