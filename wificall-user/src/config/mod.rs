@@ -7,6 +7,7 @@ mod catch_all;
 mod checks;
 mod conditions;
 mod cover;
+mod display;
 mod dscp;
 mod exits;
 mod glob;
