@@ -662,6 +662,27 @@ fn the_examples_are_right() {
     }
 }
 
+/// What the documents show as whole files can be used as it stands.
+#[test]
+fn the_files_in_the_documents_are_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (document, whole) in [("docs/configuration.md", 2), ("README.md", 4)] {
+        let text = std::fs::read_to_string(root.join(document)).unwrap();
+        let files: Vec<&str> = text
+            .split("```toml\n")
+            .skip(1)
+            .filter_map(|rest| rest.split_once("```").map(|(file, _)| file))
+            .filter(|file| file.contains("[interfaces]\n"))
+            .collect();
+        assert_eq!(files.len(), whole, "{document}");
+        for file in files {
+            let parsed =
+                parse(file, Path::new(document)).unwrap_or_else(|errors| panic!("{errors}"));
+            assert_eq!(parsed.warnings.warnings, [], "{document}");
+        }
+    }
+}
+
 /// The keys of all tables of the value, without their paths.
 fn keys(value: &toml::Value) -> Vec<&str> {
     match value {
