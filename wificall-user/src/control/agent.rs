@@ -19,6 +19,7 @@ use super::{
     hooks::Selection,
     label::Label,
     plan::{Actual, LeftOut, Plan, plan},
+    tunnels::Keeping,
     world::{Steering, World, network, ways_out},
 };
 use crate::{
@@ -78,6 +79,8 @@ pub(super) struct Agent {
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
+    /// How the exits of tunnels are kept.
+    pub keeping: Keeping,
 }
 
 impl Agent {
@@ -114,7 +117,7 @@ impl Agent {
         let plane = Plane::open(
             Pins::new(world.config.agent.pin_dir()),
             settings,
-            world.config.limits,
+            world.config.sizes(),
         )?;
         let now = SystemTime::now();
         let mut agent = Self {
@@ -143,7 +146,10 @@ impl Agent {
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
+            keeping: Keeping::default(),
         };
+        // Whoever was seen before this agent is where the one before had it.
+        agent.hold_tunnels(false)?;
         agent.recover()?;
         agent.reconcile(now, true).await?;
         agent.follow_probes();
@@ -191,6 +197,7 @@ impl Agent {
         let plan = plan(&wanted, &actual, self.plane.limits());
         self.left_out = plan.left_out;
         let settings = self.world.settings(&wanted);
+        self.hold_for(&plan, &actual)?;
         self.set(&plan)?;
         // Between setting and removing: a program that looks into the trie must run before blocks move there.
         let changed = settings != self.plane.settings();
@@ -350,6 +357,7 @@ impl Agent {
         self.snoop.expire(now);
         self.world.follow_geoip();
         self.repair().await?;
+        self.follow_tunnels()?;
         self.reconcile(now, false).await
     }
 
