@@ -210,6 +210,9 @@ mod tests {
             master,
             parent: None,
             up: true,
+            running: true,
+            mtu: 1500,
+            address: None,
             info_kind: (name == "br-lan").then(|| "bridge".to_owned()),
         }
     }

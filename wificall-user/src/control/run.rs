@@ -130,6 +130,7 @@ async fn serve(
             change = watch.next() => match change {
                 Ok(Change::Links | Change::Addresses) => agent.follow_network().await,
                 Ok(Change::Qdiscs { ifindex }) => agent.follow_qdisc(ifindex).await,
+                Ok(Change::Rules | Change::Routes | Change::Neighbours) => Ok(()),
                 Ok(Change::Overflow) => agent.resync(SystemTime::now()).await,
                 Err(problem) => return Err(problem).context("watch the network"),
             },
