@@ -1,7 +1,7 @@
 //! The loop: it alone holds the data plane and the memory, and does one thing at a time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -15,6 +15,7 @@ use wificall_common::abi::{Hook, TIER_TRUSTED};
 
 use super::{
     desired::{self, Desired},
+    exits::Exits,
     hooks::Selection,
     label::Label,
     plan::{Actual, LeftOut, Plan, plan},
@@ -28,6 +29,7 @@ use crate::{
     },
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
+    net::Family,
     probe::background::Prober,
 };
 
@@ -73,6 +75,9 @@ pub(super) struct Agent {
     pub events: Option<kernel::Events>,
     pub geoip: Option<GeoIp>,
     pub geoip_problem: Option<String>,
+    pub exits: Exits,
+    /// The exits that blocked when the tables were last made, by table and family.
+    pub blocked: BTreeSet<(u32, Family)>,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
@@ -81,6 +86,10 @@ pub(super) struct Agent {
 impl Agent {
     /// Brings the last known good into the kernel and attaches, before any query leaves.
     pub(super) async fn start(path: PathBuf, config: Config) -> Result<Self> {
+        let mut exits = Exits::load(config.agent.exits_path());
+        let warnings = super::steer::checked(&exits, &config).await?;
+        exits.note_warnings(warnings);
+        exits.adopt(&config).await?;
         let loaded = store::load(
             &config.agent.state_path(),
             config.discovery.keep,
@@ -137,13 +146,17 @@ impl Agent {
             events: None,
             geoip: None,
             geoip_problem: None,
+            blocked: exits.blocked(),
+            exits,
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
         };
         agent.follow_geoip();
         agent.recover()?;
+        agent.steer_first().await?;
         agent.reconcile(now, true).await?;
+        agent.steer_last().await?;
         agent.follow_probes();
         Ok(agent)
     }
@@ -255,7 +268,8 @@ impl Agent {
         });
         // One that went and came back under its name and index has lost what ran there.
         self.repair().await?;
-        self.reconcile(SystemTime::now(), false).await
+        self.reconcile(SystemTime::now(), false).await?;
+        self.steer_by_network().await
     }
 
     /// Looks after a filter when its interface's qdiscs change.
@@ -329,7 +343,8 @@ impl Agent {
         self.snoop.expire(now);
         self.follow_geoip();
         self.repair().await?;
-        self.reconcile(now, false).await
+        self.reconcile(now, false).await?;
+        self.steer_by_network().await
     }
 
     /// Tells the task that probes what is known by now.

@@ -5,6 +5,7 @@
 mod agent;
 mod attach;
 mod desired;
+mod exits;
 mod hooks;
 mod label;
 pub mod lock;
@@ -18,12 +19,14 @@ mod run;
 mod set;
 mod snoop;
 pub mod socket;
+mod steer;
 mod world;
 
 use crate::config::Errors;
 
 pub(crate) use agent::discovery;
 pub(crate) use desired::known as endpoints;
+pub(crate) use exits::{check as check_exits, remove as remove_exits};
 pub use label::Label;
 pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};

@@ -84,7 +84,11 @@ async fn forget(family: Family, message: &Message) -> io::Result<bool> {
     for part in attributes(&message.payload, NFGENMSG)
         .filter(|part| matches!(part.kind(), CTA_TUPLE_ORIG | CTA_ZONE | CTA_ID))
     {
-        let nested = if part.kind() == CTA_TUPLE_ORIG { NLA_F_NESTED } else { 0 };
+        let nested = if part.kind() == CTA_TUPLE_ORIG {
+            NLA_F_NESTED
+        } else {
+            0
+        };
         request.extend(attribute(part.kind() | nested, part.value()));
     }
     match set(NETLINK_NETFILTER, CT_DELETE, 0, &request).await {
@@ -140,9 +144,11 @@ fn is_of(message: &Message, tunnels: &BTreeSet<(IpAddr, IpAddr)>) -> bool {
             _ => {}
         }
     }
-    source.zip(destination).is_some_and(|(source, destination)| {
-        tunnels.contains(&(source, destination)) || tunnels.contains(&(destination, source))
-    })
+    source
+        .zip(destination)
+        .is_some_and(|(source, destination)| {
+            tunnels.contains(&(source, destination)) || tunnels.contains(&(destination, source))
+        })
 }
 
 #[cfg(test)]
@@ -201,13 +207,16 @@ mod tests {
                 Some(socket2::Protocol::from(50)),
             )
             .unwrap();
-            raw.bind(&std::net::SocketAddr::from(([10, 1, 0, 2], 0)).into()).unwrap();
+            raw.bind(&std::net::SocketAddr::from(([10, 1, 0, 2], 0)).into())
+                .unwrap();
             let to = std::net::SocketAddr::from(([198, 51, 100, 1], 0));
             raw.send_to(&[0; 16], &to.into()).unwrap();
             assert_eq!(tracked(), 13);
             let forget = |client: &str, endpoint: &str| {
                 let tunnel = (client.parse().unwrap(), endpoint.parse().unwrap());
-                runtime.block_on(forget_connections(&[tunnel].into())).unwrap()
+                runtime
+                    .block_on(forget_connections(&[tunnel].into()))
+                    .unwrap()
             };
             assert_eq!(forget("10.1.0.9", "198.51.100.1"), 0);
             assert_eq!(forget("10.1.0.2", "198.51.100.1"), 3);
@@ -215,7 +224,12 @@ mod tests {
             assert_eq!(forget("fd00:1::2", "2001:db8:5::1"), 2);
             // DNS of the same ends, another client, another endpoint.
             assert_eq!(tracked(), 8);
-            assert_eq!(runtime.block_on(forget_connections(&BTreeSet::new())).unwrap(), 0);
+            assert_eq!(
+                runtime
+                    .block_on(forget_connections(&BTreeSet::new()))
+                    .unwrap(),
+                0
+            );
         });
     }
 }

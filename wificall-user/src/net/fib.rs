@@ -242,8 +242,10 @@ mod tests {
                             let route = Route::own(family, table, hop);
                             replace_route(&route).await.unwrap();
                             let found = routes(&[table].into()).await.unwrap();
-                            let found: Vec<_> =
-                                found.iter().filter(|route| route.family == family).collect();
+                            let found: Vec<_> = found
+                                .iter()
+                                .filter(|route| route.family == family)
+                                .collect();
                             assert_eq!(found, [&route]);
                         }
                         let last = Route::own(family, table, gateway(second));
@@ -277,8 +279,9 @@ mod tests {
             let mut request = vec![0; RTMSG];
             request[0] = Family::V4.number();
             request.extend(attribute(RTA_TABLE, &101u32.to_ne_bytes()));
-            let answer =
-                runtime.block_on(dump_strictly(NETLINK_ROUTE, RTM_GETROUTE, &request)).unwrap();
+            let answer = runtime
+                .block_on(dump_strictly(NETLINK_ROUTE, RTM_GETROUTE, &request))
+                .unwrap();
             assert_eq!(answer.len(), 1);
         });
     }

@@ -57,8 +57,7 @@ fn link_address(payload: &[u8]) -> Option<[u8; 6]> {
 
 /// Whom a message is about: link and address.
 pub(super) fn subject(payload: &[u8]) -> Option<(u32, IpAddr)> {
-    let destination =
-        attributes(payload, NDMSG).find(|attribute| attribute.kind() == NDA_DST)?;
+    let destination = attributes(payload, NDMSG).find(|attribute| attribute.kind() == NDA_DST)?;
     Some((u32_at(payload, 4)?, address(destination.value())?))
 }
 
@@ -75,7 +74,9 @@ mod tests {
             ip("address add 192.0.2.1/24 dev lan0");
             let lan0 = index("lan0");
             let known = |address: &str| {
-                runtime.block_on(neighbour(lan0, address.parse().unwrap())).unwrap()
+                runtime
+                    .block_on(neighbour(lan0, address.parse().unwrap()))
+                    .unwrap()
             };
             assert_eq!(known("192.0.2.2"), None);
             ip("neigh add 192.0.2.2 lladdr 02:00:00:00:00:07 dev lan0 nud stale");
@@ -84,7 +85,12 @@ mod tests {
             assert_eq!(known("192.0.2.2"), Some([2, 0, 0, 0, 0, 7]));
             assert_eq!(known("fe80::7"), Some([2, 0, 0, 0, 0, 8]));
             assert_eq!(known("192.0.2.3"), None);
-            assert_eq!(runtime.block_on(neighbour(9999, [192, 0, 2, 2].into())).unwrap(), None);
+            assert_eq!(
+                runtime
+                    .block_on(neighbour(9999, [192, 0, 2, 2].into()))
+                    .unwrap(),
+                None
+            );
         });
     }
 }

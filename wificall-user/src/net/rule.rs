@@ -256,7 +256,10 @@ mod tests {
                 assert!(at(32763).suppressing && !at(32766).suppressing);
                 assert!(at(7).narrowed && at(7).table == 0);
                 assert_eq!((at(0).table, at(0).mask, at(0).narrowed), (255, 0, false));
-                assert_eq!(wg.to_string(), "32764: not from all fwmark 0xca6c/0xffffffff lookup 51820");
+                assert_eq!(
+                    wg.to_string(),
+                    "32764: not from all fwmark 0xca6c/0xffffffff lookup 51820"
+                );
                 // Somebody else's of the same content but for who made it is not removed in the place of ours.
                 ip("rule del priority 1000 protocol 87");
                 ip("rule add fwmark 0x65/0xff lookup 1065 priority 1000 protocol 99");

@@ -63,7 +63,10 @@ impl Solicitor {
         let (socket, question) = match gateway {
             IpAddr::V4(gateway) => {
                 let source = source.unwrap_or(Ipv4Addr::UNSPECIFIED);
-                (arp_socket(ifindex, gateway)?, Question::Arp { source, gateway })
+                (
+                    arp_socket(ifindex, gateway)?,
+                    Question::Arp { source, gateway },
+                )
             }
             IpAddr::V6(gateway) => (
                 neighbour_socket(ifindex, device, gateway)?,
@@ -259,7 +262,9 @@ mod tests {
         let mut reply = arp_request([2; 6], gateway, Ipv4Addr::LOCALHOST);
         assert_eq!(arp_reply(&reply, gateway), None, "a request");
         reply[7] = 2;
-        let answer = Some(Answer { address: Some([2; 6]) });
+        let answer = Some(Answer {
+            address: Some([2; 6]),
+        });
         assert_eq!(arp_reply(&reply, gateway), answer);
         assert_eq!(arp_reply(&reply, Ipv4Addr::LOCALHOST), None, "of another");
         assert_eq!(arp_reply(&reply[..27], gateway), None);
@@ -267,17 +272,29 @@ mod tests {
         let mut packet = solicitation([2; 6], GATEWAY);
         assert_eq!(advertisement(&packet, GATEWAY), None, "a solicitation");
         packet[0] = 136;
-        assert_eq!(advertisement(&packet, GATEWAY), Some(Answer { address: None }));
+        assert_eq!(
+            advertisement(&packet, GATEWAY),
+            Some(Answer { address: None })
+        );
         packet[24] = TARGET_LINK_LAYER;
         assert_eq!(advertisement(&packet, GATEWAY), answer);
-        assert_eq!(advertisement(&packet[..24], GATEWAY), Some(Answer { address: None }));
+        assert_eq!(
+            advertisement(&packet[..24], GATEWAY),
+            Some(Answer { address: None })
+        );
         for length in 26..32 {
             assert_eq!(advertisement(&packet[..length], GATEWAY), None, "{length}");
         }
         assert_eq!(advertisement(&packet, Ipv6Addr::LOCALHOST), None);
         packet[25] = 0;
-        assert_eq!(advertisement(&packet, GATEWAY), Some(Answer { address: None }));
-        assert_eq!(solicited_node(GATEWAY), "ff02::1:ff12:3456".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(
+            advertisement(&packet, GATEWAY),
+            Some(Answer { address: None })
+        );
+        assert_eq!(
+            solicited_node(GATEWAY),
+            "ff02::1:ff12:3456".parse::<Ipv6Addr>().unwrap()
+        );
     }
 
     #[test]
@@ -289,7 +306,12 @@ mod tests {
             ip("link set lan0 up");
             let (ifindex, own) = (index("lan0"), {
                 let links = runtime.block_on(super::super::links()).unwrap();
-                links.into_iter().find(|link| link.name == "lan0").unwrap().address.unwrap()
+                links
+                    .into_iter()
+                    .find(|link| link.name == "lan0")
+                    .unwrap()
+                    .address
+                    .unwrap()
             });
             let (moved, wait) = std::sync::mpsc::channel();
             let (ready, set_up) = std::sync::mpsc::channel();
@@ -344,7 +366,11 @@ mod tests {
                 let there = Some(Answer { address: Some(mac) });
                 assert_eq!(asked(None), [there, there]);
                 assert_eq!(asked(Some(mac)), [there, there]);
-                assert_eq!(asked(Some([2, 0, 0, 0, 0, 8])), [None, there], "ARP of another");
+                assert_eq!(
+                    asked(Some([2, 0, 0, 0, 0, 8])),
+                    [None, there],
+                    "ARP of another"
+                );
                 cut.send(()).unwrap();
                 is_cut.recv().unwrap();
                 assert_eq!(asked(None), [None, None]);

@@ -53,14 +53,18 @@ impl Sysctl {
 
     fn path(self, device: &str) -> PathBuf {
         // A link's name has no slash (dev_valid_name in net/core/dev.c).
-        ["/proc/sys/net/ipv4/conf", device, self.name()].iter().collect()
+        ["/proc/sys/net/ipv4/conf", device, self.name()]
+            .iter()
+            .collect()
     }
 }
 
 /// Whether a device has IPv6.
 #[must_use]
 pub fn has_ipv6(device: &str) -> bool {
-    let path: PathBuf = ["/proc/sys/net/ipv6/conf", device, "disable_ipv6"].iter().collect();
+    let path: PathBuf = ["/proc/sys/net/ipv6/conf", device, "disable_ipv6"]
+        .iter()
+        .collect();
     fs::read_to_string(path).is_ok_and(|text| text.trim() == "0")
 }
 

@@ -102,11 +102,7 @@ impl Watch {
     /// # Errors
     ///
     /// The OS error of setting up the socket.
-    pub fn follow(
-        &mut self,
-        tables: &BTreeSet<u32>,
-        gateways: BTreeSet<IpAddr>,
-    ) -> io::Result<()> {
+    pub fn follow(&mut self, tables: &BTreeSet<u32>, gateways: BTreeSet<IpAddr>) -> io::Result<()> {
         self.gateways = gateways;
         let wanted = !tables.is_empty();
         if !wanted && !self.steering {
@@ -313,13 +309,19 @@ mod tests {
                 ip("-6 rule add fwmark 1 lookup 101");
                 assert_eq!(told(&mut watch).await, [Change::Rules]);
                 for ours in [101, 70_000] {
-                    for route in ["-4 route add default via 192.0.2.2", "-6 route add default via fe80::2 dev lan0"] {
+                    for route in [
+                        "-4 route add default via 192.0.2.2",
+                        "-6 route add default via fe80::2 dev lan0",
+                    ] {
                         ip(&format!("{route} table {ours}"));
                         assert_eq!(told(&mut watch).await, [Change::Routes], "{route} {ours}");
                     }
                 }
                 for other in ["main", "102", "70001", "252"] {
-                    for route in ["-4 route add 10.0.0.0/8 via 192.0.2.2", "-6 route add fd00::/64 via fe80::2 dev lan0"] {
+                    for route in [
+                        "-4 route add 10.0.0.0/8 via 192.0.2.2",
+                        "-6 route add fd00::/64 via fe80::2 dev lan0",
+                    ] {
                         ip(&format!("{route} table {other}"));
                     }
                 }
