@@ -11,6 +11,7 @@ mod label;
 pub mod lock;
 mod plan;
 mod policy;
+mod policy_match;
 mod probes;
 mod reload;
 mod report;

@@ -12,6 +12,9 @@ fn limits() -> Limits {
         groups: 6,
         policies: 4,
         fragments: 8,
+        clients: 8,
+        choices: 8,
+        tunnels: 8,
     }
 }
 
