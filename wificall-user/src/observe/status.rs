@@ -488,9 +488,9 @@ Frames by exit
   matched        1511       1400    0
 
 Exits
-  EXIT  FAMILY  MARK       TABLE  WAY          FOR     FAILOVERS  GATEWAYS
+  EXIT  FAMILY  MARK       TABLE  WAY             FOR  FAILOVERS  GATEWAYS
   au    ipv4    0x65/0xff   1065  192.168.1.3  30 min          1  192.168.1.2 down, 192.168.1.3 up
-  au    ipv6    0x65/0xff   1065  block           -          0
+  au    ipv6    0x65/0xff   1065  block             -          0
   rules and routes put back after somebody removed them: 2
 
 Tables

@@ -11,6 +11,9 @@ use super::plan::Desired;
 use super::{Exit, Gateway, Health};
 use crate::net::{Family, Hop, Route, Rule};
 
+/// How often a gateway is asked at least that IKE is tried through.
+const IKE_NEIGHBOUR: Duration = Duration::from_secs(1);
+
 /// A gateway of an exit, or its device.
 #[derive(Clone, Debug)]
 pub struct Candidate {
@@ -376,7 +379,11 @@ impl Machine {
                         table: exit.table,
                         gateway,
                         place: place.clone(),
-                        interval: exit.interval,
+                        // IKE is tried rarely; that a gateway is there at all can be asked more often.
+                        interval: match exit.health {
+                            Health::Ike => exit.interval.min(IKE_NEIGHBOUR),
+                            Health::Neighbour | Health::None => exit.interval,
+                        },
                     });
                 }
             }

@@ -36,8 +36,6 @@ pub enum Heard {
     },
 }
 
-/// An ePDG keeps a half-open SA for each probe: it is not asked more often.
-pub const IKE_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// Of one IKE probe: it is sent at 0, 0.5 and 1.5 s.
 const IKE_TIMING: Timing = Timing {
     timeout: Duration::from_millis(2500),
@@ -209,9 +207,9 @@ async fn attempt(trial: Trial, to: IpAddr, keys: Arc<Keys>, tell: mpsc::Sender<H
         }
         // After a failure at once, for it is to be found out soon; what failed has taken its time.
         let pause = if answered {
-            trial.interval.max(IKE_INTERVAL_MIN)
+            trial.interval
         } else {
-            Duration::from_secs(1)
+            trial.interval.min(Duration::from_secs(1))
         };
         tokio::time::sleep(pause.saturating_sub(start.elapsed())).await;
     }
