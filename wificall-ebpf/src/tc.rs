@@ -22,10 +22,10 @@ use wificall_common::{
 };
 
 use crate::{
-    account,
+    account, bleach,
     direct::Direct,
     maps::{Aligned, KernelTables, POLICIES},
-    settings, snoop,
+    other, settings, snoop,
     whole::Whole,
 };
 
@@ -36,10 +36,10 @@ const PRIORITY_INTERACTIVE: u32 = 6;
 
 /// What is fixed for an entry point.
 #[derive(Clone, Copy)]
-struct Place {
-    hook: Hook,
-    direction: Direction,
-    link: Link,
+pub struct Place {
+    pub hook: Hook,
+    pub direction: Direction,
+    pub link: Link,
     wireless: bool,
     behind_xdp: bool,
 }
@@ -76,6 +76,14 @@ impl Place {
         }
     }
 
+    /// Whether clients' packets come in here.
+    pub const fn is_access_ingress(self) -> bool {
+        matches!(
+            (self.hook, self.direction),
+            (Hook::TcIngress, Direction::Up)
+        )
+    }
+
     /// Up at ingress and down at egress is an access interface, the rest an uplink.
     const fn counting(self) -> u32 {
         match (self.hook, self.direction) {
@@ -101,6 +109,7 @@ macro_rules! program {
         pub fn $name(ctx: TcContext) -> i32 {
             let exit = run(&ctx, $place);
             snoop::second_look(&ctx, exit, $place.direction, $place.link);
+            let exit = other::second_look(&ctx, exit, $place);
             match exit {
                 Exit::Matched
                 | Exit::NotIp
@@ -153,7 +162,7 @@ fn run(ctx: &TcContext, place: Place) -> Exit {
     match classify(&frame, &KernelTables, place.link, place.direction) {
         Ok(found) => act(ctx, &frame, place, &found),
         Err(Exit::Truncated) => run_whole(ctx, place),
-        Err(exit) => account::leave(place.hook, exit),
+        Err(exit) => let_go(ctx, &frame, place, exit),
     }
 }
 
@@ -163,8 +172,18 @@ fn run_whole(ctx: &TcContext, place: Place) -> Exit {
     let frame = Whole { skb: ctx.skb.skb };
     match classify(&frame, &KernelTables, place.link, place.direction) {
         Ok(found) => act(ctx, &frame, place, &found),
-        Err(exit) => account::leave(place.hook, exit),
+        Err(exit) => let_go(ctx, &frame, place, exit),
     }
+}
+
+/// Lets a packet go that is no match. Of what may be IPsec to other addresses, the exit is counted when it is known.
+#[inline(always)]
+fn let_go<F: Frame>(ctx: &TcContext, frame: &F, place: Place, exit: Exit) -> Exit {
+    bleach::reset(ctx, frame, place);
+    if other::is_asked(place, exit) {
+        return exit;
+    }
+    account::leave(place.hook, exit)
 }
 
 /// Treats a match by its policy.
@@ -186,6 +205,10 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
         );
         return account::leave(place.hook, Exit::NoPolicy);
     };
+    let exit = other::of_match(skb, frame, place, found, policy, segments);
+    if matches!(exit, Exit::OtherDropped) {
+        return account::leave(place.hook, exit);
+    }
     if settings::on(place.counting()) {
         account::touch(found, policy, place.direction);
     }
@@ -197,7 +220,7 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
         faces_clients: place.counting() == Features::COUNT_ACCESS,
     };
     if account::over_cap(frame, found, policy, at, segments) {
-        return account::leave(place.hook, Exit::Matched);
+        return account::leave(place.hook, exit);
     }
     if matches!(place.hook, Hook::TcEgress)
         && settings::on(Features::PRIORITY)
@@ -218,18 +241,13 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
             return account::leave(place.hook, Exit::RewriteFailed);
         }
     }
-    account::leave(place.hook, Exit::Matched)
+    account::leave(place.hook, exit)
 }
 
 /// Only `up` packets, only at ingress: before routing. A marked `down` packet would be routed back to its exit.
 #[inline(always)]
 fn set_mark(skb: *mut __sk_buff, place: Place, policy: &Policy) {
-    if matches!(
-        (place.hook, place.direction),
-        (Hook::TcIngress, Direction::Up)
-    ) && settings::on(Features::MARK)
-        && policy.mask != 0
-    {
+    if place.is_access_ingress() && settings::on(Features::MARK) && policy.mask != 0 {
         // SAFETY: a context field that SCHED_CLS may write.
         unsafe { (*skb).mark = rewrite::mark((*skb).mark, policy) };
     }
@@ -265,7 +283,12 @@ fn set_dscp<F: Frame>(
 }
 
 #[inline(always)]
-fn store<const N: usize>(skb: *mut __sk_buff, offset: usize, bytes: [u8; N], flags: u64) -> i64 {
+pub fn store<const N: usize>(
+    skb: *mut __sk_buff,
+    offset: usize,
+    bytes: [u8; N],
+    flags: u64,
+) -> i64 {
     let bytes = Aligned(bytes);
     // SAFETY: `bytes` is `N` bytes long; the kernel checks the offset and makes the packet writable.
     unsafe {
@@ -282,10 +305,12 @@ fn store<const N: usize>(skb: *mut __sk_buff, offset: usize, bytes: [u8; N], fla
 /// XDP has classified, counted and rewritten this packet; the mark is what it could not set.
 #[inline(always)]
 fn finish_for_xdp(ctx: &TcContext, place: Place, verdict: &XdpVerdict) -> Exit {
+    let mut exit = Exit::ByXdp;
     if let Some(policy) = POLICIES.get(verdict.policy).filter(|row| row.valid != 0) {
+        exit = other::of_xdp_match(ctx, place, policy);
         set_mark(ctx.skb.skb, place, policy);
     }
-    account::leave(place.hook, Exit::ByXdp)
+    account::leave(place.hook, exit)
 }
 
 /// The verdict in the packet's metadata, if it is one of ours for this interface.

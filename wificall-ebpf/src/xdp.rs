@@ -19,7 +19,7 @@ use crate::{
     account,
     direct::Direct,
     maps::{KernelTables, POLICIES},
-    settings,
+    other, settings,
 };
 
 /// XDP entry point of access interfaces.
@@ -83,7 +83,10 @@ fn run(ctx: &XdpContext, direction: Direction, counting: u32) -> Exit {
     };
     match outcome {
         Ok(found) => account::leave(Hook::Xdp, act(ctx, direction, counting, &found)),
-        Err(exit) => account::leave(Hook::Xdp, exit),
+        Err(exit) => {
+            let exit = other::in_xdp(ctx, direction, exit);
+            account::leave(Hook::Xdp, exit)
+        }
     }
 }
 
@@ -105,6 +108,9 @@ fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> 
     else {
         return Exit::NoPolicy;
     };
+    if other::drops_match(&frame, direction, found, policy) {
+        return Exit::OtherDropped;
+    }
     if settings::on(counting) {
         account::touch(found, policy, direction);
     }
@@ -155,7 +161,7 @@ fn hand_over(ctx: &XdpContext, policy: u32) -> Option<()> {
 }
 
 #[inline(always)]
-fn frame<const PLAIN: bool>(ctx: &XdpContext) -> Direct<PLAIN> {
+pub fn frame<const PLAIN: bool>(ctx: &XdpContext) -> Direct<PLAIN> {
     Direct::new(ctx.data(), ctx.data_end(), ctx.data_end() - ctx.data())
 }
 

@@ -56,7 +56,11 @@ impl Instructions {
                 | Features::HANDOVER
                 | Features::CAP
                 | Features::SNOOP_NAMES
-                | Features::SNOOP_IKE,
+                | Features::SNOOP_IKE
+                | Features::OTHER_MARK
+                | Features::OTHER_AUDIT
+                | Features::OTHER_DROP
+                | Features::BLEACH,
             pref64: Some(([0; 16], 96)),
         };
         let with = |features| Setup {

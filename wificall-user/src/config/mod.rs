@@ -5,6 +5,7 @@
 
 mod checks;
 mod dscp;
+mod other;
 mod problem;
 mod reader;
 mod report;
@@ -32,6 +33,7 @@ use reader::Section;
 use report::Report;
 
 pub use dscp::{Dscp, DscpMode};
+pub use other::{OtherAction, OtherIpsec, Trust};
 pub use problem::{Errors, Problem, Warnings};
 pub use values::{Glob, parse_duration, parse_number};
 
@@ -50,6 +52,10 @@ pub struct Config {
     pub geoip: GeoIp,
     /// `[observed]`
     pub observed: Observed,
+    /// `[other_ipsec]`
+    pub other_ipsec: OtherIpsec,
+    /// `[trust]`
+    pub trust: Trust,
     /// `[probe]`
     pub probe: Probe,
     /// `[lab]`

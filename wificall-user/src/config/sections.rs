@@ -13,8 +13,8 @@ use super::reader::{Item, Section};
 use super::report::{Mismatch, Report};
 use super::{
     Action, Agent, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits,
-    MarkUse, Policy, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Widen,
-    XdpMode, checks, dscp, treatment, values,
+    MarkUse, OtherIpsec, Policy, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment,
+    Trust, Widen, XdpMode, checks, dscp, other, treatment, values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
 use crate::discover::{Observed, Route, Selection, Upstream, nat64::Nat64};
@@ -61,7 +61,16 @@ pub(super) fn config(
         exits: Vec::new(),
         policies: Vec::new(),
         limits: limits(&limits_section),
+        other_ipsec: OtherIpsec::default(),
+        trust: Trust::default(),
     };
+    config.other_ipsec = other::other_ipsec(
+        root.section("other_ipsec"),
+        &config.interfaces,
+        &config.snoop,
+        &config.limits,
+    );
+    config.trust = other::trust(root.section("trust"), &config.interfaces);
     config.policies = policies(&root, &config);
     let routes = discovery_section.sections("upstream").into_iter();
     config.discovery.routes = routes.map(|section| route(section, &config)).collect();

@@ -104,7 +104,7 @@ instance = ""
 "#,
         r#"
 f:2:12: agent.instance: found "", expected a name of 1 to 32 characters out of a-z, 0-9, _ and -
-f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, snoop, geoip, observed, probe, prefix, defaults, policy
+f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, snoop, geoip, observed, probe, prefix, defaults, policy, other_ipsec, trust
   hint: did you mean `agent`?
 "#,
     ),
@@ -712,6 +712,8 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             keep: Duration::from_secs(600),
             longest: Duration::from_secs(4 * 3600),
         },
+        other_ipsec: OtherIpsec::default(),
+        trust: Trust::default(),
         probe: Probe {
             enabled: false,
             interval: Duration::from_secs(6 * 3600),
@@ -828,6 +830,14 @@ name = "rest"
 operators = ["505-*"]
 dscp = 40
 
+[other_ipsec]
+action = "mark"
+mark = "0x200/0xf00"
+peers = ["10.0.0.0/8", "198.51.100.7"]
+
+[trust]
+bleach = true
+
 [limits]
 blocks = 1
 hosts = 2
@@ -932,6 +942,17 @@ fn a_file_with_every_key_means_what_it_says() {
         fragments: 1_000_000,
     };
     assert_eq!(config.limits, limits);
+    let other_ipsec = OtherIpsec {
+        action: OtherAction::Mark(Mark {
+            value: 0x200,
+            mask: 0xf00,
+        }),
+        peers: ["10.0.0.0/8", "198.51.100.7/32"]
+            .map(|peer| peer.parse().unwrap())
+            .into(),
+    };
+    assert_eq!(config.other_ipsec, other_ipsec);
+    assert!(config.trust.bleach);
 }
 
 #[test]

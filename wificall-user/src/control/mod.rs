@@ -8,6 +8,7 @@ mod desired;
 mod hooks;
 mod label;
 pub mod lock;
+mod other;
 mod plan;
 mod policy;
 mod probes;

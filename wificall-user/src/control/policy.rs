@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, num::NonZeroU32};
 
 use wificall_common::abi::{
-    DSCP_IF_DEFAULT, DSCP_KEEP, Features, Policy as Row, RULES, TIER_OBSERVED, TIER_TRUSTED,
+    DSCP_IF_DEFAULT, DSCP_KEEP, Features, Policy as Row, RULES, TIER_CORROBORATED, TIER_OBSERVED,
+    TIER_TRUSTED,
 };
 
 use crate::{
@@ -61,7 +62,8 @@ fn row(treatment: &Treatment, tier: Tier, observed: &Observed) -> Row {
         voice: [u8::from(voice); 2],
         valid: 1,
         tier: match tier {
-            Tier::Authoritative | Tier::Corroborated => TIER_TRUSTED,
+            Tier::Authoritative => TIER_TRUSTED,
+            Tier::Corroborated => TIER_CORROBORATED,
             Tier::Observed => TIER_OBSERVED,
         },
         interval: [*cap, observed.cap(tier)]

@@ -15,7 +15,7 @@ use wificall_common::{
 
 use super::{
     desired::{self, Claim, Desired},
-    hooks, policy,
+    hooks, other, policy,
 };
 use crate::{
     config::{Config, SnoopIke},
@@ -284,8 +284,9 @@ impl World {
         )
     }
 
-    /// The load-time settings that a table of this content needs.
-    pub(super) fn settings(&self, desired: &Desired) -> Settings {
+    /// The load-time settings that a table of this content needs. `armed`: other IPsec may be dropped.
+    pub(super) fn settings(&self, desired: &Desired, armed: bool) -> Settings {
+        let other = self.config.other_ipsec.action;
         let awaited = if self.config.snoop.on() {
             policy::rows_for_clients(&self.config)
         } else {
@@ -305,9 +306,11 @@ impl World {
             features: hooks::features(&self.config.interfaces)
                 | snoop_features(&self.config)
                 | policy::features(rows)
+                | other::features(other, self.config.trust, armed)
                 | if trie { Features::PREFIXES } else { 0 },
             pref64,
             events_per_second: self.config.snoop.events_per_second,
+            other_mark: other::mark(other),
         }
     }
 }
