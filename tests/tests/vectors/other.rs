@@ -38,7 +38,7 @@ const ACTIONS: [(u32, Exit); 3] = [
     (Features::OTHER_DROP, Exit::OtherDropped),
 ];
 const SPARED: [&str; 4] = [
-    "192.0.2.0/25",
+    "100.64.9.0/24",
     "2001:db8:9:8::/64",
     "224.0.0.0/4",
     "fe80::/10",
@@ -253,7 +253,7 @@ fn other_ipsec_leaves_by_what_is_configured() {
 fn the_box_its_networks_and_peers_are_spared_in_the_kernel() {
     let runs =
         run_rows(|row| row.exit() == Some(Exit::NotEndpoint) && !row.name.starts_with("open"));
-    assert!(runs > 300, "{runs}");
+    assert!(runs > 250, "{runs}");
 }
 
 /// Each row is a line of the table in docs/security.md.
