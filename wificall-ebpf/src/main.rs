@@ -12,6 +12,7 @@ mod bleach;
 mod direct;
 mod maps;
 mod other;
+mod policy;
 mod settings;
 mod snoop;
 mod tc;

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use wificall_common::{
     Direction,
-    abi::{Destination, Features, Policy, TIER_TRUSTED},
+    abi::{Destination, Features, Policy, XdpVerdict},
     classify::{Link, Match},
     exit::Exit,
     frame::Frame,
@@ -68,7 +68,7 @@ pub fn of_match<F: Frame>(
     policy: &Policy,
     segments: u64,
 ) -> Exit {
-    if !place.is_access_ingress() || !settings::any(ANY) || policy.tier == TIER_TRUSTED {
+    if !place.is_access_ingress() || !settings::any(ANY) || policy.passes != 0 {
         return Exit::Matched;
     }
     let Some(to) = destination(frame, &found.packet) else {
@@ -88,10 +88,9 @@ pub fn of_match<F: Frame>(
 
 /// The exit of a match in TC behind XDP, likewise. XDP has dropped what is dropped.
 #[inline(always)]
-pub fn of_xdp_match(ctx: &TcContext, place: Place, policy: &Policy) -> Exit {
+pub fn of_xdp_match(ctx: &TcContext, place: Place, verdict: &XdpVerdict) -> Exit {
     let marks_or_audits = Features::OTHER_MARK | Features::OTHER_AUDIT;
-    if !place.is_access_ingress() || !settings::any(marks_or_audits) || policy.tier == TIER_TRUSTED
-    {
+    if !place.is_access_ingress() || !settings::any(marks_or_audits) || verdict.passes != 0 {
         return Exit::ByXdp;
     }
     let skb = ctx.skb.skb;
@@ -111,7 +110,7 @@ pub fn drops_match<F: Frame>(
 ) -> bool {
     if matches!(direction, Direction::Down)
         || !settings::on(Features::OTHER_DROP)
-        || policy.tier == TIER_TRUSTED
+        || policy.passes != 0
     {
         return false;
     }

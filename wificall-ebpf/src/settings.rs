@@ -45,17 +45,19 @@ static CLIENT_GAP: u64 = 20_000_000;
 /// Whether all of these features are on.
 #[inline(always)]
 pub fn on(features: u32) -> bool {
-    // SAFETY: a static of this program; volatile because its value is set after compilation.
-    let value = unsafe { core::ptr::read_volatile(&raw const FEATURES) };
-    value & features == features
+    all() & features == features
 }
 
-/// Whether one of these features is on.
+/// Whether any of these features is on.
 #[inline(always)]
 pub fn any(features: u32) -> bool {
-    // SAFETY: as above.
-    let value = unsafe { core::ptr::read_volatile(&raw const FEATURES) };
-    value & features != 0
+    all() & features != 0
+}
+
+#[inline(always)]
+fn all() -> u32 {
+    // SAFETY: a static of this program; volatile because its value is set after compilation.
+    unsafe { core::ptr::read_volatile(&raw const FEATURES) }
 }
 
 /// The mark of other IPsec, and its mask.

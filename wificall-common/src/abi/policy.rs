@@ -97,8 +97,10 @@ pub struct Policy {
     pub exit: u32,
     /// Not 0: the packet is dropped.
     pub drop: u8,
+    /// Not 0: the packet may pass a firewall, and is no other IPsec.
+    pub passes: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 assert_size!(Policy, 40);
 

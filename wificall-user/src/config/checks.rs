@@ -328,5 +328,23 @@ pub(super) fn owners(config: &Config) -> BTreeSet<Owner> {
             .iter()
             .map(|prefix| Owner::configured(&config.catalogue, prefix.operator, prefix.country)),
     );
+    if config.geoip.database.is_some() {
+        if config.snoop.ike == SnoopIke::Observe {
+            owners.insert(Owner::UNKNOWN);
+        }
+        // Whoever has no country has that of the address.
+        let anywhere = |owner: Owner| {
+            Country::all().map(move |country| Owner {
+                country: Some(country),
+                ..owner
+            })
+        };
+        let placeless: Vec<Owner> = owners
+            .iter()
+            .filter(|owner| owner.country.is_none())
+            .copied()
+            .collect();
+        owners.extend(placeless.into_iter().flat_map(anywhere));
+    }
     owners
 }

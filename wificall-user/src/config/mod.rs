@@ -4,6 +4,7 @@
 //! [`parse`] is pure but for the catalogue files that a configuration names. What it cannot know (does the interface exist, can this kernel do it) is checked where it is used.
 
 mod checks;
+mod display;
 mod dscp;
 mod other;
 mod problem;
@@ -451,6 +452,12 @@ pub struct Limits {
     pub policies: u32,
     /// Fragmented packets whose later fragments are awaited.
     pub fragments: u32,
+    /// Networks that policies name as clients, and as many link-layer addresses.
+    pub clients: u32,
+    /// What clients get instead of what others get, by endpoints and class of client.
+    pub choices: u32,
+    /// Tunnels whose exit is remembered.
+    pub tunnels: u32,
 }
 
 /// A configuration that can be used, and what is odd about it.

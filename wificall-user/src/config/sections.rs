@@ -501,6 +501,9 @@ fn limits(section: &Section) -> Limits {
         groups: size("groups", 2048),
         policies: size("policies", 256),
         fragments: size("fragments", 1024),
+        clients: size("clients", 4096),
+        choices: size("choices", 65536),
+        tunnels: size("tunnels", 16384),
     }
 }
 

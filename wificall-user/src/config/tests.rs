@@ -104,7 +104,7 @@ instance = ""
 "#,
         r#"
 f:2:12: agent.instance: found "", expected a name of 1 to 32 characters out of a-z, 0-9, _ and -
-f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, snoop, geoip, observed, probe, prefix, defaults, policy, other_ipsec, trust
+f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, limits, agent, interfaces, snoop, geoip, observed, probe, prefix, defaults, other_ipsec, trust, policy
   hint: did you mean `agent`?
 "#,
     ),
@@ -732,6 +732,9 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             groups: 2048,
             policies: 256,
             fragments: 1024,
+            clients: 4096,
+            choices: 65536,
+            tunnels: 16384,
         },
         catalogue: Arc::new(crate::catalogue::catalogue().clone()),
     };
@@ -940,6 +943,9 @@ fn a_file_with_every_key_means_what_it_says() {
         groups: 4,
         policies: 5,
         fragments: 1_000_000,
+        clients: 4096,
+        choices: 65536,
+        tunnels: 16384,
     };
     assert_eq!(config.limits, limits);
     let other_ipsec = OtherIpsec {

@@ -14,18 +14,19 @@ use tracing::{debug, info, warn};
 use wificall_common::abi::{Hook, TIER_OBSERVED};
 
 use super::{
+    country::Geo,
     desired::{self, Desired},
     hooks::Selection,
     label::Label,
     other::Arming,
     plan::{Actual, LeftOut, Plan, plan},
-    world::{World, network, ways_out},
+    world::{Steering, World, network, ways_out},
 };
 use crate::{
     config::Config,
     discover::{
         Bounds, Command, Found, Outcome, Reason, Refresher, Settings, Stats, Targets, Update,
-        Visited, geoip::GeoIp, nat64, snoop::Snoop, store,
+        Visited, nat64, snoop::Snoop, store,
     },
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
@@ -34,6 +35,9 @@ use crate::{
 
 /// Writing the state for every answer would wear flash out; losing this much of it costs a few refreshes.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a program may take that began before an entry was replaced: less than a microsecond, and room for a slow box.
+const GRACE: Duration = Duration::from_millis(2);
 
 /// What runs at a hook: interface, method, program and its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +78,6 @@ pub(super) struct Agent {
     pub snoop: Snoop,
     /// The reading end of that; `None` if nothing is looked at.
     pub events: Option<kernel::Events>,
-    pub geoip: Option<GeoIp>,
-    pub geoip_problem: Option<String>,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
@@ -102,9 +104,12 @@ impl Agent {
             links,
             local,
             ways_out,
+            steering: Steering::default(),
+            geo: Geo::default(),
         };
         world.restore(&loaded.found);
         world.configure(config);
+        world.follow_geoip();
         // What has had its time while nothing ran is not to be an endpoint again, unless it was in use.
         world.memory.resume(SystemTime::now());
         world.memory.expire(SystemTime::now());
@@ -139,13 +144,10 @@ impl Agent {
             questions_changed: false,
             snoop: Snoop::new(kernel::ktime()),
             events: None,
-            geoip: None,
-            geoip_problem: None,
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
         };
-        agent.follow_geoip();
         agent.recover()?;
         agent.reconcile(now, true).await?;
         agent.follow_probes();
@@ -187,12 +189,13 @@ impl Agent {
         {
             self.recovered.clear();
         }
-        let desired = desired::with_recovered(self.world.desired(), &self.recovered);
+        let mut wanted = self.world.desired();
+        wanted.entries = desired::with_recovered(wanted.entries, &self.recovered);
         let actual = self.actual()?;
-        let plan = plan(&desired, &actual, self.plane.limits());
+        let plan = plan(&wanted, &actual, self.plane.limits());
         self.left_out = plan.left_out;
-        let arming = self.arming(&desired, &plan.left_out)?;
-        let settings = self.world.settings(&desired, arming.armed);
+        let arming = self.arming(&wanted.entries, &plan.left_out)?;
+        let settings = self.world.settings(&wanted, arming.armed);
         self.set(&plan)?;
         // Between setting and removing: a program that looks into the trie must run before blocks move there.
         let changed = settings != self.plane.settings();
@@ -208,6 +211,16 @@ impl Agent {
         for key in &plan.remove {
             self.plane.remove_entry(*key)?;
             self.activity.remove(key);
+        }
+        if !plan.old_choices.is_empty() || !plan.old_clients.is_empty() {
+            // Packets that have read a row before it was replaced still look for what it names.
+            tokio::time::sleep(GRACE).await;
+            for key in &plan.old_choices {
+                self.plane.remove_choice(*key)?;
+            }
+            for key in &plan.old_clients {
+                self.plane.forget(*key)?;
+            }
         }
         if !plan.is_empty() {
             debug!(
@@ -233,6 +246,8 @@ impl Agent {
                 .iter()
                 .map(|(index, label)| (*index, Label::from_abi(label)))
                 .collect(),
+            choices: self.plane.choices()?,
+            clients: self.plane.numbered()?,
         })
     }
 
@@ -242,6 +257,12 @@ impl Agent {
         }
         for (index, row) in &plan.policies {
             self.plane.set_policy(*index, *row)?;
+        }
+        for (key, class) in &plan.clients {
+            self.plane.number(*key, *class)?;
+        }
+        for (key, choice) in &plan.choices {
+            self.plane.set_choice(*key, *choice)?;
         }
         for (key, entry) in &plan.set {
             self.plane.set_entry(*key, entry)?;
@@ -333,7 +354,7 @@ impl Agent {
         self.questions_changed |= self.world.memory.admit(now);
         self.follow_probes();
         self.snoop.expire(now);
-        self.follow_geoip();
+        self.world.follow_geoip();
         self.repair().await?;
         self.reconcile(now, false).await
     }

@@ -4,6 +4,8 @@
 
 mod agent;
 mod attach;
+mod compile;
+mod country;
 mod desired;
 mod hooks;
 mod label;
@@ -11,6 +13,7 @@ pub mod lock;
 mod other;
 mod plan;
 mod policy;
+mod policy_match;
 mod probes;
 mod reload;
 mod report;
@@ -24,6 +27,7 @@ mod world;
 use crate::config::Errors;
 
 pub(crate) use agent::discovery;
+pub(crate) use country::Geo;
 pub(crate) use desired::known as endpoints;
 pub use label::Label;
 pub use report::{demoted, group};

@@ -173,6 +173,8 @@ const fn missing(left_out: &LeftOut) -> u64 {
         // They are endpoints, counted under another name.
         groups: _,
         policies,
+        // Likewise, treated alike for all clients.
+        choices: _,
     } = left_out;
     *ipv4_blocks + *ipv6_blocks + *hosts + *prefixes + *policies
 }

@@ -84,6 +84,7 @@ impl Agent {
 
     /// The kernel's side of a reload. Other sizes need other maps: those are filled, then the links move over.
     async fn put_in_force(&mut self, before: &Config) -> Result<()> {
+        self.world.follow_geoip();
         if *self.plane.limits() != self.world.config.limits {
             let settings = self.plane.settings();
             self.plane = Plane::open(
@@ -98,7 +99,6 @@ impl Agent {
         let reattach = self.world.config.interfaces != before.interfaces
             || self.world.config.snoop != before.snoop
             || self.world.config.catalogue != before.catalogue;
-        self.follow_geoip();
         self.reconcile(SystemTime::now(), reattach).await
     }
 }

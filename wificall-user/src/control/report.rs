@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
+use ipnet::IpNet;
 use wificall_common::{
     Class, Direction,
     abi::{ABI_VERSION, Counters, EventKind},
@@ -17,7 +18,7 @@ use crate::{
     discover::{Family, Known, Lie, Memory, Owner, Transport, memory::NameState},
     kernel::Key,
     observe::{
-        Address, Candidate, Client, ClientName, Counter, Discovery, Exit, Fate, Group, Hook,
+        Address, Candidate, Client, ClientName, Counter, Discovery, Exit, Fate, GeoIp, Group, Hook,
         Interface, Name, Probes, Question, Reloads, Report, Snoop, Table,
         metrics::{NAME_STATES, name_state},
     },
@@ -67,6 +68,7 @@ impl Agent {
             other_ipsec: self.other_report()?,
             discovery,
             snoop: self.snoop_report()?,
+            geoip: self.geoip_report(),
             probes,
             reloads: Reloads {
                 done: self.reloads_done,
@@ -116,7 +118,7 @@ impl Agent {
             .filter_map(|interface| interface.problem.clone())
             .collect();
         problems.extend(self.table_problem.clone());
-        problems.extend(self.geoip_problem.clone());
+        problems.extend(self.world.geo.problem.clone());
         problems.extend(self.arming_problem());
         if self.world.config.snoop.on() {
             problems.extend(self.world.origins().problem);
@@ -145,6 +147,7 @@ impl Agent {
         let limits = self.plane.limits();
         let rows = self.plane.policies()?;
         let policies = rows.iter().filter(|row| row.valid != 0).count() as u64;
+        let choices = self.plane.choices()?.len() as u64;
         let left = &self.left_out;
         let table = |name: &str, used, size: u32, left_out| Table {
             name: name.into(),
@@ -184,6 +187,7 @@ impl Agent {
                 left.groups,
             ),
             table("policies", policies, limits.policies, left.policies),
+            table("choices", choices, limits.choices, left.choices),
         ])
     }
 
@@ -260,6 +264,17 @@ impl Agent {
         })
     }
 
+    fn geoip_report(&self) -> GeoIp {
+        let (hosts, prefixes) = self.world.claims();
+        let hosts = hosts
+            .iter()
+            .map(|(address, claim)| (IpNet::from(*address), &claim.owners));
+        let prefixes = prefixes.iter().map(|(net, owners)| (*net, owners));
+        self.world
+            .geo
+            .report(hosts.chain(prefixes), &self.world.config.catalogue)
+    }
+
     fn discovery_report(&self) -> Discovery {
         let filter = self.world.filter();
         let memory = &self.world.memory;
@@ -303,7 +318,7 @@ impl Agent {
         Discovery {
             addresses: memory.len() as u64,
             seen: memory.seen_names().map(report).collect(),
-            known: known.iter().map(address).collect(),
+            known: known.iter().map(|known| self.address(known)).collect(),
             displaced: memory.displaced(),
             nat64: self.world.nat64_prefixes(),
             last_success: last_success(memory).map(seconds),
@@ -342,6 +357,29 @@ impl Agent {
     }
 }
 
+impl Agent {
+    fn address(&self, known: &Known) -> Address {
+        let mut located = BTreeSet::clone(&known.owners);
+        let catalogue = &self.world.config.catalogue;
+        let geo = &self.world.geo;
+        geo.locate(&mut located, catalogue, known.address.into());
+        let (operators, countries) = owners(&located);
+        let sources = known.sources.iter();
+        Address {
+            address: known.address.to_string(),
+            tier: known.tier.as_str().into(),
+            operators,
+            countries,
+            sources: sources
+                .map(|(source, at)| (source.as_str().to_owned(), seconds(*at)))
+                .collect(),
+            first_seen: seconds(known.first_seen),
+            last_answer: seconds(known.last_answer),
+            last_traffic: known.last_traffic.map(seconds),
+        }
+    }
+}
+
 /// All names that our resolver is asked for.
 fn asked(memory: &Memory) -> impl Iterator<Item = (&Arc<str>, &NameState)> {
     memory.names().chain(memory.seen_names())
@@ -363,25 +401,8 @@ fn stale(memory: &Memory, known: &[Known]) -> bool {
     answered.peek().is_some() && answered.all(|failing| failing)
 }
 
-fn address(known: &Known) -> Address {
-    let (operators, countries) = owners(&known.owners);
-    let sources = known.sources.iter();
-    Address {
-        address: known.address.to_string(),
-        tier: known.tier.as_str().into(),
-        operators,
-        countries,
-        sources: sources
-            .map(|(source, at)| (source.as_str().to_owned(), seconds(*at)))
-            .collect(),
-        first_seen: seconds(known.first_seen),
-        last_answer: seconds(known.last_answer),
-        last_traffic: known.last_traffic.map(seconds),
-    }
-}
-
 /// Operators and countries, each once and in order.
-fn owners(owners: &BTreeSet<Owner>) -> (Vec<String>, Vec<String>) {
+pub(super) fn owners(owners: &BTreeSet<Owner>) -> (Vec<String>, Vec<String>) {
     let operators: BTreeSet<_> = owners.iter().filter_map(|owner| owner.plmn).collect();
     let countries: BTreeSet<_> = owners.iter().filter_map(|owner| owner.country).collect();
     (

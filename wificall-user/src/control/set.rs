@@ -7,10 +7,11 @@ use anyhow::{Result, anyhow};
 use ipnet::IpNet;
 
 use super::{
-    desired::tiers,
-    policy::row_for,
+    compile::Compiler,
+    country::Geo,
+    desired::{endpoint, tiers},
     report::seconds,
-    world::{World, network},
+    world::{Steering, World, network},
 };
 use crate::{
     config::Config,
@@ -27,36 +28,45 @@ use crate::{
 ///
 /// If the state cannot be read, or the network of the box.
 pub async fn offline_endpoints(config: Config) -> Result<Set> {
-    let path = config.agent.state_path();
-    let loaded = store::peek(&path, config.discovery.keep, Bounds::default())
-        .map_err(|problem| anyhow!("{} {problem}", path.display()))?;
-    let (links, local) = network().await?;
-    let mut world = World {
-        config: config.clone(),
-        memory: loaded.memory,
-        targets: Targets::default(),
-        visited: Visited::default(),
-        links,
-        local,
-        ways_out: BTreeSet::new(),
-    };
-    world.restore(&loaded.found);
-    world.configure(config);
-    world.memory.expire(SystemTime::now());
-    world.endpoints(Origin::Offline)
+    World::offline(config).await?.endpoints(Origin::Offline)
 }
 
 impl World {
+    /// What an agent would know at its start: the state on disk and the configuration. Changes nothing.
+    pub(super) async fn offline(config: Config) -> Result<Self> {
+        let path = config.agent.state_path();
+        let loaded = store::peek(&path, config.discovery.keep, Bounds::default())
+            .map_err(|problem| anyhow!("{} {problem}", path.display()))?;
+        let (links, local) = network().await?;
+        let mut world = Self {
+            config: config.clone(),
+            memory: loaded.memory,
+            targets: Targets::default(),
+            visited: Visited::default(),
+            links,
+            local,
+            ways_out: BTreeSet::new(),
+            geo: Geo::default(),
+            steering: Steering::default(),
+        };
+        world.restore(&loaded.found);
+        world.configure(config);
+        world.follow_geoip();
+        world.memory.expire(SystemTime::now());
+        Ok(world)
+    }
+
     /// The endpoint set.
     pub(super) fn endpoints(&self, origin: Origin) -> Result<Set> {
         let known = self.known();
+        let mut compiler = Compiler::new(&self.config, self.around());
         let meanings: BTreeMap<IpNet, _> = tiers(&known)
             .into_iter()
             .filter_map(|(net, tier)| {
-                let owners = &known.get(&net)?.owners;
+                let claim = known.get(&net)?;
                 let tier = tier?;
-                let row = row_for(&self.config, owners, tier);
-                Some((net, (tier, owned(owners), Treatment::from(&row))))
+                let (row, _) = compiler.rows(&endpoint(&net, claim, tier));
+                Some((net, (tier, owned(&claim.owners), Treatment::from(&row))))
             })
             .collect();
         // Joins what a host has cut from the block that it says nothing else than.

@@ -270,6 +270,20 @@ const METRICS: &[Metric] = &[
     },
     Metric {
         kind: Kind::Gauge,
+        name: "wificall_choices",
+        help: "What clients that policies name get instead of what others get: entries in the kernel, by endpoints and class of client.",
+        labels: &[],
+        samples: |report, samples| table(report, samples, "choices", |table| table.used),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_choices_left_out",
+        help: "Entries of the endpoint table whose clients are all treated alike although policies tell them apart, for want of room for choices or clients.",
+        labels: &[],
+        samples: |report, samples| table(report, samples, "choices", |table| table.left_out),
+    },
+    Metric {
+        kind: Kind::Gauge,
         name: "wificall_addresses",
         help: "Addresses from DNS that are remembered.",
         labels: &[],
@@ -521,6 +535,33 @@ const METRICS: &[Metric] = &[
         help: "Clients that asked for an ePDG's name within a day.",
         labels: &[],
         samples: |report, samples| samples.add([], report.snoop.clients.len() as u64),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_geoip_build_timestamp_seconds",
+        help: "When the GeoIP database in use was made; absent without one.",
+        labels: &[],
+        samples: |report, samples| {
+            if let Some(built) = report.geoip.built {
+                samples.add([], built);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_geoip_located",
+        help: "Endpoints (addresses and static prefixes) whose country is from the GeoIP database, for want of one by \
+               operator.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.geoip.located),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_geoip_contradictions",
+        help: "Endpoints that the GeoIP database has in another country than those of their operators' codes (MCC); \
+               `wificall status` lists them.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.geoip.contradictions),
     },
     Metric {
         kind: Kind::Gauge,
