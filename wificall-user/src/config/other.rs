@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::reader::{Item, Section};
 use super::report::Mismatch;
-use super::{Interfaces, Limits, Mark, Snoop, SnoopIke, checks, treatment, values};
+use super::{Config, Interfaces, Limits, Mark, SnoopIke, checks, treatment, values};
 
 /// `[other_ipsec]`: what is done with clients' IPsec to other addresses than ePDGs'.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,12 +58,14 @@ pub struct Trust {
 /// The largest number of `peers`: the programs have room for a few thousand networks, the box's own among them.
 const MOST_PEERS: usize = 2048;
 
-pub(super) fn other_ipsec(
-    section: Section,
-    interfaces: &Interfaces,
-    snoop: &Snoop,
-    limits: &Limits,
-) -> OtherIpsec {
+pub(super) fn other_ipsec(section: Section, config: &Config) -> OtherIpsec {
+    let Config {
+        interfaces,
+        snoop,
+        limits,
+        catch_all,
+        ..
+    } = config;
     let name = section.value("action", "pass", |item| {
         item.choice(&["pass", "mark", "audit", "drop"].map(|name| (name, name)))
     });
@@ -99,15 +101,28 @@ pub(super) fn other_ipsec(
                 .hint("other IPsec is looked at where it comes in from clients only"),
         );
     }
-    if name == "drop" && snoop.ike == SnoopIke::Observe {
-        section.warn(
-            Mismatch::expected("snoop.ike = \"report\" or \"off\"")
-                .found("`action = \"drop\"` with snoop.ike = \"observe\"")
-                .hint(
-                    "while it is armed, IKE with unknown addresses is dropped and nothing is learnt of it; what was \
-                     learnt before is dropped too",
-                ),
-        );
+    for (learns, found, expected) in [
+        (
+            snoop.ike == SnoopIke::Observe,
+            "snoop.ike = \"observe\"",
+            "snoop.ike = \"report\" or \"off\"",
+        ),
+        (
+            catch_all.enabled,
+            "catch_all.enabled = true",
+            "catch_all.enabled = false",
+        ),
+    ] {
+        if name == "drop" && learns {
+            section.warn(
+                Mismatch::expected(expected)
+                    .found(format!("`action = \"drop\"` with {found}"))
+                    .hint(
+                        "while it is armed, IKE with unknown addresses is dropped and nothing is learnt of it; what was \
+                         learnt before is dropped too",
+                    ),
+            );
+        }
     }
     let action = match (name, mark, arm_at) {
         ("mark", Some(mark), _) => OtherAction::Mark(mark),

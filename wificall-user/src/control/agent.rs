@@ -20,6 +20,7 @@ use super::{
     label::Label,
     other::Arming,
     plan::{Actual, LeftOut, Plan, plan},
+    tunnels::Keeping,
     world::{Steering, World, network, ways_out},
 };
 use crate::{
@@ -81,6 +82,8 @@ pub(super) struct Agent {
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
+    /// How the exits of tunnels are kept.
+    pub keeping: Keeping,
 }
 
 impl Agent {
@@ -117,7 +120,7 @@ impl Agent {
         let plane = Plane::open(
             Pins::new(world.config.agent.pin_dir()),
             settings,
-            world.config.limits,
+            world.config.sizes(),
         )?;
         let now = SystemTime::now();
         let mut agent = Self {
@@ -147,7 +150,10 @@ impl Agent {
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
+            keeping: Keeping::default(),
         };
+        // Whoever was seen before this agent is where the one before had it.
+        agent.hold_tunnels(false)?;
         agent.recover()?;
         agent.reconcile(now, true).await?;
         agent.follow_probes();
@@ -196,6 +202,7 @@ impl Agent {
         self.left_out = plan.left_out;
         let arming = self.arming(&wanted.entries, &plan.left_out)?;
         let settings = self.world.settings(&wanted, arming.armed);
+        self.hold_for(&plan, &actual)?;
         self.set(&plan)?;
         // Between setting and removing: a program that looks into the trie must run before blocks move there.
         let changed = settings != self.plane.settings();
@@ -356,6 +363,7 @@ impl Agent {
         self.snoop.expire(now);
         self.world.follow_geoip();
         self.repair().await?;
+        self.follow_tunnels()?;
         self.reconcile(now, false).await
     }
 

@@ -22,6 +22,7 @@ mod run;
 mod set;
 mod snoop;
 pub mod socket;
+mod tunnels;
 mod world;
 
 use crate::config::Errors;

@@ -65,6 +65,8 @@ pub(super) struct Steering {
     pub blocked: BTreeSet<u32>,
     /// Gateways on access links.
     pub own: Vec<Client>,
+    /// Whether an exit is on another gateway than the one it prefers.
+    pub failed_over: bool,
 }
 
 impl World {
