@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 use tracing::{debug, info, warn};
-use wificall_common::abi::{Hook, TIER_TRUSTED};
+use wificall_common::abi::{Hook, TIER_OBSERVED};
 
 use super::{
     country::Geo,
@@ -19,6 +19,7 @@ use super::{
     exits::Exits,
     hooks::Selection,
     label::Label,
+    other::Arming,
     plan::{Actual, LeftOut, Plan, plan},
     tunnels::Keeping,
     world::{Steering, World, network, ways_out},
@@ -63,6 +64,8 @@ pub(super) struct Agent {
     pub table_problem: Option<String>,
     pub state_problem: Option<String>,
     pub left_out: LeftOut,
+    /// Whether other IPsec is dropped.
+    pub arming: Arming,
     pub refused: BTreeMap<Reason, u64>,
     pub reloads_done: u64,
     pub reloads_refused: u64,
@@ -119,7 +122,7 @@ impl Agent {
         // What has had its time while nothing ran is not to be an endpoint again, unless it was in use.
         world.memory.resume(SystemTime::now());
         world.memory.expire(SystemTime::now());
-        let settings = world.settings(&world.desired());
+        let settings = world.settings(&world.desired(), false);
         let plane = Plane::open(
             Pins::new(world.config.agent.pin_dir()),
             settings,
@@ -139,6 +142,7 @@ impl Agent {
             table_problem: None,
             state_problem: loaded.warning,
             left_out: LeftOut::default(),
+            arming: Arming::default(),
             refused: BTreeMap::new(),
             reloads_done: 0,
             reloads_refused: 0,
@@ -177,7 +181,7 @@ impl Agent {
                 // What nobody had confirmed is not good for that long.
                 .filter(|(_, entry)| {
                     let meaning = entry.meaning.as_ref();
-                    meaning.is_none_or(|meaning| meaning.row.tier == TIER_TRUSTED)
+                    meaning.is_none_or(|meaning| meaning.row.tier != TIER_OBSERVED)
                 })
                 .collect();
             if !self.recovered.is_empty() {
@@ -205,7 +209,8 @@ impl Agent {
         let actual = self.actual()?;
         let plan = plan(&wanted, &actual, self.plane.limits());
         self.left_out = plan.left_out;
-        let settings = self.world.settings(&wanted);
+        let arming = self.arming(&wanted.entries, &plan.left_out)?;
+        let settings = self.world.settings(&wanted, arming.armed);
         self.hold_for(&plan, &actual)?;
         self.set(&plan)?;
         // Between setting and removing: a program that looks into the trie must run before blocks move there.
@@ -218,6 +223,7 @@ impl Agent {
             self.listen()?;
         }
         self.hook(changed || reattach).await?;
+        self.note_arming(arming);
         for key in &plan.remove {
             self.plane.remove_entry(*key)?;
             self.activity.remove(key);

@@ -11,6 +11,7 @@ mod exits;
 mod hooks;
 mod label;
 pub mod lock;
+mod other;
 mod plan;
 mod policy;
 mod policy_match;

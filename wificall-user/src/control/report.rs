@@ -64,6 +64,8 @@ impl Agent {
                 })
                 .collect(),
             demoted: demoted(self.plane.demoted()?),
+            bleached: self.plane.bleached()?,
+            other_ipsec: self.other_report()?,
             discovery,
             snoop: self.snoop_report()?,
             geoip: self.geoip_report(),
@@ -119,6 +121,7 @@ impl Agent {
             .collect();
         problems.extend(self.table_problem.clone());
         problems.extend(self.world.geo.problem.clone());
+        problems.extend(self.arming_problem());
         if self.world.config.snoop.on() {
             problems.extend(self.world.origins().problem);
         }

@@ -17,7 +17,7 @@ use super::{
     compile::{Around, Compiler},
     country::Geo,
     desired::{self, Claim, Wanted},
-    hooks, policy,
+    hooks, other, policy,
 };
 use crate::{
     config::{Client, Config, SnoopIke},
@@ -376,9 +376,10 @@ impl World {
         )
     }
 
-    /// The load-time settings that a table of this content needs.
-    pub(super) fn settings(&self, wanted: &Wanted) -> Settings {
+    /// The load-time settings that a table of this content needs. `armed`: other IPsec may be dropped.
+    pub(super) fn settings(&self, wanted: &Wanted, armed: bool) -> Settings {
         let on = |feature, on: bool| if on { feature } else { 0 };
+        let other = self.config.other_ipsec.action;
         let awaited = if self.config.snoop.on() {
             policy::rows_for_clients(&self.config)
         } else {
@@ -400,6 +401,7 @@ impl World {
             features: hooks::features(&self.config.interfaces)
                 | snoop_features(&self.config)
                 | features
+                | other::features(other, self.config.trust, armed)
                 | on(Features::PREFIXES, trie)
                 | on(Features::CLIENTS, by_client && !clients.networks.is_empty())
                 | on(
@@ -413,6 +415,7 @@ impl World {
                 | on(Features::EXITS, !self.config.exits.is_empty()),
             pref64,
             events_per_second: self.config.snoop.events_per_second,
+            other_mark: other::mark(other),
         }
     }
 }

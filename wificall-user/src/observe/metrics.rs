@@ -171,6 +171,21 @@ const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        kind: Kind::Counter,
+        name: "wificall_bleached_packets",
+        help: "Packets from clients that were no match and lost EF or VA, with trust.bleach.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.bleached),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_other_ipsec_armed",
+        help: "1 while other IPsec is dropped, with other_ipsec.action = \"drop\"; 0 while it is audited instead, and with \
+               any other action.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.other_ipsec.armed.into()),
+    },
+    Metric {
         kind: Kind::Gauge,
         name: "wificall_exit_way",
         help: "The way that a policy exit's traffic takes: 1 for `gateway`, `direct` or `block`, 0 for the others.",

@@ -93,9 +93,13 @@ wificall_bytes_total{class="esp_udp",direction="down",operator="001-01",country=
 wificall_bytes_total{class="keepalive",direction="up",operator="262-01+262-02",country="DE"} 87
 wificall_exits_total{hook="tc_ingress",exit="matched"} 1511
 wificall_exits_total{hook="tc_ingress",exit="malformed"} 0
+wificall_exits_total{hook="tc_ingress",exit="other_audited"} 2
+wificall_exits_total{hook="tc_ingress",exit="other_dropped"} 41
 wificall_exits_total{hook="tc_egress",exit="matched"} 1400
 wificall_demoted_packets_total{direction="up"} 0
 wificall_demoted_packets_total{direction="down"} 70
+wificall_bleached_packets_total 12
+wificall_other_ipsec_armed 1
 wificall_exit_way{exit="au",family="ipv4",way="gateway"} 1
 wificall_exit_way{exit="au",family="ipv4",way="direct"} 0
 wificall_exit_way{exit="au",family="ipv4",way="block"} 0

@@ -62,6 +62,7 @@ pub fn report(
         });
     }
     report.demoted = demoted(left.demoted);
+    report.bleached = left.bleached;
     for (map, used, size) in &left.endpoints {
         let name = match map {
             EndpointMap::Blocks4 => "ipv4_blocks",

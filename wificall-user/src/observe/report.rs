@@ -35,6 +35,12 @@ pub struct Report {
     pub exits: Vec<Exit>,
     /// Packets over their client's cap, by direction: they passed without DSCP and priority.
     pub demoted: Vec<(String, u64)>,
+    /// Packets that were no match and lost the DSCP of voice that their client had set.
+    #[serde(default)]
+    pub bleached: u64,
+    /// IPsec to other addresses.
+    #[serde(default)]
+    pub other_ipsec: OtherIpsec,
     /// DNS.
     pub discovery: Discovery,
     /// The agent's round of probes.
@@ -174,6 +180,37 @@ pub struct Exit {
     pub exit: String,
     /// Frames, an aggregate as one.
     pub frames: u64,
+}
+
+/// IPsec from clients that is no match, or whose endpoint may not pass a firewall. How many packets were marked, audited
+/// and dropped is in the exits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OtherIpsec {
+    /// `pass`, `mark`, `audit`, `drop`: what is configured.
+    pub action: String,
+    /// Whether `drop` drops. If not, it audits.
+    pub armed: bool,
+    /// Endpoints of the authoritative tier: networks and addresses in the table.
+    pub endpoints: u64,
+    /// From how many on `drop` drops.
+    pub arm_at: Option<u32>,
+    /// Where most of it goes, most first.
+    pub destinations: Vec<Destination>,
+    /// Destinations that are remembered beside those.
+    pub more: u64,
+}
+
+/// A destination of other IPsec. Whose packets they were is not kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Destination {
+    /// The address.
+    pub address: String,
+    /// Packets, about: two at the same moment may count as one.
+    pub packets: u64,
+    /// Bytes of IP packets, likewise.
+    pub bytes: u64,
+    /// When the last one came.
+    pub last: u64,
 }
 
 /// What DNS said.

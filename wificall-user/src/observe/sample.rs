@@ -66,6 +66,8 @@ pub(super) fn report() -> Report {
         exits: vec![
             exit("tc_ingress", "matched", 1511),
             exit("tc_ingress", "malformed", 0),
+            exit("tc_ingress", "other_audited", 2),
+            exit("tc_ingress", "other_dropped", 41),
             exit("tc_egress", "matched", 1400),
             exit("xdp", "matched", 0),
         ],
@@ -92,6 +94,20 @@ pub(super) fn report() -> Report {
         ],
         steering_repairs: 2,
         demoted: vec![("up".into(), 0), ("down".into(), 70)],
+        bleached: 12,
+        other_ipsec: OtherIpsec {
+            action: "drop".into(),
+            armed: true,
+            endpoints: 104,
+            arm_at: Some(100),
+            destinations: vec![Destination {
+                address: "203.0.113.77".into(),
+                packets: 40,
+                bytes: 20_000,
+                last: 1_700_010_600,
+            }],
+            more: 1,
+        },
         discovery: Discovery {
             known: vec![
                 Address {

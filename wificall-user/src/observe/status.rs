@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::countries;
 use super::metrics::name_state;
-use super::{Exit, Fate, Group, Interface, Name, Report};
+use super::{Fate, Group, Interface, Name, Report};
 
 /// The text of `wificall status`. Ages are those at the time of the report.
 #[must_use]
@@ -21,7 +21,8 @@ pub fn text(report: &Report) -> String {
     );
     section(&mut text, "Interfaces", interfaces(report));
     section(&mut text, "Traffic", traffic(&report.groups));
-    section(&mut text, "Frames by exit", exits(&report.exits));
+    section(&mut text, "Frames by exit", exits(report));
+    section(&mut text, "Other IPsec", other_ipsec(report));
     section(&mut text, "Exits", steering(report));
     section(&mut text, "Tables", tables(report));
     section(&mut text, "DNS", dns(report));
@@ -150,7 +151,8 @@ fn traffic(groups: &[Group]) -> String {
     )
 }
 
-fn exits(exits: &[Exit]) -> String {
+fn exits(report: &Report) -> String {
+    let exits = &report.exits;
     let mut rows: Vec<[String; 4]> = Vec::new();
     let counted = |hook: &str, name: &str| {
         exits
@@ -165,7 +167,58 @@ fn exits(exits: &[Exit]) -> String {
             rows.push([exit.exit.clone(), ingress, egress, xdp]);
         }
     }
-    columns(["<exit", ">tc_ingress", ">tc_egress", ">xdp"], &rows)
+    let mut text = columns(["<exit", ">tc_ingress", ">tc_egress", ">xdp"], &rows);
+    if report.bleached > 0 {
+        let _ = writeln!(
+            text,
+            "  {} packets were no match and lost the DSCP of voice that their client had set",
+            report.bleached
+        );
+    }
+    text
+}
+
+fn other_ipsec(report: &Report) -> String {
+    let other = &report.other_ipsec;
+    if matches!(&*other.action, "" | "pass") {
+        return String::new();
+    }
+    let frames = |name: &str| -> u64 {
+        let exits = report.exits.iter().filter(|exit| exit.exit == name);
+        exits.map(|exit| exit.frames).sum()
+    };
+    let state = match (other.arm_at, other.armed) {
+        (None, _) => String::new(),
+        (Some(arm_at), armed) => format!(
+            ", {}: {} authoritative endpoints, arm_at is {arm_at}",
+            if armed { "armed" } else { "not armed" },
+            other.endpoints
+        ),
+    };
+    let mut text = format!(
+        "  {}{state}; {} frames marked, {} audited, {} dropped\n",
+        other.action,
+        frames("other_marked"),
+        frames("other_audited"),
+        frames("other_dropped")
+    );
+    let rows: Vec<_> = other
+        .destinations
+        .iter()
+        .map(|destination| {
+            [
+                destination.address.clone(),
+                destination.packets.to_string(),
+                bytes(destination.bytes),
+                format!("{} ago", age(report.at.saturating_sub(destination.last))),
+            ]
+        })
+        .collect();
+    text += &columns(["<destination", ">packets", ">bytes", ">last"], &rows);
+    if other.more > 0 {
+        let _ = writeln!(text, "  and {} more", other.more);
+    }
+    text
 }
 
 fn steering(report: &Report) -> String {
@@ -486,8 +539,17 @@ Traffic
   262-01+262-02  DE       keepalive           3      87 B             0         0 B
 
 Frames by exit
-  EXIT     TC_INGRESS  TC_EGRESS  XDP
-  matched        1511       1400    0
+  EXIT           TC_INGRESS  TC_EGRESS  XDP
+  matched              1511       1400    0
+  other_audited           2          0    0
+  other_dropped          41          0    0
+  12 packets were no match and lost the DSCP of voice that their client had set
+
+Other IPsec
+  drop, armed: 104 authoritative endpoints, arm_at is 100; 0 frames marked, 2 audited, 41 dropped
+  DESTINATION   PACKETS    BYTES       LAST
+  203.0.113.77       40  20.0 kB  3 min ago
+  and 1 more
 
 Exits
   EXIT  FAMILY  MARK       TABLE  WAY             FOR  FAILOVERS  GATEWAYS
