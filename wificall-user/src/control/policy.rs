@@ -7,7 +7,7 @@ use wificall_common::abi::{
 };
 
 use crate::{
-    config::{Config, DscpMode, MarkUse, Priority, Treatment},
+    config::{Config, DscpMode, MarkUse, Policy, Priority, Treatment},
     discover::{Action, Observed, Owner, Tier},
 };
 
@@ -19,6 +19,12 @@ pub fn row_for(config: &Config, owners: &BTreeSet<Owner>, tier: Tier) -> Row {
         .policies
         .iter()
         .find(|policy| owners.iter().any(|owner| policy.matches(owner)));
+    row_of(config, policy, tier)
+}
+
+/// The row of a policy (`None`: of the defaults) for an endpoint of this tier.
+#[must_use]
+pub fn row_of(config: &Config, policy: Option<&Policy>, tier: Tier) -> Row {
     let treatment = policy.map_or(&config.defaults, |policy| &policy.treatment);
     row(treatment, tier, &config.observed)
 }
