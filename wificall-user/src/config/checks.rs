@@ -1,13 +1,13 @@
 //! What can be wrong although each key by itself is right.
 
-use std::collections::{BTreeSet, HashMap, HashSet, hash_map::Entry};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 use std::hash::Hash;
 use std::time::Duration;
 
 use super::reader::{Item, Section};
 use super::report::Mismatch;
-use super::{Config, Discovery, ExtraName, Glob, Policy, Snoop, SnoopIke, StaticPrefix, values};
-use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, is_endpoint_network};
+use super::{Client, Config, Discovery, ExtraName, Glob, Snoop, SnoopIke, StaticPrefix, values};
+use crate::catalogue::{Catalogue, Country, OperatorPattern, is_endpoint_network};
 use crate::discover::Observed;
 use wificall_common::wire::dns;
 
@@ -222,6 +222,16 @@ pub(super) fn names_to_see(section: &Section, discovery: &Discovery, snoop: &Sno
 
 /// That what the file itself lists fits the sizes that it gives.
 pub(super) fn sizes(limits: &Section, config: &Config) {
+    let clients: HashSet<&Client> = config
+        .policies
+        .iter()
+        .flat_map(|policy| &policy.clients)
+        .collect();
+    let macs = clients
+        .iter()
+        .filter(|client| matches!(client, Client::Mac(_)))
+        .count();
+    let networks = clients.len() - macs;
     for (key, used, limit) in [
         ("prefixes", config.prefixes.len(), config.limits.prefixes),
         // One entry is for the treatment of [defaults].
@@ -230,6 +240,7 @@ pub(super) fn sizes(limits: &Section, config: &Config) {
             config.policies.len() + 1,
             config.limits.policies,
         ),
+        ("clients", macs.max(networks), config.limits.clients),
     ] {
         if used > limit as usize {
             let mismatch = Mismatch::expected(format!("at least {used}, which this file needs"));
@@ -239,112 +250,4 @@ pub(super) fn sizes(limits: &Section, config: &Config) {
             }
         }
     }
-}
-
-pub(super) fn policy_name(item: &Item, policy: &Policy, earlier: &[Policy]) {
-    if let Some(index) = earlier.iter().position(|other| other.name == policy.name)
-        // A name that could not be read has been refused already.
-        && !policy.name.is_empty()
-    {
-        item.refuse(
-            Mismatch::expected("a name of its own")
-                .hint(format!("policy[{index}] has the same name")),
-        );
-    }
-}
-
-/// That a policy can match something, and something that no policy before it takes.
-pub(super) fn policy_reach(
-    section: &Section,
-    policy: &Policy,
-    earlier: &[Policy],
-    owners: &BTreeSet<Owner>,
-    snoop: &Snoop,
-) {
-    if section.lacks("operators") && section.lacks("countries") {
-        section.require("operators` or `countries", "one of them, or both");
-        return;
-    }
-    // What is listed but could not be read has been refused, and says nothing about the policy's reach.
-    if policy.operators.is_empty() && policy.countries.is_empty() {
-        return;
-    }
-    if let Some(index) = earlier.iter().position(|other| covers(other, policy)) {
-        let other = &earlier[index];
-        let hint = if covers(policy, other) {
-            "remove one of them"
-        } else {
-            "put the narrower one first"
-        };
-        section.refuse(
-            Mismatch::expected("a policy that can match")
-                .found(format!(
-                    "only what policy[{index}] {:?} takes first",
-                    other.name
-                ))
-                .hint(format!("the first match wins: {hint}")),
-        );
-    } else if !snoop.names && !owners.iter().any(|owner| policy.matches(owner)) {
-        section.warn(
-            Mismatch::expected("operators or countries that [discovery] or a [[prefix]] has")
-                .found("only others")
-                .hint("this policy matches nothing: add them to [discovery]"),
-        );
-    }
-}
-
-/// Whether `first` matches everything that `second` matches.
-fn covers(first: &Policy, second: &Policy) -> bool {
-    let all_of = |wide: &[OperatorPattern], narrow: &[OperatorPattern]| {
-        narrow
-            .iter()
-            .all(|narrow| wide.iter().any(|wide| covers_pattern(wide, narrow)))
-    };
-    let operators = first.operators.is_empty()
-        || (!second.operators.is_empty() && all_of(&first.operators, &second.operators));
-    let countries = first.countries.is_empty()
-        || (!second.countries.is_empty()
-            && second
-                .countries
-                .iter()
-                .all(|country| first.countries.contains(country)));
-    // A policy that names neither has been refused and covers nothing.
-    operators && countries && !(first.operators.is_empty() && first.countries.is_empty())
-}
-
-fn covers_pattern(wide: &OperatorPattern, narrow: &OperatorPattern) -> bool {
-    match narrow {
-        OperatorPattern::Exact(plmn) => wide.matches(plmn),
-        OperatorPattern::AllOf { .. } => wide == narrow,
-    }
-}
-
-/// All owners that an endpoint can have.
-pub(super) fn owners(config: &Config) -> BTreeSet<Owner> {
-    let mut owners = config.discovery.selection().owners(&config.catalogue);
-    owners.extend(
-        config
-            .prefixes
-            .iter()
-            .map(|prefix| Owner::configured(&config.catalogue, prefix.operator, prefix.country)),
-    );
-    if config.geoip.database.is_some() {
-        if config.snoop.ike == SnoopIke::Observe {
-            owners.insert(Owner::UNKNOWN);
-        }
-        // Whoever has no country has that of the address.
-        let anywhere = |owner: Owner| {
-            Country::all().map(move |country| Owner {
-                country: Some(country),
-                ..owner
-            })
-        };
-        let placeless: Vec<Owner> = owners
-            .iter()
-            .filter(|owner| owner.country.is_none())
-            .copied()
-            .collect();
-        owners.extend(placeless.into_iter().flat_map(anywhere));
-    }
-    owners
 }

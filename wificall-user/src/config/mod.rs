@@ -3,14 +3,23 @@
 //! docs/configuration.md has every key for the reader; the types here have the same order.
 //! [`parse`] is pure but for the catalogue files that a configuration names. What it cannot know (does the interface exist, can this kernel do it) is checked where it is used.
 
+mod catch_all;
 mod checks;
+mod conditions;
+mod cover;
 mod display;
 mod dscp;
+mod exits;
+mod glob;
+mod policies;
+mod policy;
 mod problem;
+mod reach;
 mod reader;
 mod report;
 mod sections;
 mod treatment;
+mod upstream;
 mod values;
 
 #[cfg(test)]
@@ -25,16 +34,19 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, Plmn};
-use crate::discover::{Observed, Route, Selection, Tier, Upstream, nat64::Nat64};
+use crate::catalogue::{Catalogue, Country, OperatorPattern, Plmn};
+use crate::discover::{Observed, Route, Selection, Upstream, nat64::Nat64};
 use crate::steer::Exit;
 
 use reader::Section;
 use report::Report;
 
+pub use catch_all::{CatchAll, First};
 pub use dscp::{Dscp, DscpMode};
+pub use glob::Glob;
+pub use policy::{Action, Client, NamePattern, Policy};
 pub use problem::{Errors, Problem, Warnings};
-pub use values::{Glob, parse_duration, parse_number};
+pub use values::{parse_duration, parse_number};
 
 /// Everything that a configuration file says, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +75,8 @@ pub struct Config {
     pub exits: Vec<Exit>,
     /// `[[policy]]`, in order: the first match wins.
     pub policies: Vec<Policy>,
+    /// `[catch_all]`
+    pub catch_all: CatchAll,
     /// `[limits]`
     pub limits: Limits,
     /// The operators, countries and names that there are: the compiled-in ones, and what this
@@ -341,96 +355,6 @@ pub struct Mark {
     pub mask: u32,
 }
 
-/// A treatment for some endpoints and clients. All conditions must hold; of the values of one condition any.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
-    /// Unique among the policies.
-    pub name: String,
-    /// Any of these; empty = any operator.
-    pub operators: Vec<OperatorPattern>,
-    /// Any of these; empty = any country.
-    pub countries: Vec<Country>,
-    /// The endpoint is an answer to any of these; empty = any name, or none.
-    pub names: Vec<NamePattern>,
-    /// Whether the endpoint is an answer to a name for emergency calls (`sos.`); `None` = either.
-    pub emergency: Option<bool>,
-    /// The endpoint lies in any of these; empty = anywhere.
-    pub prefixes: Vec<IpNet>,
-    /// The endpoint is of any of these tiers; empty = of any.
-    pub tiers: Vec<Tier>,
-    /// The client is any of these; empty = any client.
-    pub clients: Vec<Client>,
-    /// The packet is treated at any of these interfaces; empty = at any.
-    pub interfaces: Vec<Glob>,
-    /// Whether it is treated at all.
-    pub action: Action,
-    /// The exit that its packets leave by, by name. Its mark is that of the treatment.
-    pub exit: Option<String>,
-    /// Names whose port 443 takes the same exit, for these clients.
-    pub companions: Vec<String>,
-    /// What is done.
-    pub treatment: Treatment,
-}
-
-/// Whether packets are treated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// They get the treatment.
-    Treat,
-    /// They are counted, and left as they came.
-    Keep,
-    /// They are dropped.
-    Drop,
-}
-
-/// A client, as a policy names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Client {
-    /// By address.
-    Network(IpNet),
-    /// By link-layer address; seen at access interfaces that have those.
-    Mac([u8; 6]),
-}
-
-/// A name, or all names below one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum NamePattern {
-    /// In lower case and without a final dot.
-    Exact(String),
-    /// `*.` and this, likewise.
-    Below(String),
-}
-
-impl NamePattern {
-    /// Whether it names `name`, which is in lower case and without a final dot.
-    #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::Exact(exact) => name == exact,
-            Self::Below(suffix) => name
-                .strip_suffix(suffix.as_str())
-                .is_some_and(|rest| rest.ends_with('.')),
-        }
-    }
-}
-
-impl Policy {
-    /// Whether its operators and countries are those of this owner of an endpoint. Both conditions must hold of the same
-    /// owner; an empty one always does.
-    #[must_use]
-    pub fn matches(&self, owner: &Owner) -> bool {
-        let operator = self.operators.is_empty()
-            || owner
-                .plmn
-                .is_some_and(|plmn| self.operators.iter().any(|known| known.matches(&plmn)));
-        let country = self.countries.is_empty()
-            || owner
-                .country
-                .is_some_and(|country| self.countries.contains(&country));
-        operator && country
-    }
-}
-
 /// Sizes of the kernel's maps, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -446,6 +370,27 @@ pub struct Limits {
     pub policies: u32,
     /// Fragmented packets whose later fragments are awaited.
     pub fragments: u32,
+    /// Networks that policies name as clients, and as many link-layer addresses.
+    pub clients: u32,
+    /// What clients get instead of what others get, by endpoints and class of client.
+    pub choices: u32,
+    /// Tunnels whose exit is remembered.
+    pub tunnels: u32,
+}
+
+impl Config {
+    /// The sizes that the kernel's maps are to have: those that are made whole are small where nothing uses them.
+    #[must_use]
+    pub fn sizes(&self) -> Limits {
+        Limits {
+            tunnels: if self.exits.is_empty() {
+                1
+            } else {
+                self.limits.tunnels
+            },
+            ..self.limits
+        }
+    }
 }
 
 /// A configuration that can be used, and what is odd about it.

@@ -38,7 +38,7 @@ impl<'a> Section<'a> {
         self.table.is_some()
     }
 
-    /// Puts a policy's name beside the paths of its keys.
+    /// Puts the name of a policy or an exit beside the paths of its keys.
     pub fn set_name(&mut self, name: String) {
         self.path.name = Some(name);
     }
@@ -305,7 +305,7 @@ impl<'a> Item<'a> {
 }
 
 /// The one of `known` that `found` is probably meant to be: at most a third of it is wrong.
-fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(super) fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
     let distance = |word: &str| strsim::damerau_levenshtein(&found.to_lowercase(), word);
     let best = known.iter().copied().min_by_key(|word| distance(word))?;
     (distance(best) <= best.len().max(3) / 3).then_some(best)

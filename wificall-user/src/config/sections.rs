@@ -1,6 +1,5 @@
 //! Reads the sections of the file.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -12,22 +11,22 @@ use toml::de::DeValue;
 use super::reader::{Item, Section};
 use super::report::{Mismatch, Report};
 use super::{
-    Action, Agent, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits,
-    MarkUse, Policy, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Widen,
-    XdpMode, checks, dscp, treatment, values,
+    Agent, CatchAll, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits,
+    MarkUse, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Widen, XdpMode,
+    catch_all, checks, dscp, exits, policies, treatment, upstream, values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
-use crate::discover::{Observed, Route, Selection, Upstream, nat64::Nat64};
+use crate::discover::{Observed, Upstream, nat64::Nat64};
 
-const MILLISECOND: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-const OPERATORS: &str = "an array of operators";
-const COUNTRIES: &str = "an array of countries";
+pub(super) const OPERATORS: &str = "an array of operators";
+pub(super) const COUNTRIES: &str = "an array of countries";
 
 /// Values as they were read, each with its place.
-type Placed<'a, T> = Vec<(Item<'a>, T)>;
+pub(super) type Placed<'a, T> = Vec<(Item<'a>, T)>;
 
 pub(super) fn config(
     root: Section,
@@ -35,7 +34,7 @@ pub(super) fn config(
     read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> Config {
     let (discovery_section, lab_section) = (root.section("discovery"), root.section("lab"));
-    let limits_section = root.section("limits");
+    let (defaults_section, limits_section) = (root.section("defaults"), root.section("limits"));
     let in_lab = lab_section.is_present();
     let (files, catalogue) = catalogue_files(&discovery_section, report, read);
     let discovery = Discovery {
@@ -57,18 +56,27 @@ pub(super) fn config(
         prefixes: prefixes(&root, &discovery_section),
         catalogue: Arc::new(catalogue.clone().with_names(names)),
         discovery,
-        defaults: defaults(root.section("defaults")),
+        defaults: defaults(&defaults_section),
         exits: Vec::new(),
         policies: Vec::new(),
+        catch_all: CatchAll::default(),
         limits: limits(&limits_section),
     };
-    config.policies = policies(&root, &config);
+    let exits = exits::read(&root, in_lab);
+    exits::foreign_mark(&defaults_section, &exits);
+    config.catch_all = catch_all::read(root.section("catch_all"), &config, &exits);
+    config.policies = policies::read(&root, &config, &exits);
+    exits::used(&exits, &config);
+    config.exits = exits.into_iter().map(|placed| placed.exit).collect();
     let routes = discovery_section.sections("upstream").into_iter();
-    config.discovery.routes = routes.map(|section| route(section, &config)).collect();
+    config.discovery.routes = routes
+        .map(|section| upstream::read(section, &config))
+        .collect();
     checks::sources(&root, &discovery_section, &config.discovery, &config.snoop);
     checks::names_to_see(&discovery_section, &config.discovery, &config.snoop);
     checks::sizes(&limits_section, &config);
     discovery_section.finish();
+    defaults_section.finish();
     limits_section.finish();
     root.finish();
     config
@@ -187,72 +195,10 @@ fn geoip(section: Section) -> GeoIp {
     geoip
 }
 
-fn resolvers(section: &Section) -> Vec<Upstream> {
+pub(super) fn resolvers(section: &Section) -> Vec<Upstream> {
     let resolvers = section.list("resolvers", "an array of resolvers", values::upstream);
     checks::no_duplicates(&resolvers, "resolver");
     unplaced(resolvers)
-}
-
-/// `[[discovery.upstream]]`
-fn route(section: Section, config: &Config) -> Route {
-    let operators = section.list("operators", OPERATORS, values::operator_pattern);
-    let countries = section.list("countries", COUNTRIES, values::country);
-    checks::no_duplicates(&operators, "operator");
-    checks::no_duplicates(&countries, "country");
-    if section.lacks("operators") && section.lacks("countries") {
-        section.require("operators` or `countries", "one of them, or both");
-    }
-    if section.lacks("resolvers") {
-        section.require(
-            "resolvers",
-            "the resolvers to ask, such as resolvers = [\"192.0.2.53\"]",
-        );
-    }
-    let mut route = Route {
-        operators: unplaced(operators),
-        countries: unplaced(countries),
-        upstreams: resolvers(&section),
-        mark: None,
-    };
-    route.mark = if section.lacks("mark") {
-        policies_mark(&route, &section, config)
-    } else {
-        section.value("mark", None, values::socket_mark)
-    };
-    section.finish();
-    route
-}
-
-/// The mark by which the traffic of a route's operators leaves, so that their names are asked for by the same way.
-fn policies_mark(route: &Route, section: &Section, config: &Config) -> Option<u32> {
-    let mut owners = config.discovery.selection().owners(&config.catalogue);
-    owners.retain(|owner| route.is_for([owner]));
-    if owners.is_empty() {
-        // Those that only clients ask for.
-        let selection = Selection {
-            operators: &route.operators,
-            countries: &route.countries,
-            ..Selection::default()
-        };
-        owners = selection.owners(&config.catalogue);
-    }
-    let mark = |owner: &Owner| {
-        let policy = config.policies.iter().find(|policy| policy.matches(owner));
-        let treatment = policy.map_or(&config.defaults, |policy| &policy.treatment);
-        let leads = treatment.mark_use == MarkUse::Route;
-        let mark = treatment.mark.filter(|_| leads).map(|mark| mark.value);
-        mark.filter(|mark| *mark != 0)
-    };
-    let marks: BTreeSet<Option<u32>> = owners.iter().map(mark).collect();
-    if marks.len() > 1 {
-        section.warn(
-            Mismatch::expected("operators whose policies have one mark, or `mark`")
-                .found("several marks")
-                .hint("these questions are sent without a mark: give `mark`, or an upstream for each policy"),
-        );
-        return None;
-    }
-    marks.into_iter().next().flatten()
 }
 
 fn probe(section: Section, in_lab: bool) -> Probe {
@@ -428,7 +374,7 @@ fn prefixes(root: &Section, discovery: &Section) -> Vec<StaticPrefix> {
     prefixes
 }
 
-fn defaults(section: Section) -> Treatment {
+fn defaults(section: &Section) -> Treatment {
     let built_in = Treatment {
         dscp: Dscp::all(dscp::EF),
         priority: Priority::Voice,
@@ -436,50 +382,7 @@ fn defaults(section: Section) -> Treatment {
         mark_use: MarkUse::Route,
         cap: None,
     };
-    let defaults = treatment::read(&section, built_in);
-    section.finish();
-    defaults
-}
-
-fn policies(root: &Section, config: &Config) -> Vec<Policy> {
-    let mut policies: Vec<Policy> = Vec::new();
-    let owners = checks::owners(config);
-    for mut section in root.sections("policy") {
-        let name = section.item("name");
-        match &name {
-            None => section.require("name", "a name such as name = \"australia\""),
-            Some(item) => match item.read(values::policy_name) {
-                None => {}
-                Some(name) => section.set_name(name),
-            },
-        }
-        let operators = section.list("operators", OPERATORS, values::operator_pattern);
-        let countries = section.list("countries", COUNTRIES, values::country);
-        checks::no_duplicates(&operators, "operator");
-        checks::no_duplicates(&countries, "country");
-        let policy = Policy {
-            name: section.name().to_owned(),
-            operators: unplaced(operators),
-            countries: unplaced(countries),
-            names: Vec::new(),
-            emergency: None,
-            prefixes: Vec::new(),
-            tiers: Vec::new(),
-            clients: Vec::new(),
-            interfaces: Vec::new(),
-            action: Action::Treat,
-            exit: None,
-            companions: Vec::new(),
-            treatment: treatment::read(&section, config.defaults),
-        };
-        if let Some(item) = name {
-            checks::policy_name(&item, &policy, &policies);
-        }
-        checks::policy_reach(&section, &policy, &policies, &owners, &config.snoop);
-        section.finish();
-        policies.push(policy);
-    }
-    policies
+    treatment::read(section, built_in)
 }
 
 fn limits(section: &Section) -> Limits {
@@ -492,10 +395,13 @@ fn limits(section: &Section) -> Limits {
         groups: size("groups", 2048),
         policies: size("policies", 256),
         fragments: size("fragments", 1024),
+        clients: size("clients", 4096),
+        choices: size("choices", 65536),
+        tunnels: size("tunnels", 16384),
     }
 }
 
-fn duration(
+pub(super) fn duration(
     section: &Section,
     key: &'static str,
     default: Duration,
@@ -504,6 +410,6 @@ fn duration(
     section.value(key, default, |item| values::duration(item, range))
 }
 
-fn unplaced<T>(placed: Placed<T>) -> Vec<T> {
+pub(super) fn unplaced<T>(placed: Placed<T>) -> Vec<T> {
     placed.into_iter().map(|(_, value)| value).collect()
 }

@@ -104,7 +104,7 @@ fn value(item: &Item) -> Result<Option<u8>, Mismatch> {
 }
 
 /// Reads a mark; `None` for `"none"`, which takes back the one of `[defaults]`.
-fn read_mark(item: &Item) -> Result<Option<Mark>, Mismatch> {
+pub(super) fn read_mark(item: &Item) -> Result<Option<Mark>, Mismatch> {
     const EXPECTED: &str = r#"a mark such as "0x65/0xff" (value/mask) or "none""#;
     let refused = || Mismatch::expected(EXPECTED);
     let text = match item.get() {

@@ -19,7 +19,8 @@ use super::{
     hooks::Selection,
     label::Label,
     plan::{Actual, LeftOut, Plan, plan},
-    world::{World, network, ways_out},
+    tunnels::Keeping,
+    world::{Steering, World, network, ways_out},
 };
 use crate::{
     config::Config,
@@ -36,6 +37,9 @@ use crate::{
 
 /// Writing the state for every answer would wear flash out; losing this much of it costs a few refreshes.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a program may take that began before an entry was replaced: less than a microsecond, and room for a slow box.
+const GRACE: Duration = Duration::from_millis(2);
 
 /// What runs at a hook: interface, method, program and its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +81,8 @@ pub(super) struct Agent {
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
+    /// How the exits of tunnels are kept.
+    pub keeping: Keeping,
 }
 
 impl Agent {
@@ -100,6 +106,7 @@ impl Agent {
             links,
             local,
             ways_out,
+            steering: Steering::default(),
             geo: Geo::default(),
         };
         world.restore(&loaded.found);
@@ -112,7 +119,7 @@ impl Agent {
         let plane = Plane::open(
             Pins::new(world.config.agent.pin_dir()),
             settings,
-            world.config.limits,
+            world.config.sizes(),
         )?;
         let now = SystemTime::now();
         let mut agent = Self {
@@ -141,7 +148,10 @@ impl Agent {
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
+            keeping: Keeping::default(),
         };
+        // Whoever was seen before this agent is where the one before had it.
+        agent.hold_tunnels(false)?;
         agent.recover()?;
         agent.reconcile(now, true).await?;
         agent.follow_probes();
@@ -183,11 +193,13 @@ impl Agent {
         {
             self.recovered.clear();
         }
-        let desired = desired::with_recovered(self.world.desired(), &self.recovered);
+        let mut wanted = self.world.desired();
+        wanted.entries = desired::with_recovered(wanted.entries, &self.recovered);
         let actual = self.actual()?;
-        let plan = plan(&desired, &actual, self.plane.limits());
+        let plan = plan(&wanted, &actual, self.plane.limits());
         self.left_out = plan.left_out;
-        let settings = self.world.settings(&desired);
+        let settings = self.world.settings(&wanted);
+        self.hold_for(&plan, &actual)?;
         self.set(&plan)?;
         // Between setting and removing: a program that looks into the trie must run before blocks move there.
         let changed = settings != self.plane.settings();
@@ -202,6 +214,16 @@ impl Agent {
         for key in &plan.remove {
             self.plane.remove_entry(*key)?;
             self.activity.remove(key);
+        }
+        if !plan.old_choices.is_empty() || !plan.old_clients.is_empty() {
+            // Packets that have read a row before it was replaced still look for what it names.
+            tokio::time::sleep(GRACE).await;
+            for key in &plan.old_choices {
+                self.plane.remove_choice(*key)?;
+            }
+            for key in &plan.old_clients {
+                self.plane.forget(*key)?;
+            }
         }
         if !plan.is_empty() {
             debug!(
@@ -224,7 +246,7 @@ impl Agent {
     ///
     /// If a map cannot be read.
     pub(super) fn explain(&self, packet: &Packet) -> Result<Explanation> {
-        let desired = desired::with_recovered(self.world.desired(), &self.recovered);
+        let desired = desired::with_recovered(self.world.desired().entries, &self.recovered);
         let mut explanation = self
             .world
             .explain(packet, &desired, &self.selection, Origin::Agent);
@@ -246,6 +268,8 @@ impl Agent {
                 .iter()
                 .map(|(index, label)| (*index, Label::from_abi(label)))
                 .collect(),
+            choices: self.plane.choices()?,
+            clients: self.plane.numbered()?,
         })
     }
 
@@ -255,6 +279,12 @@ impl Agent {
         }
         for (index, row) in &plan.policies {
             self.plane.set_policy(*index, *row)?;
+        }
+        for (key, class) in &plan.clients {
+            self.plane.number(*key, *class)?;
+        }
+        for (key, choice) in &plan.choices {
+            self.plane.set_choice(*key, *choice)?;
         }
         for (key, entry) in &plan.set {
             self.plane.set_entry(*key, entry)?;
@@ -348,6 +378,7 @@ impl Agent {
         self.snoop.expire(now);
         self.world.follow_geoip();
         self.repair().await?;
+        self.follow_tunnels()?;
         self.reconcile(now, false).await
     }
 

@@ -4,9 +4,12 @@
 
 mod agent;
 mod attach;
+mod compile;
 mod country;
 mod desired;
 mod explain;
+mod explain_act;
+mod explain_endpoint;
 mod explain_why;
 mod hooks;
 mod label;
@@ -23,6 +26,7 @@ mod set;
 mod snoop;
 pub mod socket;
 mod tables;
+mod tunnels;
 mod world;
 
 use crate::config::Errors;

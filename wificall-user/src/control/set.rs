@@ -7,11 +7,11 @@ use anyhow::{Result, anyhow};
 use ipnet::IpNet;
 
 use super::{
+    compile::Compiler,
     country::Geo,
-    desired::tiers,
-    policy::row_for,
+    desired::{endpoint, tiers},
     report::seconds,
-    world::{World, network},
+    world::{Steering, World, network},
 };
 use crate::{
     config::Config,
@@ -47,6 +47,7 @@ impl World {
             local,
             ways_out: BTreeSet::new(),
             geo: Geo::default(),
+            steering: Steering::default(),
         };
         world.restore(&loaded.found);
         world.configure(config);
@@ -58,13 +59,14 @@ impl World {
     /// The endpoint set.
     pub(super) fn endpoints(&self, origin: Origin) -> Result<Set> {
         let known = self.known();
+        let mut compiler = Compiler::new(&self.config, self.around());
         let meanings: BTreeMap<IpNet, _> = tiers(&known)
             .into_iter()
             .filter_map(|(net, tier)| {
-                let owners = &known.get(&net)?.owners;
+                let claim = known.get(&net)?;
                 let tier = tier?;
-                let row = row_for(&self.config, owners, tier);
-                Some((net, (tier, owned(owners), Treatment::from(&row))))
+                let (row, _) = compiler.rows(&endpoint(&net, claim, tier));
+                Some((net, (tier, owned(&claim.owners), Treatment::from(&row))))
             })
             .collect();
         // Joins what a host has cut from the block that it says nothing else than.

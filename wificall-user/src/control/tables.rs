@@ -150,7 +150,10 @@ mod tests {
     use super::*;
     use crate::{
         config,
-        control::desired::{Claim, Known, desired},
+        control::{
+            compile::Around,
+            desired::{Claim, Known, desired},
+        },
     };
 
     fn net(text: &str) -> IpNet {
@@ -173,7 +176,7 @@ mod tests {
         .map(|text| (net(text), Claim::from(BTreeSet::new())))
         .into();
         let local = [net("198.18.7.0/24")];
-        let tables = Tables::new(&desired(&config, &known, &local));
+        let tables = Tables::new(&desired(&config, Around::default(), &known, &local).entries);
         let found = |address: &str| -> Option<Key> {
             let endpoint = match address.parse().unwrap() {
                 IpAddr::V4(address) => lookup4(&tables, Ipv4Addr::to_bits(address)),

@@ -199,6 +199,8 @@ pub struct Explanation {
     pub policies: Vec<Tried>,
     /// The policy that matched; `None` if the defaults apply, or nothing does.
     pub policy: Option<String>,
+    /// The exit that it leaves by.
+    pub leaves_by: Option<String>,
     /// What policies had to go by.
     pub client: Client,
     /// What is done, at each hook that sees it.
@@ -340,6 +342,7 @@ pub(crate) fn sample(packet: &Packet) -> Explanation {
             },
         ],
         policy: Some("germany".into()),
+        leaves_by: Some("berlin".into()),
         client: Client {
             address: "10.0.0.2".parse().ok().map(Text),
             mac: Some(Text(Mac([2, 0, 0, 0, 0, 1]))),

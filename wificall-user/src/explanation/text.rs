@@ -38,6 +38,9 @@ impl Explanation {
                 line("Client", &client);
             }
             line("Policy", &policies(&self.policies, self.policy.as_deref()));
+            if let Some(exit) = &self.leaves_by {
+                line("Exit", exit);
+            }
             line("Result", &hooks(&self.hooks));
         } else {
             line("Result", "it passes untouched");

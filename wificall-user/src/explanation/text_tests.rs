@@ -35,6 +35,7 @@ Client     10.0.0.2, 02:00:00:00:00:01, at lan
 Policy     not "australia": it is for countries AU, NZ, and the endpoint's are DE
            not "guests": it is for interfaces guest*, and the packet's is not known: give --interface
            "germany" matches
+Exit       berlin
 Result     lan tc_ingress: DSCP 46 (EF), mark 0x65/0xff, neither DSCP nor priority beyond 150 packets a second of a client
 "#;
 

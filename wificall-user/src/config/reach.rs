@@ -1,0 +1,144 @@
+//! Whether a policy can match anything at all: what earlier ones leave, and what the rest of the file leads to.
+
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+
+use super::conditions::treated;
+use super::reader::Section;
+use super::report::Mismatch;
+use super::{Client, Config, NamePattern, Policy, SnoopIke, cover};
+use crate::catalogue::Owner;
+use crate::discover::{Tier, targets};
+
+/// Whether policies can match anything, and anything that no policy before them takes.
+pub(super) struct Reach<'c> {
+    config: &'c Config,
+    /// All owners that an endpoint can have.
+    owners: BTreeSet<Owner>,
+    /// All names that are looked up; many, and needed by few.
+    names: OnceCell<Vec<String>>,
+}
+
+impl<'c> Reach<'c> {
+    pub fn new(config: &'c Config) -> Self {
+        let mut owners = config.discovery.selection().owners(&config.catalogue);
+        let prefixes = config.prefixes.iter();
+        owners.extend(
+            prefixes
+                .map(|known| Owner::configured(&config.catalogue, known.operator, known.country)),
+        );
+        Self {
+            config,
+            owners,
+            names: OnceCell::new(),
+        }
+    }
+
+    pub fn check(&self, section: &Section, policy: &Policy, earlier: &[Policy], known: &[usize]) {
+        let treated = treated(self.config);
+        let mut candidates = known.iter().map(|index| (*index, &earlier[*index]));
+        if let Some((index, other)) =
+            candidates.find(|(_, other)| cover::covers(other, policy, treated))
+        {
+            let hint = if cover::covers(policy, other, treated) {
+                "remove one of them"
+            } else {
+                "put the narrower one first"
+            };
+            section.refuse(
+                Mismatch::expected("a policy that can match")
+                    .found(format!(
+                        "only what policy[{index}] {:?} takes first",
+                        other.name
+                    ))
+                    .hint(format!("the first match wins: {hint}")),
+            );
+            return;
+        }
+        self.endpoints(section, policy);
+        if let Some(item) = section.item("clients")
+            && self.config.interfaces.access.is_empty()
+            && policy
+                .clients
+                .iter()
+                .all(|client| matches!(client, Client::Mac(_)))
+            && !policy.clients.is_empty()
+            && !treated.is_empty()
+        {
+            item.warn(
+                Mismatch::expected("`access` in [interfaces], where link-layer addresses are seen")
+                    .found("link-layer addresses")
+                    .hint("this policy matches nothing: name networks"),
+            );
+        }
+    }
+
+    /// Endpoints that nothing in the file leads to.
+    fn endpoints(&self, section: &Section, policy: &Policy) {
+        let Config {
+            snoop, catch_all, ..
+        } = self.config;
+        let constrains_owners = !policy.operators.is_empty() || !policy.countries.is_empty();
+        let is_owned = || self.owners.iter().any(|owner| policy.matches(owner));
+        if constrains_owners && !snoop.names && !is_owned() && !self.by_place(policy) {
+            section.warn(
+                Mismatch::expected("operators or countries that [discovery] or a [[prefix]] has")
+                    .found("only others")
+                    .hint("this policy matches nothing: add them to [discovery]"),
+            );
+        }
+        if let Some(item) = section.item("names")
+            && !snoop.names
+            && !policy.names.is_empty()
+            && !self.resolves(&policy.names)
+        {
+            item.warn(
+                Mismatch::expected("names that [discovery] resolves")
+                    .found("only others")
+                    .hint("this policy matches nothing: add them to `names` in [discovery]"),
+            );
+        }
+        if let Some(item) = section.item("tiers") {
+            let observes = snoop.names || snoop.ike == SnoopIke::Observe || catch_all.enabled;
+            let possible = |tier: &Tier| match tier {
+                Tier::Authoritative => true,
+                Tier::Corroborated => snoop.names,
+                Tier::Observed => observes,
+            };
+            if policy.emergency == Some(true) && policy.tiers == [Tier::Observed] {
+                item.refuse(
+                    Mismatch::expected("a tier that endpoints for emergency calls can have")
+                        .found("only \"observed\"")
+                        .hint("they are known from our own resolver"),
+                );
+            } else if !policy.tiers.is_empty() && !policy.tiers.iter().any(possible) {
+                item.warn(
+                    Mismatch::expected("tiers that endpoints of this file can have")
+                        .found("only others")
+                        .hint(
+                            "this policy matches nothing: [snoop] finds endpoints of these tiers",
+                        ),
+                );
+            }
+        }
+    }
+
+    /// Whether endpoints may be of a country although no owner is, because of where their address is.
+    fn by_place(&self, policy: &Policy) -> bool {
+        let found = self.config.catch_all.enabled || self.config.snoop.ike == SnoopIke::Observe;
+        let unplaced = || self.owners.iter().any(|owner| owner.country.is_none());
+        policy.operators.is_empty() && self.config.geoip.database.is_some() && (found || unplaced())
+    }
+
+    /// Whether one of the names is looked up.
+    fn resolves(&self, patterns: &[NamePattern]) -> bool {
+        let names = self.names.get_or_init(|| {
+            let targets = targets(&self.config.catalogue, &self.config.discovery.selection());
+            let names = targets.names.iter();
+            names.map(|target| (*target.name).to_owned()).collect()
+        });
+        names
+            .iter()
+            .any(|name| patterns.iter().any(|pattern| pattern.matches(name)))
+    }
+}
