@@ -2,7 +2,8 @@
 
 use crate::{
     Class, Direction,
-    abi::{BucketKey, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, FragmentKey},
+    abi::{BucketKey, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, FragmentKey, TunnelKey},
+    client::Client,
     endpoint::{self, Endpoint, Table, mapped},
     exit::Exit,
     frame::Frame,
@@ -62,6 +63,8 @@ pub struct Match {
     pub packet: Packet,
     /// Length in bytes of the headers that each segment of an aggregate repeats.
     pub segment_headers: usize,
+    /// Where what UDP carries begins.
+    pub payload: usize,
 }
 
 /// Classifies a frame that goes in `direction`: only the far end (destination if up, source if down) is looked up, and
@@ -141,6 +144,79 @@ pub fn classify<F: Frame + ?Sized, T: Tables>(
         endpoint,
         packet,
         segment_headers,
+        payload: payload + udp::HEADER_LEN,
+    })
+}
+
+/// Whether a match is the first packet of a tunnel's IKE: it may take another exit than the tunnel before it.
+#[inline(always)]
+pub fn begins<F: Frame + ?Sized>(frame: &F, found: &Match, direction: Direction) -> bool {
+    if !matches!(found.class, Class::Ike) {
+        return false;
+    }
+    // On port 4500 behind the marker; an initiator's SPI that begins like one costs only this answer.
+    let marker = frame
+        .read(found.payload)
+        .unwrap_or([0xff; natt::MARKER_LEN]);
+    let header = if marker == [0; natt::MARKER_LEN] {
+        found.payload + natt::MARKER_LEN
+    } else {
+        found.payload
+    };
+    ike::is_init(frame, header, direction)
+}
+
+/// The client of a match, as policies know it; `None` if the frame ends too early. Towards clients (`faces_clients`) on
+/// Ethernet it has a link-layer address too; elsewhere that is a router's.
+#[inline(always)]
+pub fn client<F: Frame + ?Sized>(
+    frame: &F,
+    packet: &Packet,
+    link: Link,
+    faces_clients: bool,
+    direction: Direction,
+    ifindex: u32,
+) -> Option<Client> {
+    let address = match (packet.version, direction) {
+        (Version::V4, Direction::Up) => mapped(ipv4::source(frame, packet.offset)?),
+        (Version::V4, Direction::Down) => mapped(ipv4::destination(frame, packet.offset)?),
+        (Version::V6, Direction::Up) => ipv6::source(frame, packet.offset)?,
+        (Version::V6, Direction::Down) => ipv6::destination(frame, packet.offset)?,
+    };
+    let mac = if faces_clients && matches!(link, Link::Ethernet) {
+        ethernet::address(frame, direction.station())
+    } else {
+        None
+    };
+    Some(Client {
+        address,
+        mac,
+        ifindex,
+    })
+}
+
+/// Which tunnel an `up` packet belongs to, or `None` if the frame ends too early.
+#[inline(always)]
+pub fn tunnel_key<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<TunnelKey> {
+    let (client, endpoint) = ends(frame, packet)?;
+    Some(TunnelKey {
+        client: client.to_be_bytes(),
+        endpoint: endpoint.to_be_bytes(),
+    })
+}
+
+/// Source and destination; IPv4 as `::ffff:a.b.c.d`.
+#[inline(always)]
+fn ends<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<(u128, u128)> {
+    Some(match packet.version {
+        Version::V4 => (
+            mapped(ipv4::source(frame, packet.offset)?),
+            mapped(ipv4::destination(frame, packet.offset)?),
+        ),
+        Version::V6 => (
+            ipv6::source(frame, packet.offset)?,
+            ipv6::destination(frame, packet.offset)?,
+        ),
     })
 }
 
@@ -273,13 +349,7 @@ pub fn bucket_key<F: Frame + ?Sized>(
     tier: u8,
 ) -> Option<BucketKey> {
     let (client, kind) = match (link, faces_clients, packet.version) {
-        (Link::Ethernet, true, _) => {
-            let offset = match direction {
-                Direction::Up => ethernet::SOURCE,
-                Direction::Down => ethernet::DESTINATION,
-            };
-            (ethernet::address(frame, offset)?, CLIENT_MAC)
-        }
+        (Link::Ethernet, true, _) => (ethernet::address(frame, direction.station())?, CLIENT_MAC),
         (_, _, Version::V4) => {
             let address = match direction {
                 Direction::Up => ipv4::source(frame, packet.offset)?,
@@ -306,16 +376,7 @@ pub fn bucket_key<F: Frame + ?Sized>(
 /// What identifies the datagram of a fragment, or `None` if the frame ends too early.
 #[inline(always)]
 pub fn fragment_key<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<FragmentKey> {
-    let (source, destination) = match packet.version {
-        Version::V4 => (
-            mapped(ipv4::source(frame, packet.offset)?),
-            mapped(ipv4::destination(frame, packet.offset)?),
-        ),
-        Version::V6 => (
-            ipv6::source(frame, packet.offset)?,
-            ipv6::destination(frame, packet.offset)?,
-        ),
-    };
+    let (source, destination) = ends(frame, packet)?;
     Some(FragmentKey {
         source: source.to_be_bytes(),
         destination: destination.to_be_bytes(),

@@ -14,11 +14,13 @@ extern crate std;
 
 pub mod abi;
 pub mod classify;
+pub mod client;
 pub mod endpoint;
 pub mod exit;
 pub mod frame;
 pub mod rewrite;
 pub mod snoop;
+pub mod tunnel;
 pub mod wire;
 
 #[cfg(not(target_endian = "little"))]

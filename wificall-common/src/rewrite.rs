@@ -84,11 +84,32 @@ const fn checksum(sum: u16, old: u16, new: u16) -> u16 {
     !(folded as u16)
 }
 
-/// `skb->mark` under a policy: only the bits of its mask change.
-#[inline(always)]
-#[must_use]
-pub const fn mark(current: u32, policy: &Policy) -> u32 {
-    (current & !policy.mask) | (policy.mark & policy.mask)
+/// Bits of `skb->mark`, host order: only those of `mask` are ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// What they become.
+    pub value: u32,
+    /// 0 leaves the mark alone.
+    pub mask: u32,
+}
+
+impl Mark {
+    /// What a policy says.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(policy: &Policy) -> Self {
+        Self {
+            value: policy.mark,
+            mask: policy.mask,
+        }
+    }
+
+    /// `skb->mark` with it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn over(self, current: u32) -> u32 {
+        (current & !self.mask) | (self.value & self.mask)
+    }
 }
 
 #[cfg(test)]
@@ -149,7 +170,7 @@ mod tests {
             mask: 0xff,
             ..Policy::default()
         };
-        assert_eq!(mark(0xabcd_0012, &policy), 0xabcd_0065);
-        assert_eq!(mark(7, &Policy::default()), 7);
+        assert_eq!(Mark::of(&policy).over(0xabcd_0012), 0xabcd_0065);
+        assert_eq!(Mark::of(&Policy::default()).over(7), 7);
     }
 }

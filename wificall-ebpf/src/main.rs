@@ -10,6 +10,7 @@
 mod account;
 mod direct;
 mod maps;
+mod policy;
 mod settings;
 mod snoop;
 mod tc;

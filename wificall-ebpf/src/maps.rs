@@ -8,11 +8,13 @@ use aya_ebpf::{
 use wificall_common::{
     Class,
     abi::{
-        Bucket, BucketKey, Cell, Counters, EVENT_BUCKETS as BUCKET_SLOTS, EVENT_SLOTS, EVENTS_SIZE,
-        EXIT_SLOTS, EndpointRef, Event, Features, FragmentKey, FragmentValue, GroupLabel, HookKey,
-        HookRecord, Line, Members, Meta, Policy, line_of,
+        Bucket, BucketKey, Cell, Choice, ChoiceKey, ClientKey, Counters, EPOCH_BITS,
+        EVENT_BUCKETS as BUCKET_SLOTS, EVENT_SLOTS, EVENTS_SIZE, EXIT_SLOTS, EndpointRef, Event,
+        Features, FragmentKey, FragmentValue, GroupLabel, HookKey, HookRecord, InterfaceKey, Line,
+        Members, Meta, Policy, StationKey, Tunnel, TunnelKey, line_of,
     },
     classify::Tables,
+    client::Clients,
     endpoint::Table,
 };
 
@@ -50,6 +52,23 @@ static PREFIXES: LpmTrie<[u8; 16], EndpointRef> =
     LpmTrie::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 #[map]
 pub static POLICIES: Array<Policy> = Array::with_max_entries(256, 0);
+
+// Policies by client, likewise. The agent makes them small where no policy asks.
+#[map]
+static CLIENTS: LpmTrie<ClientKey, u32> = LpmTrie::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+#[map]
+static STATIONS: HashMap<StationKey, u32> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+#[map]
+static INTERFACES: HashMap<InterfaceKey, u32> = HashMap::with_max_entries(1_024, BPF_F_NO_PREALLOC);
+#[map]
+static CHOICES: HashMap<ChoiceKey, Choice> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+/// One entry: `KEEP_…`.
+#[map]
+pub static KEEP: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Which exit tunnels have: written here, tidied by the agent.
+#[map]
+pub static TUNNELS: LruHashMap<TunnelKey, Tunnel> = LruHashMap::with_max_entries(16_384, 0);
 
 // Written here, read by the agent.
 #[map]
@@ -195,5 +214,57 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn snoops_ike(&self) -> bool {
         settings::on(Features::SNOOP_IKE)
+    }
+}
+
+impl Clients for KernelTables {
+    #[inline(always)]
+    fn network(&self, epoch: u32, address: u128) -> u32 {
+        if !settings::on(Features::CLIENTS) {
+            return 0;
+        }
+        // In words: of bytes, the compiler would make moves that are not aligned.
+        let words = [
+            u64::from(EPOCH_BITS) + 128 | u64::from(epoch) << 32,
+            ((address >> 64) as u64).to_be(),
+            (address as u64).to_be(),
+        ];
+        // SAFETY: as long as a key, which is its length in bits, the epoch and the address, and of bytes.
+        let key = unsafe { &*(&raw const words).cast::<Key<ClientKey>>() };
+        CLIENTS.get(key).map_or(0, |class| *class)
+    }
+
+    #[inline(always)]
+    fn station(&self, epoch: u32, mac: u64) -> u32 {
+        if !settings::on(Features::STATIONS) {
+            return 0;
+        }
+        let key = StationKey {
+            mac,
+            epoch,
+            reserved: 0,
+        };
+        // SAFETY: the agent replaces whole values.
+        unsafe { STATIONS.get(key) }.map_or(0, |class| *class)
+    }
+
+    #[inline(always)]
+    fn interface(&self, epoch: u32, ifindex: u32) -> u32 {
+        if !settings::on(Features::INTERFACES) {
+            return 0;
+        }
+        // SAFETY: as above.
+        unsafe { INTERFACES.get(InterfaceKey { epoch, ifindex }) }.map_or(0, |class| *class)
+    }
+
+    #[inline(always)]
+    fn choice(&self, key: &ChoiceKey) -> Option<Choice> {
+        // In words, as above.
+        let words = [
+            u64::from(key.set) | u64::from(key.interface) << 32,
+            u64::from(key.client),
+        ];
+        // SAFETY: as long as a key, with its parts where it has them; the agent replaces whole values.
+        unsafe { CHOICES.get(&*(&raw const words).cast::<ChoiceKey>()) }.copied()
     }
 }

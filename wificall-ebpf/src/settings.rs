@@ -41,9 +41,19 @@ static CLIENT_GAP: u64 = 20_000_000;
 /// Whether all of these features are on.
 #[inline(always)]
 pub fn on(features: u32) -> bool {
+    all() & features == features
+}
+
+/// Whether any of these features is on.
+#[inline(always)]
+pub fn any(features: u32) -> bool {
+    all() & features != 0
+}
+
+#[inline(always)]
+fn all() -> u32 {
     // SAFETY: a static of this program; volatile because its value is set after compilation.
-    let value = unsafe { core::ptr::read_volatile(&raw const FEATURES) };
-    value & features == features
+    unsafe { core::ptr::read_volatile(&raw const FEATURES) }
 }
 
 /// Shift of [`line_of`](wificall_common::abi::line_of).

@@ -13,19 +13,19 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use wificall_common::{
     Direction,
-    abi::{Features, Hook, Policy, VERDICT_MAGIC, XdpVerdict},
+    abi::{Features, Hook, VERDICT_MAGIC, XdpVerdict},
     classify::{Link, Match, classify},
     exit::Exit,
     frame::Frame,
-    rewrite,
+    rewrite::{self, Mark},
     wire::{Packet, Version},
 };
 
 use crate::{
     account,
     direct::Direct,
-    maps::{Aligned, KernelTables, POLICIES},
-    settings, snoop,
+    maps::{Aligned, KernelTables},
+    policy, settings, snoop,
     whole::Whole,
 };
 
@@ -84,6 +84,14 @@ impl Place {
             }
             _ => Features::COUNT_UPLINK,
         }
+    }
+
+    /// Only `up` packets, only at ingress: before routing. A marked `down` packet would be routed back to its exit.
+    const fn marks(self) -> bool {
+        matches!(
+            (self.hook, self.direction),
+            (Hook::TcIngress, Direction::Up)
+        )
     }
 }
 
@@ -176,32 +184,36 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
     if settings::on(place.counting()) {
         account::record(frame, found, place.direction, segments);
     }
-    let Some(policy) = POLICIES
-        .get(found.endpoint.policy)
-        .filter(|row| row.valid != 0)
-    else {
-        warn!(
-            ctx,
-            "no policy {} for group {}", found.endpoint.policy, found.endpoint.group
-        );
-        return account::leave(place.hook, Exit::NoPolicy);
-    };
-    if settings::on(place.counting()) {
-        account::touch(found, policy, place.direction);
-    }
-    set_mark(skb, place, policy);
     let at = account::At {
         hook: place.hook,
         direction: place.direction,
         link: place.link,
         faces_clients: place.counting() == Features::COUNT_ACCESS,
     };
-    if account::over_cap(frame, found, policy, at, segments) {
+    // SAFETY: a context field.
+    let ifindex = unsafe { (*skb).ifindex };
+    let Some(row) = policy::row(frame, found, at, ifindex) else {
+        warn!(
+            ctx,
+            "no policy {} for group {}", found.endpoint.policy, found.endpoint.group
+        );
+        return account::leave(place.hook, Exit::NoPolicy);
+    };
+    if settings::on(Features::DROP) && row.drop != 0 {
+        return account::leave(place.hook, Exit::Dropped);
+    }
+    if settings::on(place.counting()) {
+        account::touch(found, row, place.direction);
+    }
+    if place.marks() && settings::on(Features::MARK) {
+        set_mark(skb, policy::mark(frame, found, row));
+    }
+    if account::over_cap(frame, found, row, at, segments) {
         return account::leave(place.hook, Exit::Matched);
     }
     if matches!(place.hook, Hook::TcEgress)
         && settings::on(Features::PRIORITY)
-        && policy.voice[place.direction as usize] != 0
+        && row.voice[place.direction as usize] != 0
     {
         let priority = if place.wireless {
             PRIORITY_WIRELESS_VOICE
@@ -212,7 +224,7 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
         unsafe { (*skb).priority = priority };
     }
     if settings::on(Features::DSCP) {
-        let rule = rewrite::rule(policy, place.direction, found.treat_as);
+        let rule = rewrite::rule(row, place.direction, found.treat_as);
         if let Err(error) = set_dscp(skb, frame, &found.packet, rule) {
             warn!(ctx, "cannot set the DSCP: error {}", error);
             return account::leave(place.hook, Exit::RewriteFailed);
@@ -221,17 +233,11 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
     account::leave(place.hook, Exit::Matched)
 }
 
-/// Only `up` packets, only at ingress: before routing. A marked `down` packet would be routed back to its exit.
 #[inline(always)]
-fn set_mark(skb: *mut __sk_buff, place: Place, policy: &Policy) {
-    if matches!(
-        (place.hook, place.direction),
-        (Hook::TcIngress, Direction::Up)
-    ) && settings::on(Features::MARK)
-        && policy.mask != 0
-    {
+fn set_mark(skb: *mut __sk_buff, mark: Mark) {
+    if mark.mask != 0 {
         // SAFETY: a context field that SCHED_CLS may write.
-        unsafe { (*skb).mark = rewrite::mark((*skb).mark, policy) };
+        unsafe { (*skb).mark = mark.over((*skb).mark) };
     }
 }
 
@@ -282,8 +288,12 @@ fn store<const N: usize>(skb: *mut __sk_buff, offset: usize, bytes: [u8; N], fla
 /// XDP has classified, counted and rewritten this packet; the mark is what it could not set.
 #[inline(always)]
 fn finish_for_xdp(ctx: &TcContext, place: Place, verdict: &XdpVerdict) -> Exit {
-    if let Some(policy) = POLICIES.get(verdict.policy).filter(|row| row.valid != 0) {
-        set_mark(ctx.skb.skb, place, policy);
+    if place.marks() && settings::on(Features::MARK) {
+        let mark = Mark {
+            value: verdict.mark,
+            mask: verdict.mask,
+        };
+        set_mark(ctx.skb.skb, mark);
     }
     account::leave(place.hook, Exit::ByXdp)
 }

@@ -11,16 +11,11 @@ use wificall_common::{
     abi::{Features, Hook, VERDICT_MAGIC, XdpVerdict},
     classify::{Link, Match, classify},
     exit::Exit,
-    rewrite,
+    rewrite::{self, Mark},
     wire::Version,
 };
 
-use crate::{
-    account,
-    direct::Direct,
-    maps::{KernelTables, POLICIES},
-    settings,
-};
+use crate::{account, direct::Direct, maps::KernelTables, policy, settings};
 
 /// XDP entry point of access interfaces.
 #[xdp]
@@ -91,34 +86,54 @@ fn run(ctx: &XdpContext, direction: Direction, counting: u32) -> Exit {
 /// stays untouched and uncounted, and TC does all of it.
 #[inline(always)]
 fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> Exit {
-    if settings::on(Features::HANDOVER) && hand_over(ctx, found.endpoint.policy).is_none() {
-        return Exit::NoMetadata;
-    }
-    // Made anew: the kernel has forgotten the bounds checked before the metadata moved.
-    let frame = frame::<false>(ctx);
-    if settings::on(counting) {
-        account::record(&frame, found, direction, 1);
-    }
-    let Some(policy) = POLICIES
-        .get(found.endpoint.policy)
-        .filter(|row| row.valid != 0)
-    else {
-        return Exit::NoPolicy;
-    };
-    if settings::on(counting) {
-        account::touch(found, policy, direction);
-    }
     let at = account::At {
         hook: Hook::Xdp,
         direction,
         link: Link::Ethernet,
         faces_clients: counting == Features::COUNT_ACCESS,
     };
-    if account::over_cap(&frame, found, policy, at, 1) {
+    let row = policy::row(
+        &frame::<false>(ctx),
+        found,
+        at,
+        ctx.ingress_ifindex() as u32,
+    );
+    if settings::on(Features::DROP)
+        && let Some(row) = row
+        && row.drop != 0
+    {
+        if settings::on(counting) {
+            account::record(&frame::<false>(ctx), found, direction, 1);
+        }
+        return Exit::Dropped;
+    }
+    if settings::on(Features::HANDOVER) {
+        let mark = match (direction, row) {
+            (Direction::Up, Some(row)) if settings::on(Features::MARK) => {
+                policy::mark(&frame::<false>(ctx), found, row)
+            }
+            _ => Mark::default(),
+        };
+        if hand_over(ctx, mark).is_none() {
+            return Exit::NoMetadata;
+        }
+    }
+    // Made anew: the kernel has forgotten the bounds checked before the metadata moved.
+    let frame = frame::<false>(ctx);
+    if settings::on(counting) {
+        account::record(&frame, found, direction, 1);
+    }
+    let Some(row) = row else {
+        return Exit::NoPolicy;
+    };
+    if settings::on(counting) {
+        account::touch(found, row, direction);
+    }
+    if account::over_cap(&frame, found, row, at, 1) {
         return Exit::Matched;
     }
     if settings::on(Features::DSCP) {
-        let rule = rewrite::rule(policy, direction, found.treat_as);
+        let rule = rewrite::rule(row, direction, found.treat_as);
         let offset = found.packet.offset;
         let written = match found.packet.version {
             Version::V4 => update(ctx, offset, |head| rewrite::ipv4(head, rule)),
@@ -133,7 +148,7 @@ fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> 
 
 /// Writes the verdict for TC into the packet's metadata.
 #[inline(always)]
-fn hand_over(ctx: &XdpContext, policy: u32) -> Option<()> {
+fn hand_over(ctx: &XdpContext, mark: Mark) -> Option<()> {
     const LEN: usize = size_of::<XdpVerdict>();
     // SAFETY: the kernel checks whether the driver supports metadata and whether there is room.
     if unsafe { bpf_xdp_adjust_meta(ctx.ctx, -(LEN as i32)) } != 0 {
@@ -147,7 +162,8 @@ fn hand_over(ctx: &XdpContext, policy: u32) -> Option<()> {
         magic: VERDICT_MAGIC,
         ifindex: ctx.ingress_ifindex() as u32,
         nonce: settings::nonce(),
-        policy,
+        mark: mark.value,
+        mask: mark.mask,
     };
     // SAFETY: in bounds, as just checked; metadata is aligned to four bytes.
     unsafe { *(meta as *mut XdpVerdict) = verdict };

@@ -52,11 +52,7 @@ impl Instructions {
     /// If this kernel refuses a program.
     pub fn here() -> Result<Self> {
         let all = Setup {
-            features: Setup::DEFAULT.features
-                | Features::HANDOVER
-                | Features::CAP
-                | Features::SNOOP_NAMES
-                | Features::SNOOP_IKE,
+            features: Features::ALL,
             pref64: Some(([0; 16], 96)),
         };
         let with = |features| Setup {

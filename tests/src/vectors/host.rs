@@ -11,7 +11,7 @@ use wificall_common::{
     classify::{Match, Tables, classify, fragment_key},
     endpoint::Table,
     exit::Exit,
-    rewrite,
+    rewrite::{self, Mark},
     wire::{Fragment, Version, nat64::Pref64},
 };
 
@@ -76,7 +76,7 @@ impl<'a> Host<'a> {
         }
         if (program.hook, direction) == (Hook::TcIngress, Direction::Up) && self.on(Features::MARK)
         {
-            outcome.mark = rewrite::mark(outcome.mark, policy);
+            outcome.mark = Mark::of(policy).over(outcome.mark);
         }
         if program.hook == Hook::TcEgress
             && self.on(Features::PRIORITY)

@@ -32,6 +32,7 @@ const NONCE: [u32; 2] = [0x0dd_ba11, 0x5eed];
 const EF: u8 = 0xb8;
 /// Mark of policy 1.
 const MARK: u32 = 0x65;
+const MASK: u32 = 0xff;
 
 const ESP4: &str = "ip4 198.18.0.2 > 203.0.113.1 / udp 40000 > 4500 / esp 136";
 const ESP6: &str = "ip6 2001:db8:ffff::2 > 2001:db8:1::1 / udp 40000 > 4500 / esp 136";
@@ -90,7 +91,7 @@ fn xdp_hands_over_to_tc() {
 #[test]
 fn tc_trusts_only_our_verdicts() {
     let link = Link::new();
-    let right = [VERDICT_MAGIC, link.index, NONCE[0], NONCE[1], 1];
+    let right = [VERDICT_MAGIC, link.index, NONCE[0], NONCE[1], MARK, MASK];
     let changed = |word: usize, value: u32| {
         let mut words = right;
         words[word] = value;
@@ -102,7 +103,7 @@ fn tc_trusts_only_our_verdicts() {
         ("another interface", changed(1, link.index + 1), false),
         ("another nonce", changed(2, NONCE[0] + 1), false),
         ("another nonce, upper half", changed(3, 0), false),
-        ("all zero", [0; 5], false),
+        ("all zero", [0; 6], false),
     ];
     for (name, words, trusted) in rows {
         let mut kernel = kernel(Features::HANDOVER);
@@ -131,7 +132,7 @@ fn tc_trusts_only_our_verdicts() {
 fn without_xdp_metadata_means_nothing() {
     let link = Link::new();
     let mut kernel = kernel(Features::HANDOVER);
-    let words = [VERDICT_MAGIC, link.index, NONCE[0], NONCE[1], 2];
+    let words = [VERDICT_MAGIC, link.index, NONCE[0], NONCE[1], 2, u32::MAX];
     let forger = RawProgram::load(Kind::Xdp, &forge(words)).unwrap();
     let _xdp = link.attach_fd(&forger.as_fd(), At::Xdp);
     let _tc = link.attach(&mut kernel, "in_up", At::TcIngress);
@@ -157,7 +158,7 @@ fn the_verdict_of_xdp() {
     let run = kernel.run("xdp_up", &frame("eth", ESP4), 0).unwrap();
     let packet: Packet = format!("eth / {ESP4}").parse().unwrap();
     // Test runs are on loopback, whose index is 1.
-    let words = [VERDICT_MAGIC, 1, NONCE[0], NONCE[1], 1];
+    let words = [VERDICT_MAGIC, 1, NONCE[0], NONCE[1], MARK, MASK];
     let mut expected = words.map(u32::to_le_bytes).concat();
     expected.extend(packet.with_dscp(46).bytes());
     assert_eq!(run.unwrap().frame, expected);

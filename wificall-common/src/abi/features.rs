@@ -24,7 +24,7 @@ impl Features {
     pub const SNOOP_IKE: u32 = 1 << 8;
     /// Hold clients to the caps of policies.
     pub const CAP: u32 = 1 << 9;
-    /// Choose policies by client: network, link-layer address, interface.
+    /// Choose policies by the client's network.
     pub const CLIENTS: u32 = 1 << 10;
     /// Policies that drop.
     pub const DROP: u32 = 1 << 11;
@@ -44,6 +44,12 @@ impl Features {
     pub const CATCH_MARK: u32 = 1 << 18;
     /// Steer port 443 of companion names.
     pub const COMPANIONS: u32 = 1 << 19;
+    /// Choose policies by the client's link-layer address.
+    pub const STATIONS: u32 = 1 << 20;
+    /// Choose policies by interface.
+    pub const INTERFACES: u32 = 1 << 21;
+    /// All of them.
+    pub const ALL: u32 = (1 << 22) - 1;
 }
 
 /// NAT64 prefixes that the programs have room for.

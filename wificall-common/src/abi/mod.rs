@@ -4,6 +4,7 @@
 //! [`ABI_VERSION`]; classes, exits and directions are only ever appended to, so that a newer agent can read an older
 //! data plane's counters by the sizes of its maps.
 
+mod client;
 mod counters;
 mod endpoint;
 mod event;
@@ -12,8 +13,10 @@ mod fragment;
 mod lines;
 mod meta;
 mod policy;
+mod tunnel;
 mod xdp;
 
+pub use client::{Choice, ChoiceKey, ClientKey, EPOCH_BITS, InterfaceKey, StationKey};
 pub use counters::{CELLS, Counter, Counters, EXIT_SLOTS, Hook, demoted_slot, exit_slot};
 pub use endpoint::{Block4, Block6, EndpointRef, FLAG_HOSTS, FLAG_WHOLE};
 pub use event::{
@@ -29,6 +32,7 @@ pub use policy::{
     Bucket, BucketKey, CAP_BURST, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, DSCP_IF_DEFAULT, DSCP_KEEP,
     Policy, RULES, TIER_OBSERVED, TIER_TRUSTED,
 };
+pub use tunnel::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, SEEN_SHIFT, Tunnel, TunnelKey};
 pub use xdp::{VERDICT_MAGIC, XdpVerdict};
 
 /// Version of everything in this module. A data plane of an older version is migrated, a newer one is refused.

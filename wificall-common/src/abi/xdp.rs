@@ -3,7 +3,7 @@
 use super::assert_size;
 
 /// First word of a verdict.
-pub const VERDICT_MAGIC: u32 = u32::from_le_bytes(*b"wfc1");
+pub const VERDICT_MAGIC: u32 = u32::from_le_bytes(*b"wfc2");
 
 /// A verdict. Metadata survives a veth into the next hop's TC ingress, and others may write some too: TC trusts it only
 /// where our XDP program is attached, and only with the magic, its own interface and the nonce of a load of ours.
@@ -16,7 +16,9 @@ pub struct XdpVerdict {
     pub ifindex: u32,
     /// Random number of the load, low and high half.
     pub nonce: [u32; 2],
-    /// Index in `POLICIES`, whose mark is left to do.
-    pub policy: u32,
+    /// The mark that is left to do.
+    pub mark: u32,
+    /// Which bits of it.
+    pub mask: u32,
 }
-assert_size!(XdpVerdict, 20);
+assert_size!(XdpVerdict, 24);

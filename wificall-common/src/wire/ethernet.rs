@@ -2,6 +2,7 @@
 
 use super::{Network, Version, ipv4, pppoe, vlan};
 use crate::{
+    Direction,
     exit::Exit,
     frame::{Frame, leave_plain},
 };
@@ -41,6 +42,17 @@ pub fn network<F: Frame + ?Sized>(frame: &F) -> Result<Network, Exit> {
         TYPE_IPV6 => Ok((Version::V6, offset)),
         pppoe::TYPE_SESSION => pppoe::network(frame, offset),
         _ => Err(Exit::NotIp),
+    }
+}
+
+impl Direction {
+    /// Where the address of the station on the client's side is.
+    #[inline(always)]
+    pub(crate) const fn station(self) -> usize {
+        match self {
+            Self::Up => SOURCE,
+            Self::Down => DESTINATION,
+        }
     }
 }
 

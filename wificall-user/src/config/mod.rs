@@ -372,7 +372,7 @@ pub struct Limits {
     pub fragments: u32,
     /// Networks that policies name as clients, and as many link-layer addresses.
     pub clients: u32,
-    /// Choices between policies by client and interface.
+    /// What clients get instead of what others get, by endpoints and class of client.
     pub choices: u32,
     /// Tunnels whose exit is remembered.
     pub tunnels: u32,

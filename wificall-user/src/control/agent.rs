@@ -18,7 +18,7 @@ use super::{
     hooks::Selection,
     label::Label,
     plan::{Actual, LeftOut, Plan, plan},
-    world::{World, network, ways_out},
+    world::{Steering, World, network, ways_out},
 };
 use crate::{
     config::Config,
@@ -33,6 +33,9 @@ use crate::{
 
 /// Writing the state for every answer would wear flash out; losing this much of it costs a few refreshes.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a program may take that began before an entry was replaced: less than a microsecond, and room for a slow box.
+const GRACE: Duration = Duration::from_millis(2);
 
 /// What runs at a hook: interface, method, program and its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +102,7 @@ impl Agent {
             links,
             local,
             ways_out,
+            steering: Steering::default(),
         };
         world.restore(&loaded.found);
         world.configure(config);
@@ -183,11 +187,12 @@ impl Agent {
         {
             self.recovered.clear();
         }
-        let desired = desired::with_recovered(self.world.desired(), &self.recovered);
+        let mut wanted = self.world.desired();
+        wanted.entries = desired::with_recovered(wanted.entries, &self.recovered);
         let actual = self.actual()?;
-        let plan = plan(&desired, &actual, self.plane.limits());
+        let plan = plan(&wanted, &actual, self.plane.limits());
         self.left_out = plan.left_out;
-        let settings = self.world.settings(&desired);
+        let settings = self.world.settings(&wanted);
         self.set(&plan)?;
         // Between setting and removing: a program that looks into the trie must run before blocks move there.
         let changed = settings != self.plane.settings();
@@ -202,6 +207,16 @@ impl Agent {
         for key in &plan.remove {
             self.plane.remove_entry(*key)?;
             self.activity.remove(key);
+        }
+        if !plan.old_choices.is_empty() || !plan.old_clients.is_empty() {
+            // Packets that have read a row before it was replaced still look for what it names.
+            tokio::time::sleep(GRACE).await;
+            for key in &plan.old_choices {
+                self.plane.remove_choice(*key)?;
+            }
+            for key in &plan.old_clients {
+                self.plane.forget(*key)?;
+            }
         }
         if !plan.is_empty() {
             debug!(
@@ -227,6 +242,8 @@ impl Agent {
                 .iter()
                 .map(|(index, label)| (*index, Label::from_abi(label)))
                 .collect(),
+            choices: self.plane.choices()?,
+            clients: self.plane.numbered()?,
         })
     }
 
@@ -236,6 +253,12 @@ impl Agent {
         }
         for (index, row) in &plan.policies {
             self.plane.set_policy(*index, *row)?;
+        }
+        for (key, class) in &plan.clients {
+            self.plane.number(*key, *class)?;
+        }
+        for (key, choice) in &plan.choices {
+            self.plane.set_choice(*key, *choice)?;
         }
         for (key, entry) in &plan.set {
             self.plane.set_entry(*key, entry)?;

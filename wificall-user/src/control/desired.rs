@@ -13,12 +13,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use wificall_common::abi::{FLAG_HOSTS, FLAG_WHOLE, Policy as Row};
 
-use super::{label::Label, policy::row_for};
+use super::{
+    compile::{Around, Choices, Clients, Compiler},
+    label::Label,
+    policy_match::Endpoint,
+};
 use crate::{
     config::{Config, Widen},
     discover::{Owner, Tier, nat64},
@@ -44,6 +49,10 @@ pub struct Claim {
     pub tier: Tier,
     /// Whose it is by the sources of that tier.
     pub owners: BTreeSet<Owner>,
+    /// The names that those gave it, where a policy asks for names; of a block, those of its addresses.
+    pub names: BTreeSet<Arc<str>>,
+    /// Whether one of its names is for emergency calls. Of an address alone: what else is in its block is not known to be.
+    pub emergency: bool,
 }
 
 impl From<BTreeSet<Owner>> for Claim {
@@ -52,6 +61,8 @@ impl From<BTreeSet<Owner>> for Claim {
         Self {
             tier: Tier::Authoritative,
             owners,
+            names: BTreeSet::new(),
+            emergency: false,
         }
     }
 }
@@ -60,7 +71,11 @@ impl From<BTreeSet<Owner>> for Claim {
 fn claim(known: &mut Known, net: IpNet, claim: &Claim) {
     match known.get_mut(&net) {
         Some(before) if before.tier > claim.tier => {}
-        Some(before) if before.tier == claim.tier => before.owners.extend(&claim.owners),
+        Some(before) if before.tier == claim.tier => {
+            before.owners.extend(&claim.owners);
+            before.names.extend(claim.names.iter().cloned());
+            before.emergency |= claim.emergency;
+        }
         _ => drop(known.insert(net, claim.clone())),
     }
 }
@@ -72,6 +87,8 @@ pub struct Meaning {
     pub label: Label,
     /// What is done.
     pub row: Row,
+    /// What is done instead for some clients.
+    pub choices: Choices,
 }
 
 /// An entry of the table, by meaning. `None`: not an endpoint, an exception inside a shorter prefix.
@@ -87,6 +104,26 @@ pub struct Entry {
 
 /// The table.
 pub type Desired = BTreeMap<Key, Entry>;
+
+/// The table, and the numbering of clients that its choices go by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The table.
+    pub entries: Desired,
+    /// The numbering.
+    pub clients: Clients,
+}
+
+impl Wanted {
+    /// All rows, and those that choices name.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        let meanings = self.entries.values().filter_map(|e| e.meaning.as_ref());
+        meanings.flat_map(|meaning| {
+            let chosen = meaning.choices.iter().map(|(_, _, row)| row);
+            chosen.chain([&meaning.row])
+        })
+    }
+}
 
 /// Gathers what is known: host addresses, widened if the configuration says so, and static prefixes. What is only observed
 /// is never widened: one forged answer would make endpoints of 256 strangers. Nor is an IPv6 address that contains a known
@@ -111,14 +148,33 @@ pub fn known(
     for (address, said) in hosts {
         let widened = config.discovery.widen == Widen::Block && said.tier > Tier::Observed;
         if widened && !translated(address) {
-            claim(&mut known, block_of(address), &said);
+            let around = Claim {
+                emergency: false,
+                ..said.clone()
+            };
+            claim(&mut known, block_of(address), &around);
         }
         claim(&mut known, IpNet::from(address), &said);
     }
     for (prefix, owners) in prefixes {
         claim(&mut known, prefix.trunc(), &owners.into());
     }
+    split(config, &mut known);
     known
+}
+
+/// Makes entries of their own of the prefixes that policies name and that lie in something wider.
+fn split(config: &Config, known: &mut Known) {
+    for prefix in config.policies.iter().flat_map(|policy| &policy.prefixes) {
+        let prefix = prefix.trunc();
+        let wider = (0..prefix.prefix_len()).rev().find_map(|len| {
+            let wider = IpNet::new(prefix.addr(), len).ok()?;
+            known.get(&wider.trunc())
+        });
+        if let Some(wider) = wider.cloned() {
+            claim(known, prefix, &wider);
+        }
+    }
 }
 
 /// The tier of each thing known: the best of what is said of it and of all that it lies in, for the members of a block
@@ -178,26 +234,47 @@ pub fn block_of(address: IpAddr) -> IpNet {
     IpNet::new(address, len).map_or_else(|_| IpNet::from(address), |net| net.trunc())
 }
 
+/// A thing known, as policies see it.
+#[must_use]
+pub(super) fn endpoint<'k>(net: &IpNet, claim: &'k Claim, tier: Tier) -> Endpoint<'k> {
+    Endpoint {
+        owners: &claim.owners,
+        names: &claim.names,
+        emergency: claim.emergency,
+        net: *net,
+        tier,
+    }
+}
+
 /// Compiles the table. `local` are the box's own networks and addresses, except those that a lab admits.
 #[must_use]
-pub fn desired(config: &Config, known: &Known, local: &[IpNet]) -> Desired {
-    let mut desired = Desired::new();
+pub fn desired(config: &Config, around: Around<'_>, known: &Known, local: &[IpNet]) -> Wanted {
+    let mut entries = Desired::new();
+    let mut compiler = Compiler::new(config, around);
     let tiers = tiers(known);
     let meanings: BTreeMap<IpNet, Meaning> = known
         .iter()
-        .filter_map(|(net, Claim { owners, .. })| {
+        .filter_map(|(net, claim)| {
             let tier = tiers.get(net).copied().flatten()?;
             let label = match tier {
-                Tier::Observed => Label::observed(owners),
-                Tier::Corroborated | Tier::Authoritative => Label::of(owners),
+                Tier::Observed => Label::observed(&claim.owners),
+                Tier::Corroborated | Tier::Authoritative => Label::of(&claim.owners),
             };
-            let row = row_for(config, owners, tier);
-            Some((*net, Meaning { label, row }))
+            let (row, choices) = compiler.rows(&endpoint(net, claim, tier));
+            let meaning = Meaning {
+                label,
+                row,
+                choices,
+            };
+            Some((*net, meaning))
         })
         .collect();
-    ipv4(&meanings, local, &mut desired);
-    ipv6(&meanings, local, &mut desired);
-    desired
+    ipv4(&meanings, local, &mut entries);
+    ipv6(&meanings, local, &mut entries);
+    Wanted {
+        entries,
+        clients: compiler.into_clients(),
+    }
 }
 
 fn ipv4(meanings: &BTreeMap<IpNet, Meaning>, local: &[IpNet], desired: &mut Desired) {

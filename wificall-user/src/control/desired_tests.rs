@@ -79,7 +79,7 @@ fn limits() -> Limits {
 }
 
 /// The kernel's tables for what is desired, and the labels of their groups.
-fn compiled(desired: &Desired) -> (Maps, BTreeMap<u32, Label>) {
+fn compiled(desired: &Wanted) -> (Maps, BTreeMap<u32, Label>) {
     let plan = plan(
         desired,
         &Actual {
@@ -167,7 +167,7 @@ fn interesting(known: &Known, local: &[IpNet]) -> BTreeSet<IpAddr> {
 }
 
 fn check(config: &Config, known: &Known, local: &[IpNet]) {
-    let desired = desired(config, known, local);
+    let desired = desired(config, Around::default(), known, local);
     let (maps, labels) = compiled(&desired);
     for address in interesting(known, local) {
         let expected = if local.iter().any(|net| net.contains(&address)) {
@@ -208,9 +208,12 @@ fn hosts_widened_and_exact() {
             .map(|(address, owners)| (address.parse().unwrap(), owners.clone()));
         let known = known(&config, hosts, []);
         check(&config, &known, &[]);
-        let desired = desired(&config, &known, &[]);
+        let desired = desired(&config, Around::default(), &known, &[]);
         assert!(
-            !desired.keys().any(|key| matches!(key, Key::Prefix(..))),
+            !desired
+                .entries
+                .keys()
+                .any(|key| matches!(key, Key::Prefix(..))),
             "hosts need no trie"
         );
     }
@@ -220,8 +223,8 @@ fn hosts_widened_and_exact() {
 fn one_owner_to_a_block_is_one_entry() {
     let config = config("block");
     let hosts = (1..200).map(|last| (IpAddr::from([109, 237, 187, last]), owners(&["262-01"])));
-    let desired = desired(&config, &known(&config, hosts, []), &[]);
-    assert_eq!(desired.len(), 1);
+    let desired = desired(&config, Around::default(), &known(&config, hosts, []), &[]);
+    assert_eq!(desired.entries.len(), 1);
 }
 
 #[test]
@@ -306,7 +309,7 @@ fn what_is_trusted_less_changes_nothing_that_is_trusted_more() {
     let config = config("block");
     let said = |tier, list: &[&str]| Claim {
         tier,
-        owners: owners(list),
+        ..Claim::from(owners(list))
     };
     use Tier::{Authoritative, Corroborated, Observed};
     let hosts = [
@@ -323,7 +326,7 @@ fn what_is_trusted_less_changes_nothing_that_is_trusted_more() {
         ("2a00:20:1:2::7", said(Observed, &["505-01"])),
     ];
     let hosts = hosts.map(|(address, said)| (address.parse().unwrap(), said));
-    let desired = desired(&config, &known(&config, hosts, []), &[]);
+    let desired = desired(&config, Around::default(), &known(&config, hosts, []), &[]);
     let (maps, labels) = compiled(&desired);
     let found = |address: &str| {
         let endpoint = look(&maps, address.parse().unwrap())?;
@@ -351,6 +354,7 @@ fn what_is_trusted_less_changes_nothing_that_is_trusted_more() {
     // Marks follow: of the policy for AU all but the observed have it.
     let marked = |entry: &Entry| entry.meaning.as_ref().is_some_and(|m| m.row.mask != 0);
     let marked: Vec<_> = desired
+        .entries
         .iter()
         .filter(|(_, e)| marked(e))
         .map(|(k, _)| *k)
@@ -373,8 +377,9 @@ fn policies_follow_the_owners() {
         ("109.237.187.195", owners(&["262-01"])),
     ]
     .map(|(address, owners)| (address.parse().unwrap(), owners));
-    let desired = desired(&config, &known(&config, hosts, []), &[]);
+    let desired = desired(&config, Around::default(), &known(&config, hosts, []), &[]);
     let marks: Vec<(u32, u32)> = desired
+        .entries
         .values()
         .map(|entry| {
             let row = entry.meaning.as_ref().unwrap().row;

@@ -4,6 +4,7 @@
 
 mod agent;
 mod attach;
+mod compile;
 mod desired;
 mod hooks;
 mod label;

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wificall_common::abi::Policy as Row;
+use wificall_common::abi::{Choice, ChoiceKey, Policy as Row};
 
 use super::{
-    desired::{self, Desired, Meaning},
+    compile::{Choices, Class, Clients},
+    desired::{self, Meaning, Wanted},
     label::Label,
 };
 use crate::{
     config::Limits,
-    kernel::{Entry, Key, activity_slots},
+    kernel::{Entry, INTERFACES, Key, Numbered, activity_slots},
 };
 
 /// What the kernel holds.
@@ -22,6 +23,10 @@ pub struct Actual {
     pub policies: Vec<Row>,
     /// The labels given out, by group.
     pub labels: BTreeMap<u32, Label>,
+    /// Choices by client.
+    pub choices: BTreeMap<ChoiceKey, Choice>,
+    /// Clients and interfaces with their classes, of all epochs.
+    pub clients: BTreeMap<Numbered, u32>,
 }
 
 impl Actual {
@@ -30,10 +35,14 @@ impl Actual {
     pub fn meaning(&self, entry: &Entry) -> Option<desired::Entry> {
         let meaning = match entry.group {
             0 => None,
-            group => Some(Meaning {
-                label: self.labels.get(&group)?.clone(),
-                row: *self.policies.get(entry.policy as usize)?,
-            }),
+            group => {
+                let row = *self.policies.get(entry.policy as usize)?;
+                Some(Meaning {
+                    label: self.labels.get(&group)?.clone(),
+                    row: Row { set: 0, ..row },
+                    choices: self.choices(row.set),
+                })
+            }
         };
         Some(desired::Entry {
             meaning,
@@ -41,15 +50,50 @@ impl Actual {
             members: entry.members,
         })
     }
+
+    /// The choices of a set.
+    fn choices(&self, set: u32) -> Choices {
+        let first = ChoiceKey {
+            set,
+            interface: 0,
+            client: 0,
+            reserved: 0,
+        };
+        let own = self.choices.range(first..);
+        let own = own.take_while(|(key, _)| key.set == set && set != 0);
+        let choices = own.filter_map(|(key, choice)| {
+            let class = Class {
+                interface: key.interface,
+                client: key.client,
+            };
+            let row = self.policies.get(choice.policy as usize)?;
+            Some((class, choice.order, *row))
+        });
+        Choices::new(choices.collect())
+    }
+
+    /// The sets that there are.
+    fn sets(&self) -> BTreeSet<u32> {
+        self.choices.keys().map(|key| key.set).collect()
+    }
 }
 
-/// What is to be done, in this order: labels and policies, then entries to set, then entries to remove.
+/// What is to be done, in this order: labels, policies, clients and choices, then entries to set, then entries to remove,
+/// then choices and clients to remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Groups that get a label.
     pub labels: Vec<(u32, Label)>,
     /// Policy rows to write; no entry points to them yet.
     pub policies: Vec<(u32, Row)>,
+    /// Clients and interfaces to number; no row that is in use names their epoch yet.
+    pub clients: Vec<(Numbered, u32)>,
+    /// Choices to add; no row that is in use names their set yet.
+    pub choices: Vec<(ChoiceKey, Choice)>,
+    /// Choices that nothing names any more.
+    pub old_choices: Vec<ChoiceKey>,
+    /// Clients and interfaces of epochs that nothing names any more.
+    pub old_clients: Vec<Numbered>,
     /// Entries to add or replace: hosts and prefixes before the blocks that send lookups to them.
     pub set: Vec<(Key, Entry)>,
     /// Entries to remove: blocks first.
@@ -73,6 +117,8 @@ pub struct LeftOut {
     pub groups: u64,
     /// Entries not set for want of a policy row.
     pub policies: u64,
+    /// Entries whose clients are all treated alike for want of room for their choices, or for clients.
+    pub choices: u64,
 }
 
 impl Plan {
@@ -81,17 +127,24 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
             && self.policies.is_empty()
+            && self.clients.is_empty()
+            && self.choices.is_empty()
             && self.set.is_empty()
             && self.remove.is_empty()
+            && self.old_choices.is_empty()
+            && self.old_clients.is_empty()
     }
 }
 
 /// Compares.
 #[must_use]
-pub fn plan(desired: &Desired, actual: &Actual, limits: &Limits) -> Plan {
+pub fn plan(wanted: &Wanted, actual: &Actual, limits: &Limits) -> Plan {
+    let desired = &wanted.entries;
     let mut plan = Plan::default();
     let mut groups = Groups::new(actual, limits);
-    let mut rows = Rows::new(desired, actual);
+    let mut rows = Rows::new(wanted, actual);
+    let mut sets = Sets::new(wanted, actual, limits);
+    let mut epochs = BTreeSet::new();
     let mut slots = Slots::new(actual, limits);
     let mut room = Room::new(actual, limits);
 
@@ -105,11 +158,24 @@ pub fn plan(desired: &Desired, actual: &Actual, limits: &Limits) -> Plan {
         }
         let (group, policy) = match &wanted.meaning {
             None => (0, 0),
-            Some(Meaning { label, row }) => {
-                let Some(policy) = rows.index(row, &mut plan) else {
+            Some(Meaning {
+                label,
+                row,
+                choices,
+            }) => {
+                let mut row = *row;
+                match sets.index(choices, row.epoch, &mut rows, &mut plan) {
+                    Some(set) => row.set = set,
+                    None => {
+                        plan.left_out.choices += 1;
+                        row.epoch = 0;
+                    }
+                }
+                let Some(policy) = rows.index(&row, &mut plan) else {
                     plan.left_out.policies += 1;
                     continue;
                 };
+                epochs.insert(row.epoch);
                 (groups.index(label, &mut plan), policy)
             }
         };
@@ -132,7 +198,107 @@ pub fn plan(desired: &Desired, actual: &Actual, limits: &Limits) -> Plan {
         .rev()
         .copied()
         .collect();
+    let clients = &wanted.clients;
+    if clients.epoch != 0 && epochs.contains(&clients.epoch) {
+        let absent = |(key, class): &(Numbered, u32)| actual.clients.get(key) != Some(class);
+        plan.clients = numbered(clients).filter(absent).collect();
+    }
+    plan.old_choices = actual
+        .choices
+        .keys()
+        .filter(|key| !sets.used.contains(&key.set))
+        .copied()
+        .collect();
+    plan.old_clients = actual
+        .clients
+        .keys()
+        .filter(|key| !epochs.contains(&key.epoch()))
+        .copied()
+        .collect();
     plan
+}
+
+/// A numbering, as the kernel holds it.
+fn numbered(clients: &Clients) -> impl Iterator<Item = (Numbered, u32)> {
+    let epoch = clients.epoch;
+    let networks = clients.networks.iter();
+    let networks = networks.map(move |(net, class)| (Numbered::Network(epoch, *net), *class));
+    let stations = clients.stations.iter();
+    let stations = stations.map(move |(mac, class)| (Numbered::Station(epoch, *mac), *class));
+    let interfaces = clients.interfaces.iter();
+    let interfaces =
+        interfaces.map(move |(index, class)| (Numbered::Interface(epoch, *index), *class));
+    networks.chain(stations).chain(interfaces)
+}
+
+/// Finds sets of the same choices, else gives them a number that no set has.
+struct Sets {
+    known: BTreeMap<Choices, u32>,
+    used: BTreeSet<u32>,
+    next: u32,
+    /// Choices for which there is room, besides those that are to be removed.
+    room: usize,
+    /// The epoch whose clients have room and are there.
+    epoch: u32,
+}
+
+impl Sets {
+    fn new(wanted: &Wanted, actual: &Actual, limits: &Limits) -> Self {
+        let sets = actual.sets();
+        let clients = &wanted.clients;
+        let most = clients.networks.len().max(clients.stations.len());
+        let fits = most <= limits.clients as usize && clients.interfaces.len() <= INTERFACES;
+        Self {
+            next: sets.last().map_or(1, |last| last.wrapping_add(1).max(1)),
+            known: sets
+                .iter()
+                .map(|set| (actual.choices(*set), *set))
+                .collect(),
+            used: BTreeSet::new(),
+            room: limits.choices as usize,
+            epoch: if fits { clients.epoch } else { 0 },
+        }
+    }
+
+    /// `None`: there is no room.
+    fn index(
+        &mut self,
+        choices: &Choices,
+        epoch: u32,
+        rows: &mut Rows,
+        plan: &mut Plan,
+    ) -> Option<u32> {
+        if choices.is_empty() {
+            return Some(0);
+        }
+        if let Some(set) = self.known.get(choices) {
+            self.used.insert(*set);
+            return Some(*set);
+        }
+        // What was found in the kernel has its clients there.
+        if epoch != self.epoch {
+            return None;
+        }
+        self.room = self.room.checked_sub(choices.iter().len())?;
+        let rows: Option<Vec<_>> = choices
+            .iter()
+            .map(|(class, order, row)| Some((*class, *order, rows.index(row, plan)?)))
+            .collect();
+        let set = self.next;
+        self.next = self.next.checked_add(1)?;
+        for (class, order, policy) in rows? {
+            let key = ChoiceKey {
+                set,
+                interface: class.interface,
+                client: class.client,
+                reserved: 0,
+            };
+            plan.choices.push((key, Choice { order, policy }));
+        }
+        self.known.insert(choices.clone(), set);
+        self.used.insert(set);
+        Some(set)
+    }
 }
 
 /// Gives labels their groups: the one they have, else the next free one, else that of the overflow.
@@ -193,18 +359,13 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(desired: &Desired, actual: &Actual) -> Self {
-        let used: BTreeSet<u32> = actual
-            .entries
-            .values()
-            .filter(|entry| entry.group != 0)
+    fn new(wanted: &Wanted, actual: &Actual) -> Self {
+        let entries = actual.entries.values().filter(|entry| entry.group != 0);
+        let used: BTreeSet<u32> = entries
             .map(|entry| entry.policy)
+            .chain(actual.choices.values().map(|choice| choice.policy))
             .collect();
-        let wanted: BTreeSet<&Row> = desired
-            .values()
-            .filter_map(|entry| entry.meaning.as_ref())
-            .map(|meaning| &meaning.row)
-            .collect();
+        let wanted: BTreeSet<&Row> = wanted.rows().collect();
         let mut known = BTreeMap::new();
         let mut free = Vec::new();
         for (index, row) in (0..).zip(&actual.policies) {

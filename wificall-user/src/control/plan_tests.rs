@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+
 use super::*;
 
 fn limits() -> Limits {
@@ -38,15 +40,41 @@ fn apply(actual: &mut Actual, plan: &Plan) {
         assert!(!used, "row {index} is changed while an entry points to it");
         actual.policies[*index as usize] = *row;
     }
+    for (numbered, class) in &plan.clients {
+        let in_use = actual.entries.values();
+        let epochs: BTreeSet<u32> = in_use
+            .map(|entry| actual.policies[entry.policy as usize].epoch)
+            .collect();
+        assert!(
+            !epochs.contains(&numbered.epoch()),
+            "an epoch is changed while it is in use"
+        );
+        actual.clients.insert(*numbered, *class);
+    }
+    let sets_before = actual.sets();
+    for (key, choice) in &plan.choices {
+        assert!(!sets_before.contains(&key.set), "a set is changed");
+        assert_ne!(actual.policies[choice.policy as usize].valid, 0);
+        assert_eq!(actual.choices.insert(*key, *choice), None);
+    }
     for (key, entry) in &plan.set {
         if entry.group != 0 {
             assert!(actual.labels.contains_key(&entry.group));
             assert_ne!(actual.policies[entry.policy as usize].valid, 0);
         }
         actual.entries.insert(*key, *entry);
+        whole(actual);
     }
     for key in &plan.remove {
         assert!(actual.entries.remove(key).is_some());
+    }
+    for key in &plan.old_choices {
+        assert!(actual.choices.remove(key).is_some());
+        whole(actual);
+    }
+    for key in &plan.old_clients {
+        assert!(actual.clients.remove(key).is_some());
+        whole(actual);
     }
     let slots: BTreeSet<u32> = actual.entries.values().map(|entry| entry.slot).collect();
     assert_eq!(
@@ -54,6 +82,25 @@ fn apply(actual: &mut Actual, plan: &Plan) {
         actual.entries.len(),
         "each entry has a slot of its own"
     );
+}
+
+/// Whatever an entry names is there, and as it was when it was written: the choices of the tests begin with their mark.
+fn whole(actual: &Actual) {
+    for entry in actual.entries.values() {
+        let row = actual.policies[entry.policy as usize];
+        let choices = actual.choices(row.set);
+        assert_eq!(choices.is_empty(), row.set == 0, "the set is there");
+        if row.set != 0 {
+            assert!(
+                actual.clients.keys().any(|key| key.epoch() == row.epoch),
+                "the clients are there"
+            );
+            assert!(
+                choices.iter().all(|(_, _, own)| own.mark >> 8 == row.mark),
+                "all of one set"
+            );
+        }
+    }
 }
 
 fn row(mark: u32) -> Row {
@@ -77,15 +124,99 @@ fn entry(operator: &str, mark: u32) -> desired::Entry {
                 country: "none".into(),
             },
             row: row(mark),
+            choices: Choices::default(),
         }),
         flags: 0,
         members: [u32::MAX; 8],
     }
 }
 
+fn entries(entries: impl IntoIterator<Item = (Key, desired::Entry)>) -> Wanted {
+    Wanted {
+        entries: entries.into_iter().collect(),
+        clients: Clients::default(),
+    }
+}
+
+/// Entries whose clients are told apart: each has a choice for each of the networks.
+fn by_client(entries: &[(Key, u32)], epoch: u32, networks: u32) -> Wanted {
+    let networks: BTreeMap<IpNet, u32> = (1..=networks)
+        .map(|n| (IpNet::new([10, 0, n as u8, 0].into(), 24).unwrap(), n))
+        .collect();
+    let entry = |mark: u32| {
+        let mut entry = entry("a", mark);
+        let meaning = entry.meaning.as_mut().unwrap();
+        meaning.row.epoch = epoch;
+        let class = |client| Class {
+            interface: 0,
+            client,
+        };
+        let choices = networks.values();
+        let choices = choices.map(|n| (class(*n), *n, row(mark << 8 | 1)));
+        meaning.choices = Choices::new(choices.collect());
+        entry
+    };
+    Wanted {
+        entries: entries
+            .iter()
+            .map(|(key, mark)| (*key, entry(*mark)))
+            .collect(),
+        clients: Clients {
+            epoch,
+            networks,
+            ..Clients::default()
+        },
+    }
+}
+
+#[test]
+fn clients_are_renumbered_without_a_mixture() {
+    let mut actual = empty();
+    actual.policies = vec![Row::default(); 16];
+    for (epoch, networks) in [(7, 2), (8, 3), (9, 1), (7, 2)] {
+        let wanted = by_client(
+            &[(block(1), 1), (block(2), 2), (block(3), 1)],
+            epoch,
+            networks,
+        );
+        let next = plan(&wanted, &actual, &limits());
+        assert_eq!(next.left_out, LeftOut::default());
+        apply(&mut actual, &next);
+        assert_eq!(actual.sets().len(), 2, "equal choices are one set");
+        assert_eq!(actual.choices.len(), 2 * networks as usize);
+        assert!(actual.clients.keys().all(|key| key.epoch() == epoch));
+        assert!(plan(&wanted, &actual, &limits()).is_empty());
+    }
+    apply(
+        &mut actual.clone(),
+        &plan(&Wanted::default(), &actual, &limits()),
+    );
+    let plain = entries([(block(1), entry("a", 1))]);
+    let next = plan(&plain, &actual, &limits());
+    apply(&mut actual, &next);
+    assert!(actual.choices.is_empty() && actual.clients.is_empty());
+}
+
+#[test]
+fn without_room_for_choices_all_clients_are_alike() {
+    let mut actual = empty();
+    actual.policies = vec![Row::default(); 16];
+    let wanted = by_client(&[(block(1), 1), (block(2), 2)], 7, 5);
+    let first = plan(&wanted, &actual, &limits());
+    assert_eq!(first.left_out.choices, 1, "five of eight are taken");
+    apply(&mut actual, &first);
+    assert_eq!(actual.sets().len(), 1);
+    // More networks than there is room for.
+    let wanted = by_client(&[(block(1), 1)], 8, 9);
+    let next = plan(&wanted, &actual, &limits());
+    assert_eq!(next.left_out.choices, 1);
+    apply(&mut actual, &next);
+    assert!(actual.choices.is_empty() && actual.clients.is_empty());
+}
+
 #[test]
 fn from_nothing_and_then_nothing_to_do() {
-    let wanted = Desired::from([(block(1), entry("a", 1)), (block(2), entry("b", 1))]);
+    let wanted = entries([(block(1), entry("a", 1)), (block(2), entry("b", 1))]);
     let mut actual = empty();
     let first = plan(&wanted, &actual, &limits());
     assert_eq!(first.policies.len(), 1, "equal rows are shared");
@@ -97,7 +228,7 @@ fn from_nothing_and_then_nothing_to_do() {
 fn a_changed_policy_gets_a_new_row_and_the_label_stays() {
     let mut actual = empty();
     for mark in 1..20 {
-        let wanted = Desired::from([(block(1), entry("a", mark))]);
+        let wanted = entries([(block(1), entry("a", mark))]);
         let next = plan(&wanted, &actual, &limits());
         assert_eq!(next.left_out, LeftOut::default());
         apply(&mut actual, &next);
@@ -111,14 +242,14 @@ fn a_changed_policy_gets_a_new_row_and_the_label_stays() {
 fn adds_before_it_removes_and_blocks_go_first() {
     let mut actual = empty();
     let host = Key::Host([7; 16]);
-    let wanted = Desired::from([(block(1), entry("a", 1)), (host, entry("b", 1))]);
+    let wanted = entries([(block(1), entry("a", 1)), (host, entry("b", 1))]);
     let first = plan(&wanted, &actual, &limits());
     assert_eq!(
         first.set[0].0, host,
         "what a block refers to is there before it"
     );
     apply(&mut actual, &first);
-    let last = plan(&Desired::new(), &actual, &limits());
+    let last = plan(&Wanted::default(), &actual, &limits());
     assert_eq!(last.remove, [block(1), host]);
     apply(&mut actual, &last);
     assert!(actual.entries.is_empty());
@@ -127,14 +258,10 @@ fn adds_before_it_removes_and_blocks_go_first() {
 #[test]
 fn what_finds_no_room_is_said_and_what_is_there_stays() {
     let mut actual = empty();
-    let wanted: Desired = (0..8)
-        .map(|number| (block(number), entry("a", 1)))
-        .collect();
+    let wanted = entries((0..8).map(|number| (block(number), entry("a", 1))));
     let first = plan(&wanted, &actual, &limits());
     apply(&mut actual, &first);
-    let wanted: Desired = (0..12)
-        .map(|number| (block(number), entry("a", 1)))
-        .collect();
+    let wanted = entries((0..12).map(|number| (block(number), entry("a", 1))));
     let next = plan(&wanted, &actual, &limits());
     assert_eq!(next.left_out.ipv4_blocks, 4);
     assert!(next.is_empty());
@@ -143,9 +270,7 @@ fn what_finds_no_room_is_said_and_what_is_there_stays() {
 #[test]
 fn labels_beyond_the_groups_are_counted_as_other() {
     let mut actual = empty();
-    let wanted: Desired = (0..8)
-        .map(|number| (block(number), entry(&number.to_string(), 1)))
-        .collect();
+    let wanted = entries((0..8).map(|number| (block(number), entry(&number.to_string(), 1))));
     let next = plan(&wanted, &actual, &limits());
     apply(&mut actual, &next);
     // Group 0 is none, 5 is other: four labels of their own.
@@ -157,9 +282,7 @@ fn labels_beyond_the_groups_are_counted_as_other() {
 #[test]
 fn rows_beyond_the_policies_leave_the_entry_as_it_is() {
     let mut actual = empty();
-    let wanted: Desired = (0..6)
-        .map(|number| (block(number), entry("a", number.into())))
-        .collect();
+    let wanted = entries((0..6).map(|number| (block(number), entry("a", number.into()))));
     let next = plan(&wanted, &actual, &limits());
     assert_eq!(next.left_out.policies, 2);
     apply(&mut actual, &next);

@@ -6,31 +6,76 @@ use wificall_common::abi::{
     DSCP_IF_DEFAULT, DSCP_KEEP, Features, Policy as Row, RULES, TIER_OBSERVED, TIER_TRUSTED,
 };
 
+use super::policy_match::Endpoint;
 use crate::{
-    config::{Config, DscpMode, MarkUse, Priority, Treatment},
-    discover::{Action, Observed, Owner, Tier},
+    config::{Action as PolicyAction, Config, DscpMode, MarkUse, Policy, Priority, Treatment},
+    discover::{Action, Observed, Tier},
 };
 
-/// The row that an endpoint of these owners gets: that of the first policy that one of them matches, else the defaults;
-/// of that as much as its tier may have.
+impl Policy {
+    /// Whether it decides what is done with an endpoint's packets, as far as that follows from the endpoint. Emergency
+    /// calls are not dropped: where they can be told apart, a policy that would is passed over.
+    #[must_use]
+    pub(super) fn takes(&self, endpoint: &Endpoint) -> bool {
+        let spared = self.action == PolicyAction::Drop && endpoint.emergency;
+        !spared && self.endpoint_mismatch(endpoint).is_none()
+    }
+}
+
+/// The row of a policy (`None`: of the defaults) for an endpoint: as much of it as the endpoint's tier may have. An exit
+/// that blocks does not take emergency calls, and no cap holds for them.
 #[must_use]
-pub fn row_for(config: &Config, owners: &BTreeSet<Owner>, tier: Tier) -> Row {
-    let policy = config
-        .policies
-        .iter()
-        .find(|policy| owners.iter().any(|owner| policy.matches(owner)));
+pub(super) fn row(
+    config: &Config,
+    policy: Option<&Policy>,
+    endpoint: &Endpoint,
+    blocked: Option<&BTreeSet<u32>>,
+) -> Row {
     let treatment = policy.map_or(&config.defaults, |policy| &policy.treatment);
-    row(treatment, tier, &config.observed)
+    match policy.map(|policy| policy.action) {
+        None | Some(PolicyAction::Treat) => {}
+        Some(PolicyAction::Keep) => return own_row(endpoint.tier),
+        Some(PolicyAction::Drop) => {
+            return Row {
+                drop: 1,
+                ..own_row(endpoint.tier)
+            };
+        }
+    }
+    let mut row = treated(treatment, endpoint.tier, &config.observed);
+    let exit = policy.and_then(|policy| policy.exit.as_ref());
+    let exit = exit.and_then(|name| config.exits.iter().find(|exit| exit.name == *name));
+    if let Some(exit) = exit.filter(|_| row.mask != 0) {
+        row.exit = exit.table;
+        if endpoint.emergency && blocked.is_some_and(|tables| tables.contains(&exit.table)) {
+            (row.exit, row.mark, row.mask) = (0, 0, 0);
+        }
+    }
+    if endpoint.emergency {
+        row.interval = 0;
+    }
+    row
 }
 
-/// The mark that phones' packets to an endpoint of these owners get.
+/// The row of what is counted and otherwise left as it came.
 #[must_use]
-pub fn mark_for(config: &Config, owners: &BTreeSet<Owner>, tier: Tier) -> Option<u32> {
-    let row = row_for(config, owners, tier);
-    (row.mask != 0).then_some(row.mark)
+pub(super) fn own_row(tier: Tier) -> Row {
+    Row {
+        dscp: [[DSCP_KEEP; RULES]; 2],
+        valid: 1,
+        tier: abi_tier(tier),
+        ..Row::default()
+    }
 }
 
-fn row(treatment: &Treatment, tier: Tier, observed: &Observed) -> Row {
+fn abi_tier(tier: Tier) -> u8 {
+    match tier {
+        Tier::Authoritative | Tier::Corroborated => TIER_TRUSTED,
+        Tier::Observed => TIER_OBSERVED,
+    }
+}
+
+fn treated(treatment: &Treatment, tier: Tier, observed: &Observed) -> Row {
     let Treatment {
         dscp,
         priority,
@@ -54,26 +99,14 @@ fn row(treatment: &Treatment, tier: Tier, observed: &Observed) -> Row {
     };
     let mark = mark.filter(|_| allows(Action::Mark) && allows(purpose));
     let voice = *priority == Priority::Voice && allows(Action::Priority);
+    let cap = [*cap, observed.cap(tier)].into_iter().flatten().min();
     Row {
         mark: mark.map_or(0, |mark| mark.value),
         mask: mark.map_or(0, |mark| mark.mask),
         dscp: [rules(&dscp.up), rules(&dscp.down)],
         voice: [u8::from(voice); 2],
-        valid: 1,
-        tier: match tier {
-            Tier::Authoritative | Tier::Corroborated => TIER_TRUSTED,
-            Tier::Observed => TIER_OBSERVED,
-        },
-        interval: [*cap, observed.cap(tier)]
-            .into_iter()
-            .flatten()
-            .min()
-            .map_or(0, interval),
-        set: 0,
-        epoch: 0,
-        exit: 0,
-        drop: 0,
-        reserved: [0; 3],
+        interval: cap.map_or(0, interval),
+        ..own_row(tier)
     }
 }
 
@@ -90,7 +123,8 @@ pub fn rows_for_clients(config: &Config) -> Vec<Row> {
     treatments
         .chain([&config.defaults])
         .flat_map(|treatment| {
-            [Tier::Observed, Tier::Corroborated].map(|tier| row(treatment, tier, &config.observed))
+            let tiers = [Tier::Observed, Tier::Corroborated];
+            tiers.map(|tier| treated(treatment, tier, &config.observed))
         })
         .collect()
 }
@@ -101,6 +135,7 @@ pub fn features<'a>(rows: impl Iterator<Item = &'a Row>) -> u32 {
     rows.fold(0, |features, row| {
         let dscp = row.dscp.iter().flatten().any(|rule| rule & DSCP_KEEP == 0);
         features
+            | if row.drop != 0 { Features::DROP } else { 0 }
             | if dscp { Features::DSCP } else { 0 }
             | if row.mask != 0 { Features::MARK } else { 0 }
             | if row.interval != 0 { Features::CAP } else { 0 }
@@ -115,7 +150,23 @@ pub fn features<'a>(rows: impl Iterator<Item = &'a Row>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config, discover::Source};
+    use crate::{
+        config,
+        control::compile::{Around, Compiler},
+        discover::Source,
+    };
+
+    /// The row of an endpoint of nobody.
+    fn row_for(config: &Config, owners: &BTreeSet<crate::discover::Owner>, tier: Tier) -> Row {
+        let endpoint = Endpoint {
+            owners,
+            names: &BTreeSet::new(),
+            emergency: false,
+            net: "192.0.2.0/24".parse().unwrap(),
+            tier,
+        };
+        Compiler::new(config, Around::default()).rows(&endpoint).0
+    }
 
     fn config(rest: &str) -> Config {
         let source = format!(

@@ -142,6 +142,7 @@ impl Agent {
         let limits = self.plane.limits();
         let rows = self.plane.policies()?;
         let policies = rows.iter().filter(|row| row.valid != 0).count() as u64;
+        let choices = self.plane.choices()?.len() as u64;
         let left = &self.left_out;
         let table = |name: &str, used, size: u32, left_out| Table {
             name: name.into(),
@@ -181,6 +182,7 @@ impl Agent {
                 left.groups,
             ),
             table("policies", policies, limits.policies, left.policies),
+            table("choices", choices, limits.choices, left.choices),
         ])
     }
 

@@ -7,10 +7,10 @@ use anyhow::{Result, anyhow};
 use ipnet::IpNet;
 
 use super::{
-    desired::tiers,
-    policy::row_for,
+    compile::Compiler,
+    desired::{endpoint, tiers},
     report::seconds,
-    world::{World, network},
+    world::{Steering, World, network},
 };
 use crate::{
     config::Config,
@@ -39,6 +39,7 @@ pub async fn offline_endpoints(config: Config) -> Result<Set> {
         links,
         local,
         ways_out: BTreeSet::new(),
+        steering: Steering::default(),
     };
     world.restore(&loaded.found);
     world.configure(config);
@@ -50,13 +51,14 @@ impl World {
     /// The endpoint set.
     pub(super) fn endpoints(&self, origin: Origin) -> Result<Set> {
         let known = self.known();
+        let mut compiler = Compiler::new(&self.config, self.around());
         let meanings: BTreeMap<IpNet, _> = tiers(&known)
             .into_iter()
             .filter_map(|(net, tier)| {
-                let owners = &known.get(&net)?.owners;
+                let claim = known.get(&net)?;
                 let tier = tier?;
-                let row = row_for(&self.config, owners, tier);
-                Some((net, (tier, owned(owners), Treatment::from(&row))))
+                let (row, _) = compiler.rows(&endpoint(&net, claim, tier));
+                Some((net, (tier, owned(&claim.owners), Treatment::from(&row))))
             })
             .collect();
         // Joins what a host has cut from the block that it says nothing else than.

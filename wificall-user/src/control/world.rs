@@ -14,13 +14,15 @@ use wificall_common::{
 };
 
 use super::{
-    desired::{self, Claim, Desired},
+    compile::{Around, Compiler},
+    desired::{self, Claim, Wanted},
     hooks, policy,
 };
 use crate::{
-    config::{Config, SnoopIke},
+    config::{Client, Config, SnoopIke},
     discover::{
-        Filter, Found, Memory, Names, Owner, Rank, Stats, Target, Targets, Tier, Update, Visited,
+        self, Filter, Found, Memory, Names, Owner, Rank, Stats, Target, Targets, Tier, Update,
+        Visited,
         nat64::{self, Nat64},
         targets,
     },
@@ -28,7 +30,7 @@ use crate::{
     net::{self, Link},
     probe::{
         Source,
-        background::{Settings as ProbeSettings, Wanted},
+        background::{Settings as ProbeSettings, Wanted as ProbeWanted},
         plan::Admission,
     },
 };
@@ -44,6 +46,17 @@ pub(super) struct World {
     pub local: Vec<IpNet>,
     /// The interfaces that packets to the Internet leave by, if that is asked for.
     pub ways_out: BTreeSet<u32>,
+    /// What exits say of policies.
+    pub steering: Steering,
+}
+
+/// What the state of the exits means for policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Steering {
+    /// The tables of exits that block.
+    pub blocked: BTreeSet<u32>,
+    /// Gateways on access links.
+    pub own: Vec<Client>,
 }
 
 impl World {
@@ -180,8 +193,18 @@ impl World {
     }
 
     /// What the endpoint table should hold.
-    pub(super) fn desired(&self) -> Desired {
-        desired::desired(&self.config, &self.known(), &self.excluded())
+    pub(super) fn desired(&self) -> Wanted {
+        let known = self.known();
+        desired::desired(&self.config, self.around(), &known, &self.excluded())
+    }
+
+    /// What policies depend on besides the configuration.
+    pub(super) fn around(&self) -> Around<'_> {
+        Around {
+            links: &self.links,
+            blocked: Some(&self.steering.blocked),
+            own: &self.steering.own,
+        }
     }
 
     /// What is known, by network.
@@ -207,11 +230,7 @@ impl World {
         let hosts: Vec<(IpAddr, Claim)> = self
             .memory
             .known(&filter)
-            .map(|known| {
-                let owners = Arc::unwrap_or_clone(known.owners);
-                let tier = known.tier;
-                (known.address, Claim { tier, owners })
-            })
+            .map(|known| (known.address, self.claim(known)))
             .chain(literal)
             .map(|(address, claim)| (plain(address), claim))
             .filter(|(address, _)| filter.check(*address).is_ok())
@@ -229,6 +248,36 @@ impl World {
         desired::known(&self.config, hosts, prefixes)
     }
 
+    /// What is said of a remembered address.
+    fn claim(&self, known: discover::Known) -> Claim {
+        // The names of the whole world are a megabyte.
+        let asks_names = self.config.policies.iter().any(|p| !p.names.is_empty());
+        // What a client was told makes no emergency call.
+        let emergency =
+            known.tier > Tier::Observed && known.names.iter().any(|name| self.is_emergency(name));
+        Claim {
+            tier: known.tier,
+            owners: Arc::unwrap_or_clone(known.owners),
+            names: if asks_names {
+                known.names
+            } else {
+                BTreeSet::new()
+            },
+            emergency,
+        }
+    }
+
+    /// Whether phones ask for a name to make an emergency call.
+    fn is_emergency(&self, name: &str) -> bool {
+        // Most are not, and are told apart cheaply.
+        name.contains("sos")
+            && self
+                .config
+                .catalogue
+                .owner_of_name(name)
+                .is_some_and(|(kind, _)| kind.is_emergency())
+    }
+
     /// How the agent is to probe; `None` if it is not to.
     pub(super) fn probe_settings(&self) -> Option<ProbeSettings> {
         let probe = &self.config.probe;
@@ -241,24 +290,32 @@ impl World {
     }
 
     /// What it is to probe: the addresses that names and the catalogue give, each from where its phones' packets leave.
-    pub(super) fn probe_targets(&self) -> BTreeMap<IpAddr, Wanted> {
+    pub(super) fn probe_targets(&self) -> BTreeMap<IpAddr, ProbeWanted> {
         let filter = self.filter();
         let literal = self.targets.addresses.iter().cloned();
-        let literal =
-            literal.map(|(address, owners)| (address, Arc::new(owners), Tier::Authoritative));
-        self.memory
+        let literal = literal.map(|(address, owners)| (address, Claim::from(owners)));
+        let hosts: Vec<(IpAddr, Claim)> = self
+            .memory
             .known(&filter)
             // What a client was told must not make us send anything to anybody.
             .filter(|known| known.tier > Tier::Observed)
-            .map(|known| (known.address, known.owners, known.tier))
+            .map(|known| (known.address, self.claim(known)))
             .chain(literal)
-            .filter(|(address, ..)| filter.check(*address).is_ok())
-            .map(|(address, owners, tier)| {
-                let source = Source {
-                    mark: policy::mark_for(&self.config, &owners, tier),
+            .filter(|(address, _)| filter.check(*address).is_ok())
+            .collect();
+        let mut compiler = Compiler::new(&self.config, self.around());
+        hosts
+            .iter()
+            .map(|(address, claim)| {
+                let net = IpNet::from(*address);
+                let (row, _) = compiler.rows(&desired::endpoint(&net, claim, claim.tier));
+                let wanted = ProbeWanted {
+                    owners: Arc::new(claim.owners.clone()),
+                    source: Source {
+                        mark: (row.mask != 0).then_some(row.mark),
+                    },
                 };
-                let wanted = Wanted { owners, source };
-                (address, wanted)
+                (*address, wanted)
             })
             .collect()
     }
@@ -285,18 +342,21 @@ impl World {
     }
 
     /// The load-time settings that a table of this content needs.
-    pub(super) fn settings(&self, desired: &Desired) -> Settings {
+    pub(super) fn settings(&self, wanted: &Wanted) -> Settings {
+        let on = |feature, on: bool| if on { feature } else { 0 };
         let awaited = if self.config.snoop.on() {
             policy::rows_for_clients(&self.config)
         } else {
             Vec::new()
         };
-        let rows = desired
-            .values()
-            .filter_map(|entry| entry.meaning.as_ref())
-            .map(|meaning| &meaning.row)
-            .chain(&awaited);
-        let trie = desired.keys().any(|key| matches!(key, Key::Prefix(..)));
+        let features = policy::features(wanted.rows().chain(&awaited));
+        let mut meanings = wanted.entries.values().filter_map(|e| e.meaning.as_ref());
+        let by_client = self.config.snoop.on() || meanings.any(|m| !m.choices.is_empty());
+        let clients = &wanted.clients;
+        let trie = wanted
+            .entries
+            .keys()
+            .any(|key| matches!(key, Key::Prefix(..)));
         let mut pref64 = [None; PREF64S];
         for (slot, prefix) in pref64.iter_mut().zip(self.pref64()) {
             *slot = Some(prefix);
@@ -304,8 +364,18 @@ impl World {
         Settings {
             features: hooks::features(&self.config.interfaces)
                 | snoop_features(&self.config)
-                | policy::features(rows)
-                | if trie { Features::PREFIXES } else { 0 },
+                | features
+                | on(Features::PREFIXES, trie)
+                | on(Features::CLIENTS, by_client && !clients.networks.is_empty())
+                | on(
+                    Features::STATIONS,
+                    by_client && !clients.stations.is_empty(),
+                )
+                | on(
+                    Features::INTERFACES,
+                    by_client && !clients.interfaces.is_empty(),
+                )
+                | on(Features::EXITS, !self.config.exits.is_empty()),
             pref64,
             events_per_second: self.config.snoop.events_per_second,
         }

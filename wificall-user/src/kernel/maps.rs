@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
     path::Path,
 };
 
@@ -13,9 +14,11 @@ use aya::{
         lpm_trie::Key as LpmKey,
     },
 };
+use ipnet::IpNet;
 use wificall_common::abi::{
-    Block4, Block6, CELLS, Cell, Counter, Counters, EXIT_SLOTS, EndpointRef, GroupLabel, HookKey,
-    HookRecord, Members, Meta, Policy,
+    Block4, Block6, CELLS, Cell, Choice, ChoiceKey, ClientKey, Counter, Counters, EPOCH_BITS,
+    EXIT_SLOTS, EndpointRef, GroupLabel, HookKey, HookRecord, InterfaceKey, Members, Meta, Policy,
+    StationKey, Tunnel, TunnelKey,
 };
 
 use super::{
@@ -48,6 +51,20 @@ unsafe impl Abi for GroupLabel {}
 unsafe impl Abi for HookKey {}
 // SAFETY: as above.
 unsafe impl Abi for HookRecord {}
+// SAFETY: as above.
+unsafe impl Abi for ClientKey {}
+// SAFETY: as above.
+unsafe impl Abi for StationKey {}
+// SAFETY: as above.
+unsafe impl Abi for InterfaceKey {}
+// SAFETY: as above.
+unsafe impl Abi for ChoiceKey {}
+// SAFETY: as above.
+unsafe impl Abi for Choice {}
+// SAFETY: as above.
+unsafe impl Abi for TunnelKey {}
+// SAFETY: as above.
+unsafe impl Abi for Tunnel {}
 // SAFETY: transparent around plain data.
 unsafe impl<T: Abi> Pod for Raw<T> {}
 
@@ -63,6 +80,27 @@ pub enum Key {
     Block4([u8; 4]),
     /// A /64: its first eight bytes.
     Block6([u8; 8]),
+}
+
+/// A client or an interface, with the epoch of its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Numbered {
+    /// Clients by network.
+    Network(u32, IpNet),
+    /// A client by link-layer address.
+    Station(u32, [u8; 6]),
+    /// An interface by index.
+    Interface(u32, u32),
+}
+
+impl Numbered {
+    /// The epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        match self {
+            Self::Network(epoch, _) | Self::Station(epoch, _) | Self::Interface(epoch, _) => *epoch,
+        }
+    }
 }
 
 /// A value of the endpoint table.
@@ -98,6 +136,12 @@ pub(super) struct Maps {
     hooks: HashMap<MapData, Raw<HookKey>, Raw<HookRecord>>,
     event_counts: PerCpuArray<MapData, u64>,
     names: HashMap<MapData, u64, u8>,
+    clients: LpmTrie<MapData, Raw<ClientKey>, u32>,
+    stations: HashMap<MapData, Raw<StationKey>, u32>,
+    interfaces: HashMap<MapData, Raw<InterfaceKey>, u32>,
+    choices: HashMap<MapData, Raw<ChoiceKey>, Raw<Choice>>,
+    keep: Array<MapData, u32>,
+    tunnels: HashMap<MapData, Raw<TunnelKey>, Raw<Tunnel>>,
 }
 
 macro_rules! open {
@@ -129,6 +173,12 @@ impl Maps {
             hooks: open!(directory, "CLSACT_HOOKS", HashMap),
             event_counts: open!(directory, "EVENT_COUNTS", PerCpuArray),
             names: open!(directory, "NAMES", HashMap),
+            clients: open!(directory, "CLIENTS", LpmTrie),
+            stations: open!(directory, "STATIONS", HashMap),
+            interfaces: open!(directory, "INTERFACES", HashMap),
+            choices: open!(directory, "CHOICES", HashMap),
+            keep: open!(directory, "KEEP", Array),
+            tunnels: open!(directory, "TUNNELS", LruHashMap),
         })
     }
 
@@ -330,6 +380,99 @@ impl Maps {
         Ok(left_out)
     }
 
+    /// Choices by client.
+    pub(super) fn choices(&self) -> Result<BTreeMap<ChoiceKey, Choice>, KernelError> {
+        self.choices
+            .iter()
+            .map(|pair| pair.map(|(Raw(key), Raw(choice))| (key, choice)))
+            .collect::<Result<_, _>>()
+            .doing(|| "read map CHOICES".into())
+    }
+
+    pub(super) fn set_choice(&mut self, key: ChoiceKey, choice: Choice) -> Result<(), KernelError> {
+        self.choices
+            .insert(Raw(key), Raw(choice), 0)
+            .doing(|| format!("add {key:?} to map CHOICES"))
+    }
+
+    pub(super) fn remove_choice(&mut self, key: ChoiceKey) -> Result<(), KernelError> {
+        absent(self.choices.remove(&Raw(key))).doing(|| format!("remove {key:?} from map CHOICES"))
+    }
+
+    /// Clients and interfaces of all epochs, with their classes.
+    pub(super) fn numbered(&self) -> Result<BTreeMap<Numbered, u32>, KernelError> {
+        let mut all = BTreeMap::new();
+        for pair in self.clients.iter() {
+            let (key, class) = pair.doing(|| "read map CLIENTS".into())?;
+            let Raw(ClientKey { epoch, address }) = key.data();
+            let address = IpAddr::from(address).to_canonical();
+            let before = u32::from(EPOCH_BITS) + if address.is_ipv4() { 96 } else { 0 };
+            let len = key.prefix_len().saturating_sub(before) as u8;
+            if let Ok(net) = IpNet::new(address, len) {
+                all.insert(Numbered::Network(u32::from_ne_bytes(epoch), net), class);
+            }
+        }
+        for pair in self.stations.iter() {
+            let (Raw(key), class) = pair.doing(|| "read map STATIONS".into())?;
+            let [_, _, mac @ ..] = key.mac.to_be_bytes();
+            all.insert(Numbered::Station(key.epoch, mac), class);
+        }
+        for pair in self.interfaces.iter() {
+            let (Raw(key), class) = pair.doing(|| "read map INTERFACES".into())?;
+            all.insert(Numbered::Interface(key.epoch, key.ifindex), class);
+        }
+        Ok(all)
+    }
+
+    pub(super) fn number(&mut self, numbered: Numbered, class: u32) -> Result<(), KernelError> {
+        match numbered {
+            Numbered::Network(epoch, net) => self.clients.insert(&client(epoch, net), class, 0),
+            Numbered::Station(epoch, mac) => {
+                self.stations.insert(Raw(station(epoch, mac)), class, 0)
+            }
+            Numbered::Interface(epoch, ifindex) => {
+                self.interfaces
+                    .insert(Raw(InterfaceKey { epoch, ifindex }), class, 0)
+            }
+        }
+        .doing(|| format!("number {numbered:?}"))
+    }
+
+    pub(super) fn forget(&mut self, numbered: Numbered) -> Result<(), KernelError> {
+        absent(match numbered {
+            Numbered::Network(epoch, net) => self.clients.remove(&client(epoch, net)),
+            Numbered::Station(epoch, mac) => self.stations.remove(&Raw(station(epoch, mac))),
+            Numbered::Interface(epoch, ifindex) => self
+                .interfaces
+                .remove(&Raw(InterfaceKey { epoch, ifindex })),
+        })
+        .doing(|| format!("forget {numbered:?}"))
+    }
+
+    /// What is done about the ESP of tunnels, `KEEP_…`.
+    pub(super) fn keep(&self) -> Result<u32, KernelError> {
+        self.keep.get(&0, 0).doing(|| "read map KEEP".into())
+    }
+
+    pub(super) fn set_keep(&mut self, keep: u32) -> Result<(), KernelError> {
+        self.keep.set(0, keep, 0).doing(|| "write map KEEP".into())
+    }
+
+    /// The tunnels that have an exit, those seen last.
+    pub(super) fn tunnels(&self) -> Result<Vec<(TunnelKey, Tunnel)>, KernelError> {
+        read_tunnels(&self.tunnels)
+    }
+
+    pub(super) fn set_tunnel(&mut self, key: TunnelKey, tunnel: Tunnel) -> Result<(), KernelError> {
+        self.tunnels
+            .insert(Raw(key), Raw(tunnel), 0)
+            .doing(|| format!("add {key:?} to map TUNNELS"))
+    }
+
+    pub(super) fn remove_tunnel(&mut self, key: TunnelKey) -> Result<(), KernelError> {
+        absent(self.tunnels.remove(&Raw(key))).doing(|| format!("remove {key:?} from map TUNNELS"))
+    }
+
     pub(super) fn meta(&self) -> Result<Meta, KernelError> {
         let Raw(meta) = self.meta.get(&0, 0).doing(|| "read map META".into())?;
         Ok(meta)
@@ -361,6 +504,28 @@ impl Maps {
     }
 }
 
+fn client(epoch: u32, net: IpNet) -> LpmKey<Raw<ClientKey>> {
+    let (address, before) = match net {
+        IpNet::V4(net) => (net.network().to_ipv6_mapped(), 96),
+        IpNet::V6(net) => (net.network(), 0),
+    };
+    let key = ClientKey {
+        epoch: epoch.to_ne_bytes(),
+        address: address.octets(),
+    };
+    let len = u32::from(EPOCH_BITS) + before + u32::from(net.prefix_len());
+    LpmKey::new(len, Raw(key))
+}
+
+fn station(epoch: u32, mac: [u8; 6]) -> StationKey {
+    let [a, b, c, d, e, f] = mac;
+    StationKey {
+        mac: u64::from_be_bytes([0, 0, a, b, c, d, e, f]),
+        epoch,
+        reserved: 0,
+    }
+}
+
 /// Removing what is not there is no failure. aya hands the kernel's ENOENT on as it is.
 pub(super) fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
@@ -385,6 +550,36 @@ pub(super) fn filters_in(directory: &Path) -> Result<Vec<(HookKey, HookRecord)>,
         .map(|pair| pair.map(|(Raw(key), Raw(record))| (key, record)))
         .collect::<Result<_, _>>()
         .doing(|| "read map CLSACT_HOOKS".into())
+}
+
+/// The tunnels in the maps of `directory`; none if they were never made, or are of an ABI that has others.
+pub(super) fn tunnels_in(directory: &Path) -> Result<Vec<(TunnelKey, Tunnel)>, KernelError> {
+    if !directory.join("TUNNELS").exists() {
+        return Ok(Vec::new());
+    }
+    let path = directory.join("TUNNELS");
+    let opening = || format!("open map {}", path.display());
+    let data = MapData::from_pin(&path).doing(opening)?;
+    let Ok(tunnels) = HashMap::try_from(Map::LruHashMap(data)) else {
+        return Ok(Vec::new());
+    };
+    read_tunnels(&tunnels)
+}
+
+fn read_tunnels(
+    map: &HashMap<MapData, Raw<TunnelKey>, Raw<Tunnel>>,
+) -> Result<Vec<(TunnelKey, Tunnel)>, KernelError> {
+    let mut tunnels = Vec::new();
+    for key in map.keys() {
+        let key = key.doing(|| "read map TUNNELS".into())?;
+        match map.get(&key, 0) {
+            Ok(Raw(tunnel)) => tunnels.push((key.0, tunnel)),
+            // It made room for another meanwhile.
+            Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(error).doing(|| "read map TUNNELS".into()),
+        }
+    }
+    Ok(tunnels)
 }
 
 /// Adds `more` to `total`.

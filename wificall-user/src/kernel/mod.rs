@@ -18,8 +18,9 @@ use aya::Ebpf;
 use wificall_common::{
     Direction,
     abi::{
-        ABI_VERSION, Counters, EventFate, EventKind, GroupLabel, Hook, HookRecord, META_MAGIC,
-        Meta, Policy, demoted_slot, event_slot, exit_slot,
+        ABI_VERSION, Choice, ChoiceKey, Counters, EventFate, EventKind, GroupLabel, Hook,
+        HookRecord, META_MAGIC, Meta, Policy, Tunnel, TunnelKey, demoted_slot, event_slot,
+        exit_slot,
     },
     exit::Exit,
 };
@@ -29,8 +30,8 @@ pub use self::{
     error::KernelError,
     events::{Event, Events, ktime},
     inspect::{EndpointMap, Inspection, inspect},
-    maps::{Entry, Key},
-    object::{OBJECT, Settings, activity_slots},
+    maps::{Entry, Key, Numbered},
+    object::{INTERFACES, OBJECT, Settings, activity_slots},
     pins::Pins,
     succession::OTHER,
 };
@@ -260,6 +261,96 @@ impl Plane {
     /// If the kernel refuses.
     pub fn set_policy(&mut self, index: u32, policy: Policy) -> Result<(), KernelError> {
         self.maps.set_policy(index, policy)
+    }
+
+    /// Choices by client.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn choices(&self) -> Result<BTreeMap<ChoiceKey, Choice>, KernelError> {
+        self.maps.choices()
+    }
+
+    /// Adds a choice to a set that no row in use names.
+    ///
+    /// # Errors
+    ///
+    /// If the map is full.
+    pub fn set_choice(&mut self, key: ChoiceKey, choice: Choice) -> Result<(), KernelError> {
+        self.maps.set_choice(key, choice)
+    }
+
+    /// Removes a choice, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn remove_choice(&mut self, key: ChoiceKey) -> Result<(), KernelError> {
+        self.maps.remove_choice(key)
+    }
+
+    /// Clients and interfaces of all epochs, with their classes.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub fn numbered(&self) -> Result<BTreeMap<Numbered, u32>, KernelError> {
+        self.maps.numbered()
+    }
+
+    /// Gives a client or an interface its class.
+    ///
+    /// # Errors
+    ///
+    /// If the map is full.
+    pub fn number(&mut self, numbered: Numbered, class: u32) -> Result<(), KernelError> {
+        self.maps.number(numbered, class)
+    }
+
+    /// Removes a client or an interface, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn forget(&mut self, numbered: Numbered) -> Result<(), KernelError> {
+        self.maps.forget(numbered)
+    }
+
+    /// What is done about the ESP of tunnels, `KEEP_…`.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn keep(&self) -> Result<u32, KernelError> {
+        self.maps.keep()
+    }
+
+    /// Says what is done about the ESP of tunnels, `KEEP_…`.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_keep(&mut self, keep: u32) -> Result<(), KernelError> {
+        self.maps.set_keep(keep)
+    }
+
+    /// The tunnels whose exit is known, in no order.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn tunnels(&self) -> Result<Vec<(TunnelKey, Tunnel)>, KernelError> {
+        self.maps.tunnels()
+    }
+
+    /// Forgets which exit a tunnel has.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn remove_tunnel(&mut self, key: TunnelKey) -> Result<(), KernelError> {
+        self.maps.remove_tunnel(key)
     }
 
     /// The label of every group ever given out.

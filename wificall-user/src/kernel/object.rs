@@ -38,7 +38,7 @@ impl Settings {
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 20] = [
+pub(super) const PINNED: [&str; 26] = [
     "BLOCKS4",
     "BLOCKS6",
     "SPILLED4",
@@ -59,6 +59,12 @@ pub(super) const PINNED: [&str; 20] = [
     "EVENTS",
     "EVENT_COUNTS",
     "NAMES",
+    "CLIENTS",
+    "STATIONS",
+    "INTERFACES",
+    "CHOICES",
+    "KEEP",
+    "TUNNELS",
 ];
 
 /// Activity slots: one for every entry that the endpoint table can hold.
@@ -66,8 +72,11 @@ pub fn activity_slots(limits: &Limits) -> u32 {
     2 * limits.blocks + limits.hosts + limits.prefixes
 }
 
+/// Interfaces that policies may name at once.
+pub const INTERFACES: usize = 512;
+
 /// Sizes of the maps whose size the configuration sets.
-fn sizes(limits: &Limits) -> [(&'static str, u32); 13] {
+fn sizes(limits: &Limits) -> [(&'static str, u32); 18] {
     [
         ("BLOCKS4", lines(limits.blocks)),
         ("BLOCKS6", lines(limits.blocks)),
@@ -82,6 +91,12 @@ fn sizes(limits: &Limits) -> [(&'static str, u32); 13] {
         ("CARRIED", limits.groups),
         ("FRAGMENTS", limits.fragments),
         ("ACTIVITY", activity_slots(limits)),
+        // Of two epochs: the next is there before the last one goes.
+        ("CLIENTS", 2 * limits.clients),
+        ("STATIONS", 2 * limits.clients),
+        ("INTERFACES", 2 * INTERFACES as u32),
+        ("CHOICES", 2 * limits.choices),
+        ("TUNNELS", limits.tunnels),
     ]
 }
 

@@ -24,12 +24,18 @@ const GRACE: Duration = Duration::from_millis(20);
 pub const OTHER: &[u8] = b"other\0other";
 
 impl Plane {
-    /// Takes over what has to be there before anything is attached: a group for every label, and the records of filters,
-    /// so that those are replaced and not doubled.
+    /// Takes over what has to be there before anything is attached: a group for every label, the records of filters, so that
+    /// those are replaced and not doubled, and the exits of tunnels.
     pub(super) fn adopt(&mut self) -> Result<(), KernelError> {
         let labels = self.maps.labels()?;
         let mut known: BTreeSet<_> = labels.values().map(|label| label.bytes).collect();
         let mut next = (1..).find(|index| !labels.contains_key(index)).unwrap_or(1);
+        // The newest last: what it says of a tunnel is what holds.
+        for older in self.older.iter().rev() {
+            for (key, tunnel) in maps::tunnels_in(&older.path)? {
+                self.maps.set_tunnel(key, tunnel)?;
+            }
+        }
         // Newest first.
         for older in &self.older {
             if migrate::meta(&older.path)?.is_some() {

@@ -255,6 +255,20 @@ const METRICS: &[Metric] = &[
     },
     Metric {
         kind: Kind::Gauge,
+        name: "wificall_choices",
+        help: "What clients that policies name get instead of what others get: entries in the kernel, by endpoints and class of client.",
+        labels: &[],
+        samples: |report, samples| table(report, samples, "choices", |table| table.used),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_choices_left_out",
+        help: "Entries of the endpoint table whose clients are all treated alike although policies tell them apart, for want of room for choices or clients.",
+        labels: &[],
+        samples: |report, samples| table(report, samples, "choices", |table| table.left_out),
+    },
+    Metric {
+        kind: Kind::Gauge,
         name: "wificall_addresses",
         help: "Addresses from DNS that are remembered.",
         labels: &[],

@@ -81,7 +81,8 @@ pub struct Hook {
 /// A map that can run full.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Table {
-    /// `ipv4_blocks`, `ipv6_blocks`, `hosts`, `prefixes`, `groups`, `policies`.
+    /// `ipv4_blocks`, `ipv6_blocks`, `hosts`, `prefixes`, `groups`, `policies`,
+    /// `choices`.
     pub name: String,
     /// Entries.
     pub used: u64,
