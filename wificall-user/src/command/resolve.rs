@@ -1,6 +1,6 @@
 //! `wificall resolve`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
@@ -25,6 +25,7 @@ use crate::discover::{
     Transport, targets,
 };
 use crate::net;
+use crate::observe::Contradiction;
 
 /// With more names than this it takes a while.
 const MANY: usize = 100;
@@ -39,6 +40,8 @@ struct Resolved {
     catalogued: Vec<Catalogued>,
     /// All that follows: addresses as far as they are widened, and prefixes.
     classified: Vec<Classified>,
+    /// What the GeoIP database has in another country than its operators' codes.
+    contradictions: Vec<Contradiction>,
     /// Names that were not asked for, because of an interrupt.
     unasked: usize,
     /// Queries sent.
@@ -306,16 +309,42 @@ async fn resolve(wanted: Wanted, config: &Config) -> anyhow::Result<Resolved> {
     let literal = wanted.addresses.iter().cloned();
     hosts.extend(literal.filter(|(address, _)| filter.check(*address).is_ok()));
     let prefixes = prefixes.into_iter().chain(wanted.networks.iter().cloned());
+    let mut prefixes: Vec<(IpNet, BTreeSet<Owner>)> = prefixes.collect();
+    let contradictions = locate(config, &mut hosts, &mut prefixes);
     Ok(Resolved {
         unasked: total - names.len(),
         names,
         visited: countries,
         catalogued,
         classified: classified(config, hosts, prefixes),
+        contradictions,
         queries: Transport::ALL.iter().map(|t| stats.queries(*t)).sum(),
         seconds: began.elapsed().as_secs_f64(),
         brief: false,
     })
+}
+
+/// Gives what was found the countries that only the GeoIP database knows; what that contradicts.
+fn locate(
+    config: &Config,
+    hosts: &mut [(IpAddr, BTreeSet<Owner>)],
+    prefixes: &mut [(IpNet, BTreeSet<Owner>)],
+) -> Vec<Contradiction> {
+    let mut geo = control::Geo::default();
+    geo.follow(&config.geoip);
+    let catalogue = &config.catalogue;
+    let hosts = hosts
+        .iter_mut()
+        .map(|(address, owners)| (IpNet::from(*address), owners));
+    let prefixes = prefixes.iter_mut().map(|(net, owners)| (*net, owners));
+    let mut contradictions = BTreeMap::new();
+    for (net, owners) in hosts.chain(prefixes) {
+        if let Some(found) = geo.contradiction(owners, catalogue, net) {
+            contradictions.insert(net, found);
+        }
+        geo.locate(owners, catalogue, net);
+    }
+    contradictions.into_values().collect()
 }
 
 /// Asks for the names that countries give, and takes them in.
@@ -571,6 +600,17 @@ impl Resolved {
             let whose = whose(&endpoint.operators, &endpoint.countries);
             let _ = writeln!(text, "  {network}{whose}");
         }
+        if !self.contradictions.is_empty() {
+            text += "In another country by address (GeoIP) than by operator\n";
+        }
+        for found in &self.contradictions {
+            let whose = whose(&found.operators, &found.countries);
+            let _ = writeln!(
+                text,
+                "  {}{whose}, by address {}",
+                found.network, found.geoip
+            );
+        }
         let addresses: BTreeSet<_> = self.addresses().collect();
         let _ = writeln!(
             text,
@@ -674,6 +714,12 @@ mod tests {
             ],
             visited: Vec::new(),
             classified: Vec::new(),
+            contradictions: vec![Contradiction {
+                network: "69.79.196.12".to_owned(),
+                operators: vec!["338-180".to_owned()],
+                countries: vec!["JM".to_owned()],
+                geoip: "BB".to_owned(),
+            }],
             catalogued: vec![Catalogued {
                 address: "69.79.196.12".parse().unwrap(),
                 sources: vec!["handset-profile".to_owned()],
@@ -699,6 +745,8 @@ mod tests {
                AAAA  timeout: 192.0.2.53:53: timed out\n\
              In the catalogue without a name\n  \
                69.79.196.12  338-180 JM  (handset-profile)\n\
+             In another country by address (GeoIP) than by operator\n  \
+               69.79.196.12  338-180 JM, by address BB\n\
              3 names asked, 2 addresses usable\n"
         );
         assert!(!resolved.is_empty());
@@ -725,6 +773,7 @@ mod tests {
             visited: Vec::new(),
             catalogued: Vec::new(),
             classified: Vec::new(),
+            contradictions: Vec::new(),
             unasked: 0,
             queries: 2,
             seconds: 1.0,
@@ -787,6 +836,57 @@ mod tests {
         let own = "8.8.8.0/24  505-01 AU";
         assert_eq!(shown(&["NZ"]), [block4, own, zealand, block6]);
         assert_eq!(shown(&["262-*"]), [block4, germany, block6]);
+    }
+
+    /// In the GeoIP test database 2.125.160.216 is in GB, as is 81.2.69.142, and 89.160.20.112 in SE.
+    #[test]
+    fn countries_follow_the_addresses_of_whom_has_none() {
+        let mut config = configuration_of_defaults();
+        let database = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/data/GeoLite2-Country-Test.mmdb"
+        );
+        let owned = |operator: &str| {
+            let plmn = operator.parse().unwrap();
+            BTreeSet::from([Owner::of(&config.catalogue, plmn)])
+        };
+        let mut hosts = [
+            ("2.125.160.216".parse().unwrap(), owned("901-28")),
+            ("81.2.69.142".parse().unwrap(), owned("234-10")),
+            ("89.160.20.112".parse().unwrap(), owned("234-10")),
+        ];
+        let mut prefixes = [
+            ("2.125.160.216/29".parse().unwrap(), BTreeSet::new()),
+            ("0.0.0.0/1".parse().unwrap(), BTreeSet::new()),
+        ];
+        let before = (hosts.clone(), prefixes.clone());
+        assert!(locate(&config, &mut hosts, &mut prefixes).is_empty());
+        assert_eq!(
+            (hosts.clone(), prefixes.clone()),
+            before,
+            "without a database"
+        );
+        config.geoip.database = Some(database.into());
+        let found = locate(&config, &mut hosts, &mut prefixes);
+        let found: Vec<_> = found
+            .iter()
+            .map(|found| {
+                format!(
+                    "{} {} {}",
+                    found.network,
+                    found.countries.join("+"),
+                    found.geoip
+                )
+            })
+            .collect();
+        assert_eq!(found, ["89.160.20.112 GB SE"]);
+        let countries: Vec<_> = hosts
+            .iter()
+            .map(|(_, owners)| owners)
+            .chain(prefixes.iter().map(|(_, owners)| owners))
+            .map(|of| owners(of).1.join("+"))
+            .collect();
+        assert_eq!(countries, ["GB", "GB", "GB", "GB", ""]);
     }
 
     fn configuration_of_defaults() -> Config {

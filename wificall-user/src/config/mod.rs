@@ -378,6 +378,21 @@ pub struct Limits {
     pub tunnels: u32,
 }
 
+impl Config {
+    /// The sizes that the kernel's maps are to have: those that are made whole are small where nothing uses them.
+    #[must_use]
+    pub fn sizes(&self) -> Limits {
+        Limits {
+            tunnels: if self.exits.is_empty() {
+                1
+            } else {
+                self.limits.tunnels
+            },
+            ..self.limits
+        }
+    }
+}
+
 /// A configuration that can be used, and what is odd about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parsed {

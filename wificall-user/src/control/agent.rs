@@ -14,17 +14,19 @@ use tracing::{debug, info, warn};
 use wificall_common::abi::{Hook, TIER_TRUSTED};
 
 use super::{
+    country::Geo,
     desired::{self, Desired},
     hooks::Selection,
     label::Label,
     plan::{Actual, LeftOut, Plan, plan},
+    tunnels::Keeping,
     world::{Steering, World, network, ways_out},
 };
 use crate::{
     config::Config,
     discover::{
         Bounds, Command, Found, Outcome, Reason, Refresher, Settings, Stats, Targets, Update,
-        Visited, geoip::GeoIp, nat64, snoop::Snoop, store,
+        Visited, nat64, snoop::Snoop, store,
     },
     explain::explain,
     kernel::{self, Attachment, Key, Pins, Plane},
@@ -74,11 +76,11 @@ pub(super) struct Agent {
     pub snoop: Snoop,
     /// The reading end of that; `None` if nothing is looked at.
     pub events: Option<kernel::Events>,
-    pub geoip: Option<GeoIp>,
-    pub geoip_problem: Option<String>,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
+    /// How the exits of tunnels are kept.
+    pub keeping: Keeping,
 }
 
 impl Agent {
@@ -103,9 +105,11 @@ impl Agent {
             local,
             ways_out,
             steering: Steering::default(),
+            geo: Geo::default(),
         };
         world.restore(&loaded.found);
         world.configure(config);
+        world.follow_geoip();
         // What has had its time while nothing ran is not to be an endpoint again, unless it was in use.
         world.memory.resume(SystemTime::now());
         world.memory.expire(SystemTime::now());
@@ -113,7 +117,7 @@ impl Agent {
         let plane = Plane::open(
             Pins::new(world.config.agent.pin_dir()),
             settings,
-            world.config.limits,
+            world.config.sizes(),
         )?;
         let now = SystemTime::now();
         let mut agent = Self {
@@ -139,13 +143,13 @@ impl Agent {
             questions_changed: false,
             snoop: Snoop::new(kernel::ktime()),
             events: None,
-            geoip: None,
-            geoip_problem: None,
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
+            keeping: Keeping::default(),
         };
-        agent.follow_geoip();
+        // Whoever was seen before this agent is where the one before had it.
+        agent.hold_tunnels(false)?;
         agent.recover()?;
         agent.reconcile(now, true).await?;
         agent.follow_probes();
@@ -193,6 +197,7 @@ impl Agent {
         let plan = plan(&wanted, &actual, self.plane.limits());
         self.left_out = plan.left_out;
         let settings = self.world.settings(&wanted);
+        self.hold_for(&plan, &actual)?;
         self.set(&plan)?;
         // Between setting and removing: a program that looks into the trie must run before blocks move there.
         let changed = settings != self.plane.settings();
@@ -350,8 +355,9 @@ impl Agent {
         self.questions_changed |= self.world.memory.admit(now);
         self.follow_probes();
         self.snoop.expire(now);
-        self.follow_geoip();
+        self.world.follow_geoip();
         self.repair().await?;
+        self.follow_tunnels()?;
         self.reconcile(now, false).await
     }
 

@@ -5,6 +5,7 @@
 mod agent;
 mod attach;
 mod compile;
+mod country;
 mod desired;
 mod hooks;
 mod label;
@@ -20,11 +21,13 @@ mod run;
 mod set;
 mod snoop;
 pub mod socket;
+mod tunnels;
 mod world;
 
 use crate::config::Errors;
 
 pub(crate) use agent::discovery;
+pub(crate) use country::Geo;
 pub(crate) use desired::known as endpoints;
 pub use label::Label;
 pub use report::{demoted, group};

@@ -84,21 +84,22 @@ impl Agent {
 
     /// The kernel's side of a reload. Other sizes need other maps: those are filled, then the links move over.
     async fn put_in_force(&mut self, before: &Config) -> Result<()> {
-        if *self.plane.limits() != self.world.config.limits {
+        self.world.follow_geoip();
+        if *self.plane.limits() != self.world.config.sizes() {
             let settings = self.plane.settings();
             self.plane = Plane::open(
                 Pins::new(self.world.config.agent.pin_dir()),
                 settings,
-                self.world.config.limits,
+                self.world.config.sizes(),
             )?;
             self.activity.clear();
+            self.hold_tunnels(before.exits.is_empty())?;
             return self.reconcile(SystemTime::now(), true).await;
         }
         // Another way of attaching leaves the old one in place until the new one runs.
         let reattach = self.world.config.interfaces != before.interfaces
             || self.world.config.snoop != before.snoop
             || self.world.config.catalogue != before.catalogue;
-        self.follow_geoip();
         self.reconcile(SystemTime::now(), reattach).await
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
+use ipnet::IpNet;
 use wificall_common::{
     Class, Direction,
     abi::{ABI_VERSION, Counters, EventKind},
@@ -17,7 +18,7 @@ use crate::{
     discover::{Family, Known, Lie, Memory, Owner, Transport, memory::NameState},
     kernel::Key,
     observe::{
-        Address, Candidate, Client, ClientName, Counter, Discovery, Exit, Fate, Group, Hook,
+        Address, Candidate, Client, ClientName, Counter, Discovery, Exit, Fate, GeoIp, Group, Hook,
         Interface, Name, Probes, Question, Reloads, Report, Snoop, Table,
         metrics::{NAME_STATES, name_state},
     },
@@ -65,6 +66,7 @@ impl Agent {
             demoted: demoted(self.plane.demoted()?),
             discovery,
             snoop: self.snoop_report()?,
+            geoip: self.geoip_report(),
             probes,
             reloads: Reloads {
                 done: self.reloads_done,
@@ -114,7 +116,7 @@ impl Agent {
             .filter_map(|interface| interface.problem.clone())
             .collect();
         problems.extend(self.table_problem.clone());
-        problems.extend(self.geoip_problem.clone());
+        problems.extend(self.world.geo.problem.clone());
         if self.world.config.snoop.on() {
             problems.extend(self.world.origins().problem);
         }
@@ -259,6 +261,17 @@ impl Agent {
         })
     }
 
+    fn geoip_report(&self) -> GeoIp {
+        let (hosts, prefixes) = self.world.claims();
+        let hosts = hosts
+            .iter()
+            .map(|(address, claim)| (IpNet::from(*address), &claim.owners));
+        let prefixes = prefixes.iter().map(|(net, owners)| (*net, owners));
+        self.world
+            .geo
+            .report(hosts.chain(prefixes), &self.world.config.catalogue)
+    }
+
     fn discovery_report(&self) -> Discovery {
         let filter = self.world.filter();
         let memory = &self.world.memory;
@@ -302,7 +315,7 @@ impl Agent {
         Discovery {
             addresses: memory.len() as u64,
             seen: memory.seen_names().map(report).collect(),
-            known: known.iter().map(address).collect(),
+            known: known.iter().map(|known| self.address(known)).collect(),
             displaced: memory.displaced(),
             nat64: self.world.nat64_prefixes(),
             last_success: last_success(memory).map(seconds),
@@ -341,6 +354,29 @@ impl Agent {
     }
 }
 
+impl Agent {
+    fn address(&self, known: &Known) -> Address {
+        let mut located = BTreeSet::clone(&known.owners);
+        let catalogue = &self.world.config.catalogue;
+        let geo = &self.world.geo;
+        geo.locate(&mut located, catalogue, known.address.into());
+        let (operators, countries) = owners(&located);
+        let sources = known.sources.iter();
+        Address {
+            address: known.address.to_string(),
+            tier: known.tier.as_str().into(),
+            operators,
+            countries,
+            sources: sources
+                .map(|(source, at)| (source.as_str().to_owned(), seconds(*at)))
+                .collect(),
+            first_seen: seconds(known.first_seen),
+            last_answer: seconds(known.last_answer),
+            last_traffic: known.last_traffic.map(seconds),
+        }
+    }
+}
+
 /// All names that our resolver is asked for.
 fn asked(memory: &Memory) -> impl Iterator<Item = (&Arc<str>, &NameState)> {
     memory.names().chain(memory.seen_names())
@@ -362,25 +398,8 @@ fn stale(memory: &Memory, known: &[Known]) -> bool {
     answered.peek().is_some() && answered.all(|failing| failing)
 }
 
-fn address(known: &Known) -> Address {
-    let (operators, countries) = owners(&known.owners);
-    let sources = known.sources.iter();
-    Address {
-        address: known.address.to_string(),
-        tier: known.tier.as_str().into(),
-        operators,
-        countries,
-        sources: sources
-            .map(|(source, at)| (source.as_str().to_owned(), seconds(*at)))
-            .collect(),
-        first_seen: seconds(known.first_seen),
-        last_answer: seconds(known.last_answer),
-        last_traffic: known.last_traffic.map(seconds),
-    }
-}
-
 /// Operators and countries, each once and in order.
-fn owners(owners: &BTreeSet<Owner>) -> (Vec<String>, Vec<String>) {
+pub(super) fn owners(owners: &BTreeSet<Owner>) -> (Vec<String>, Vec<String>) {
     let operators: BTreeSet<_> = owners.iter().filter_map(|owner| owner.plmn).collect();
     let countries: BTreeSet<_> = owners.iter().filter_map(|owner| owner.country).collect();
     (

@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 use ipnet::IpNet;
 
 use super::{
+    country::Geo,
     desired::{endpoint, tiers},
     policy::row,
     policy_match::Endpoint,
@@ -30,27 +31,34 @@ use crate::{
 ///
 /// If the state cannot be read, or the network of the box.
 pub async fn offline_endpoints(config: Config) -> Result<Set> {
-    let path = config.agent.state_path();
-    let loaded = store::peek(&path, config.discovery.keep, Bounds::default())
-        .map_err(|problem| anyhow!("{} {problem}", path.display()))?;
-    let (links, local) = network().await?;
-    let mut world = World {
-        config: config.clone(),
-        memory: loaded.memory,
-        targets: Targets::default(),
-        visited: Visited::default(),
-        links,
-        local,
-        ways_out: BTreeSet::new(),
-        steering: Steering::default(),
-    };
-    world.restore(&loaded.found);
-    world.configure(config);
-    world.memory.expire(SystemTime::now());
-    world.endpoints(Origin::Offline)
+    World::offline(config).await?.endpoints(Origin::Offline)
 }
 
 impl World {
+    /// What an agent would know at its start: the state on disk and the configuration. Changes nothing.
+    pub(super) async fn offline(config: Config) -> Result<Self> {
+        let path = config.agent.state_path();
+        let loaded = store::peek(&path, config.discovery.keep, Bounds::default())
+            .map_err(|problem| anyhow!("{} {problem}", path.display()))?;
+        let (links, local) = network().await?;
+        let mut world = Self {
+            config: config.clone(),
+            memory: loaded.memory,
+            targets: Targets::default(),
+            visited: Visited::default(),
+            links,
+            local,
+            ways_out: BTreeSet::new(),
+            geo: Geo::default(),
+            steering: Steering::default(),
+        };
+        world.restore(&loaded.found);
+        world.configure(config);
+        world.follow_geoip();
+        world.memory.expire(SystemTime::now());
+        Ok(world)
+    }
+
     /// The endpoint set.
     pub(super) fn endpoints(&self, origin: Origin) -> Result<Set> {
         let known = self.known();

@@ -12,10 +12,8 @@ use crate::{
     config::SnoopIke,
     discover::{
         Applied, Sighting,
-        geoip::GeoIp,
         snoop::{Context, Found, Origins},
     },
-    explain::explain,
     kernel::{self, ktime},
     net,
 };
@@ -75,13 +73,13 @@ impl Agent {
         let catalogue = self.world.config.catalogue.clone();
         let observe_ike = self.world.config.snoop.ike == SnoopIke::Observe;
         let watched: BTreeSet<u32> = self.attached.keys().map(|(_, ifindex)| *ifindex).collect();
-        let geoip = self.geoip.as_ref();
+        let geo = &self.world.geo;
         let context = Context {
             origins: &origins,
             filter: &filter,
             watched: &|ifindex| watched.contains(&ifindex),
             owners: &|name| catalogue.owner_of_name(name).map(|(_, owners)| owners),
-            country: &|address| geoip?.country(address),
+            country: &|address| geo.country(address),
             clients: !self.world.config.interfaces.access.is_empty(),
             ktime: ktime(),
             now,
@@ -109,7 +107,7 @@ impl Agent {
                 }
                 Some(Found::Peer { address, client }) => {
                     if self.snoop.note_candidate(address, &context) {
-                        let country = geoip.and_then(|geoip| geoip.country(address));
+                        let country = geo.country(address);
                         let country = country.map_or("unknown".to_owned(), |c| c.to_string());
                         info!(%address, country, "an unknown address answers IKE: it may be an ePDG");
                     }
@@ -137,37 +135,6 @@ impl Agent {
             self.reconcile(now, false).await?;
         }
         Ok(())
-    }
-
-    /// Opens the GeoIP database that the configuration names, or reads it again if it has changed. One that cannot be
-    /// used leaves the one before in use.
-    pub(super) fn follow_geoip(&mut self) {
-        let Some(path) = self.world.config.geoip.database.clone() else {
-            self.geoip = None;
-            self.geoip_problem = None;
-            return;
-        };
-        let result = match &mut self.geoip {
-            Some(geoip) if geoip.path() == path => geoip.refresh(),
-            _ => GeoIp::open(&path).map(|geoip| {
-                self.geoip = Some(geoip);
-                true
-            }),
-        };
-        match result {
-            Ok(true) => {
-                info!(database = %path.display(), "GeoIP database read");
-                self.geoip_problem = None;
-            }
-            Ok(false) => {}
-            Err(problem) => {
-                let message = explain(&problem);
-                if self.geoip_problem.as_ref() != Some(&message) {
-                    warn!("{message}");
-                }
-                self.geoip_problem = Some(message);
-            }
-        }
     }
 }
 

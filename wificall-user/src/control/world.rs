@@ -15,6 +15,7 @@ use wificall_common::{
 
 use super::{
     compile::{Around, Compiler},
+    country::Geo,
     desired::{self, Claim, Wanted},
     hooks, policy,
 };
@@ -35,6 +36,11 @@ use crate::{
     },
 };
 
+/// Addresses, and what is said of them.
+type Hosts = Vec<(IpAddr, Claim)>;
+/// Networks, and whose they are.
+type Prefixes = Vec<(IpNet, BTreeSet<Owner>)>;
+
 /// The world as the agent knows it.
 pub(super) struct World {
     pub config: Config,
@@ -46,6 +52,8 @@ pub(super) struct World {
     pub local: Vec<IpNet>,
     /// The interfaces that packets to the Internet leave by, if that is asked for.
     pub ways_out: BTreeSet<u32>,
+    /// Where addresses are.
+    pub geo: Geo,
     /// What exits say of policies.
     pub steering: Steering,
 }
@@ -57,6 +65,8 @@ pub(super) struct Steering {
     pub blocked: BTreeSet<u32>,
     /// Gateways on access links.
     pub own: Vec<Client>,
+    /// Whether an exit is on another gateway than the one it prefers.
+    pub failed_over: bool,
 }
 
 impl World {
@@ -207,8 +217,27 @@ impl World {
         }
     }
 
+    /// Opens or reads again the GeoIP database.
+    pub(super) fn follow_geoip(&mut self) {
+        self.geo.follow(&self.config.geoip);
+    }
+
     /// What is known, by network.
     pub(super) fn known(&self) -> desired::Known {
+        let (mut hosts, mut prefixes) = self.claims();
+        let catalogue = &self.config.catalogue;
+        for (address, claim) in &mut hosts {
+            let net = IpNet::from(*address);
+            self.geo.locate(&mut claim.owners, catalogue, net);
+        }
+        for (net, owners) in &mut prefixes {
+            self.geo.locate(owners, catalogue, *net);
+        }
+        desired::known(&self.config, hosts, prefixes)
+    }
+
+    /// The addresses and networks that are known, with their owners by name and configuration alone.
+    pub(super) fn claims(&self) -> (Hosts, Prefixes) {
         let filter = self.filter();
         let literal = self
             .targets
@@ -227,7 +256,7 @@ impl World {
                 .find_map(|pref64| pref64.extract(&v6.octets()));
             inner.map_or(address, IpAddr::from)
         };
-        let hosts: Vec<(IpAddr, Claim)> = self
+        let hosts = self
             .memory
             .known(&filter)
             .map(|known| (known.address, self.claim(known)))
@@ -245,7 +274,7 @@ impl World {
             (prefix.prefix, owners)
         });
         let prefixes = prefixes.chain(self.targets.networks.iter().cloned());
-        desired::known(&self.config, hosts, prefixes)
+        (hosts, prefixes.collect())
     }
 
     /// What is said of a remembered address.
@@ -294,7 +323,7 @@ impl World {
         let filter = self.filter();
         let literal = self.targets.addresses.iter().cloned();
         let literal = literal.map(|(address, owners)| (address, Claim::from(owners)));
-        let hosts: Vec<(IpAddr, Claim)> = self
+        let mut hosts: Vec<(IpAddr, Claim)> = self
             .memory
             .known(&filter)
             // What a client was told must not make us send anything to anybody.
@@ -303,6 +332,11 @@ impl World {
             .chain(literal)
             .filter(|(address, _)| filter.check(*address).is_ok())
             .collect();
+        for (address, claim) in &mut hosts {
+            let catalogue = &self.config.catalogue;
+            self.geo
+                .locate(&mut claim.owners, catalogue, (*address).into());
+        }
         let mut compiler = Compiler::new(&self.config, self.around());
         hosts
             .iter()

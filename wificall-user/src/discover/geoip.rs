@@ -1,6 +1,8 @@
 //! The country of an address, by a database in MaxMind's format.
 //!
 //! Two schemas are in use: `country.iso_code` (GeoLite2, DB-IP) and `country_code` (IPinfo).
+//!
+//! The file is read and kept, and not mapped: whoever overwrites a mapped file in place ends the agent with SIGBUS.
 
 use std::fs;
 use std::io;
@@ -8,6 +10,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use maxminddb::{MaxMindDbError, Reader};
 use serde::Deserialize;
 use thiserror::Error;
@@ -140,6 +143,19 @@ impl GeoIp {
     pub fn country(&self, address: IpAddr) -> Option<Country> {
         country(&self.reader, address)
     }
+
+    /// The country of a network; `None` if its two ends are not known to be in one.
+    #[must_use]
+    pub fn country_of_net(&self, net: IpNet) -> Option<Country> {
+        let country = self.country(net.network())?;
+        (self.country(net.broadcast()) == Some(country)).then_some(country)
+    }
+
+    /// When the database was made, in seconds since 1970 UTC.
+    #[must_use]
+    pub fn built(&self) -> u64 {
+        self.reader.metadata().build_epoch
+    }
 }
 
 fn country(reader: &Reader<Vec<u8>>, address: IpAddr) -> Option<Country> {
@@ -216,6 +232,29 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_flat_database_of_the_labs_is_what_is_written_here() {
+        let kept = include_bytes!("../../../tests/data/flat-2-AU.mmdb");
+        assert!(kept[..] == flat_database("2.0.0.0", "AU")[..]);
+    }
+
+    #[test]
+    fn a_network_is_where_both_its_ends_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let geo = GeoIp::open(&at(&directory, &flat_database("1.0.0.0", "AU"))).unwrap();
+        for (net, country) in [
+            ("1.2.0.0/16", Some("AU")),
+            ("1.0.0.0/8", Some("AU")),
+            ("0.0.0.0/7", None),
+            ("1.0.0.0/7", None),
+            ("2.0.0.0/8", None),
+        ] {
+            let found = geo.country_of_net(net.parse().unwrap());
+            assert_eq!(found.map(|c| c.to_string()).as_deref(), country, "{net}");
+        }
+        assert_eq!(geo.built(), 0x6500_0000);
     }
 
     #[test]

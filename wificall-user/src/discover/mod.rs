@@ -18,6 +18,7 @@
 mod answer;
 mod asked;
 mod connection;
+pub mod country;
 pub mod filter;
 pub mod geoip;
 mod health;

@@ -523,6 +523,33 @@ const METRICS: &[Metric] = &[
     },
     Metric {
         kind: Kind::Gauge,
+        name: "wificall_geoip_build_timestamp_seconds",
+        help: "When the GeoIP database in use was made; absent without one.",
+        labels: &[],
+        samples: |report, samples| {
+            if let Some(built) = report.geoip.built {
+                samples.add([], built);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_geoip_located",
+        help: "Endpoints (addresses and static prefixes) whose country is from the GeoIP database, for want of one by \
+               operator.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.geoip.located),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_geoip_contradictions",
+        help: "Endpoints that the GeoIP database has in another country than those of their operators' codes (MCC); \
+               `wificall status` lists them.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.geoip.contradictions),
+    },
+    Metric {
+        kind: Kind::Gauge,
         name: "wificall_ike_candidates",
         help: "Unknown addresses that answered a client's IKE_SA_INIT within a week, by their country.",
         labels: &["country"],

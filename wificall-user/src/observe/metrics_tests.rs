@@ -149,6 +149,9 @@ wificall_snoop_total{kind="name_answer",result="taken"} 3
 wificall_snoop_total{kind="name_answer",result="spoofed"} 1
 wificall_snoop_displaced_total 0
 wificall_snoop_clients 1
+wificall_geoip_build_timestamp_seconds 1699000000
+wificall_geoip_located 2
+wificall_geoip_contradictions 11
 wificall_ike_candidates{country="JP"} 1
 wificall_probe_addresses{operator="262-01",port="4500",result="reachable"} 0
 wificall_probe_addresses{operator="262-01",port="4500",result="silent"} 2

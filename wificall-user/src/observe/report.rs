@@ -42,6 +42,9 @@ pub struct Report {
     /// What clients' own packets tell.
     #[serde(default)]
     pub snoop: Snoop,
+    /// Where endpoints are.
+    #[serde(default)]
+    pub geoip: GeoIp,
     /// Reloads since the start.
     pub reloads: Reloads,
     /// Hooks put back after someone removed them, since the start.
@@ -332,6 +335,36 @@ pub struct Candidate {
     pub last: u64,
     /// Exchanges seen.
     pub exchanges: u64,
+}
+
+/// Where endpoints are, by the GeoIP database. Of addresses and static prefixes, each counted once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GeoIp {
+    /// The file in use; `None` without one.
+    pub database: Option<String>,
+    /// When it was made.
+    pub built: Option<u64>,
+    /// Endpoints that have a country by it, which their operators do not have or leave open.
+    pub located: u64,
+    /// Endpoints that it does not know, or only in parts.
+    pub unknown: u64,
+    /// Endpoints that it has in another country than those of their operators' codes.
+    pub contradictions: u64,
+    /// The first of those.
+    pub listed: Vec<Contradiction>,
+}
+
+/// An endpoint in one country by its operators' codes and in another by its address.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Contradiction {
+    /// The address or network.
+    pub network: String,
+    /// Its operators.
+    pub operators: Vec<String>,
+    /// Their countries.
+    pub countries: Vec<String>,
+    /// The country of the address.
+    pub geoip: String,
 }
 
 /// Reloads since the start.

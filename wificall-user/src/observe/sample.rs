@@ -171,6 +171,19 @@ pub(super) fn report() -> Report {
             exchanges: vec![("silent".into(), 4)],
         },
         snoop: snoop(),
+        geoip: GeoIp {
+            database: Some("/var/lib/GeoIP/country.mmdb".into()),
+            built: Some(1_699_000_000),
+            located: 2,
+            unknown: 1,
+            contradictions: 11,
+            listed: vec![Contradiction {
+                network: "198.18.0.1".into(),
+                operators: vec!["262-01".into()],
+                countries: vec!["DE".into()],
+                geoip: "AT".into(),
+            }],
+        },
         reloads: Reloads {
             done: 3,
             refused: 1,

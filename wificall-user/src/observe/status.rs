@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use super::countries;
 use super::metrics::name_state;
 use super::{Exit, Fate, Group, Interface, Name, Report};
 
@@ -24,6 +25,7 @@ pub fn text(report: &Report) -> String {
     section(&mut text, "Tables", tables(report));
     section(&mut text, "DNS", dns(report));
     section(&mut text, "Probes", probes(report));
+    section(&mut text, "Countries", countries::text(report));
     section(&mut text, "Seen from clients", snoop(report));
     text
 }
@@ -466,6 +468,13 @@ DNS
 Probes
   OPERATOR  ADDRESSES  REACHABLE      RTT       ANSWERED
   262-01            2          0  12.3 ms  3 h 0 min ago  198.18.0.1 port 4500 silent
+
+Countries
+  /var/lib/GeoIP/country.mmdb, 11 days old: 2 endpoints have their country by it, 1 are not in it
+  11 endpoints are in another country by their address than by their operator, which counts
+  ENDPOINT    OPERATOR  BY OPERATOR  BY ADDRESS
+  198.18.0.1  262-01    DE           AT
+  … 10 more; --json has up to a hundred
 
 Seen from clients
   1 clients asked for ePDGs' names; 3 answers taken, 1 spoofed, 2 dropped for the rate

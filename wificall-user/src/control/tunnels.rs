@@ -1,0 +1,217 @@
+//! Tunnels keep their exit: what the agent has to do for it.
+//!
+//! The programs note a tunnel's exit when it begins, and go by that note instead of by policy. ESP does so only while
+//! `KEEP` says so: from before a change that could move somebody until those who were there then are gone.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use anyhow::Result;
+use tracing::debug;
+use wificall_common::abi::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, SEEN_SHIFT, Tunnel, TunnelKey};
+
+use super::{
+    agent::Agent,
+    plan::{Actual, Plan},
+};
+use crate::kernel;
+
+/// Steps of [`Tunnel::seen`] (about seconds) after which a tunnel that was not seen is over: phones ask whether their
+/// gateway is alive every 120 s (AOSP `IkeSessionParams`), and keep NATs open every 20 s.
+const IDLE: u32 = 300;
+
+/// Since when, and how, the exits of tunnels are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Keeping {
+    /// `KEEP_…`, as the kernel has it.
+    mode: u32,
+    /// When something changed last that could move a tunnel.
+    changed: u32,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+struct Judgement {
+    mode: u32,
+    /// Tunnels that are over, or whose exit is none any more.
+    over: Vec<TunnelKey>,
+}
+
+impl Keeping {
+    /// `exits`: the tables of all exits. `failed_over`: an exit is not on the gateway that it prefers, and asks whether
+    /// anybody uses it.
+    fn judge(
+        self,
+        tunnels: &[(TunnelKey, Tunnel)],
+        now: u32,
+        exits: &BTreeSet<u32>,
+        failed_over: bool,
+    ) -> Judgement {
+        let age = |then: u32| now.saturating_sub(then);
+        let watched = self.mode != KEEP_OFF && age(self.changed) > IDLE;
+        let is_gone = |tunnel: &Tunnel| {
+            let idle = watched && age(tunnel.seen) > IDLE;
+            idle || (tunnel.exit != 0 && !exits.contains(&tunnel.exit))
+        };
+        let (over, alive): (Vec<_>, Vec<_>) = tunnels.iter().partition(|(_, t)| is_gone(t));
+        let from_before = |tunnel: &Tunnel| tunnel.began <= self.changed;
+        let stays = !watched || failed_over || alive.iter().any(|(_, t)| from_before(t));
+        let mode = match self.mode {
+            // Who is seen again is known by now.
+            KEEP_UNKNOWN if !watched => KEEP_UNKNOWN,
+            KEEP_OFF if !failed_over => KEEP_OFF,
+            _ if stays => KEEP_ON,
+            _ => KEEP_OFF,
+        };
+        Judgement {
+            mode,
+            over: over.into_iter().map(|(key, _)| key).collect(),
+        }
+    }
+}
+
+/// Now, as the kernel notes it.
+fn step() -> u32 {
+    (kernel::ktime() >> SEEN_SHIFT) as u32
+}
+
+impl Agent {
+    /// Before anything changes: tunnels stay where they are. `unknown`: there were no exits before, so that whoever has a
+    /// tunnel has it without one.
+    pub(super) fn hold_tunnels(&mut self, unknown: bool) -> Result<()> {
+        if self.world.config.exits.is_empty() {
+            return Ok(());
+        }
+        let mode = if unknown { KEEP_UNKNOWN } else { KEEP_ON };
+        // What is not known yet stays so.
+        let mode = mode.max(self.keeping.mode);
+        self.keeping = Keeping {
+            mode,
+            changed: step(),
+        };
+        self.plane.set_keep(mode)?;
+        Ok(())
+    }
+
+    /// Likewise, if a plan could move anybody.
+    pub(super) fn hold_for(&mut self, plan: &Plan, actual: &Actual) -> Result<()> {
+        let moves = plan.set.iter().any(|(key, entry)| {
+            let before = actual.entries.get(key);
+            before.is_some_and(|before| before.policy != entry.policy)
+        });
+        if moves {
+            self.hold_tunnels(false)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Forgets tunnels that are over, and lets ESP go by policy again when nobody is left who could be elsewhere.
+    pub(super) fn follow_tunnels(&mut self) -> Result<()> {
+        let exits: BTreeSet<u32> = self
+            .world
+            .config
+            .exits
+            .iter()
+            .map(|exit| exit.table)
+            .collect();
+        if exits.is_empty() {
+            return Ok(());
+        }
+        let tunnels = self.plane.tunnels()?;
+        let Judgement { mode, over } =
+            self.keeping
+                .judge(&tunnels, step(), &exits, self.world.steering.failed_over);
+        for key in over {
+            self.plane.remove_tunnel(key)?;
+        }
+        if mode != self.keeping.mode {
+            debug!(mode, "tunnels' exits");
+            self.plane.set_keep(mode)?;
+            self.keeping.mode = mode;
+        }
+        Ok(())
+    }
+
+    /// The tunnels of an exit that were seen lately: client and endpoint.
+    pub(super) fn tunnels_of(&self, table: u32) -> Result<Vec<(IpAddr, IpAddr)>> {
+        let now = step();
+        let tunnels = self.plane.tunnels()?.into_iter();
+        Ok(tunnels
+            .filter(|(_, tunnel)| tunnel.exit == table)
+            .filter(|(_, tunnel)| now.saturating_sub(tunnel.seen) <= IDLE)
+            .map(|(key, _)| {
+                let address = |octets: [u8; 16]| IpAddr::from(octets).to_canonical();
+                (address(key.client), address(key.endpoint))
+            })
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u32 = 3600;
+
+    fn tunnel(number: u8, exit: u32, began: u32, seen: u32) -> (TunnelKey, Tunnel) {
+        let key = TunnelKey {
+            client: [number; 16],
+            endpoint: [0; 16],
+        };
+        let tunnel = Tunnel {
+            exit,
+            began,
+            seen,
+            ..Tunnel::default()
+        };
+        (key, tunnel)
+    }
+
+    fn judge(mode: u32, tunnels: &[(TunnelKey, Tunnel)], now: u32) -> (u32, Vec<u8>) {
+        let keeping = Keeping {
+            mode,
+            changed: HOUR,
+        };
+        let judged = keeping.judge(tunnels, now, &BTreeSet::from([7, 8]), false);
+        let over = judged.over.iter().map(|key| key.client[0]).collect();
+        (judged.mode, over)
+    }
+
+    #[test]
+    fn esp_asks_until_those_from_before_the_change_are_gone() {
+        let before = tunnel(1, 7, HOUR - 9, 2 * HOUR - 10);
+        let after = tunnel(2, 8, HOUR + 9, 2 * HOUR - 10);
+        assert_eq!(
+            judge(KEEP_ON, &[before, after], 2 * HOUR),
+            (KEEP_ON, vec![])
+        );
+        assert_eq!(judge(KEEP_ON, &[after], 2 * HOUR), (KEEP_OFF, vec![]));
+        let idle = tunnel(1, 7, HOUR - 9, 2 * HOUR - IDLE - 1);
+        assert_eq!(
+            judge(KEEP_ON, &[idle, after], 2 * HOUR),
+            (KEEP_OFF, vec![1])
+        );
+    }
+
+    #[test]
+    fn nobody_is_taken_for_idle_whose_esp_was_not_noted() {
+        let quiet = tunnel(1, 7, 1, HOUR - 2 * IDLE);
+        assert_eq!(judge(KEEP_ON, &[quiet], HOUR + IDLE / 2), (KEEP_ON, vec![]));
+        assert_eq!(judge(KEEP_OFF, &[quiet], 2 * HOUR), (KEEP_OFF, vec![]));
+    }
+
+    #[test]
+    fn an_exit_that_is_no_more_holds_nobody() {
+        let gone = tunnel(1, 9, HOUR - 1, HOUR);
+        let none = tunnel(2, 0, HOUR - 1, HOUR);
+        assert_eq!(judge(KEEP_ON, &[gone, none], HOUR + 1), (KEEP_ON, vec![1]));
+    }
+
+    #[test]
+    fn who_is_not_known_after_a_while_is_no_more() {
+        assert_eq!(judge(KEEP_UNKNOWN, &[], HOUR + IDLE / 2).0, KEEP_UNKNOWN);
+        assert_eq!(judge(KEEP_UNKNOWN, &[], HOUR + IDLE + 1).0, KEEP_OFF);
+        let old = tunnel(1, 0, HOUR - 1, HOUR + IDLE);
+        assert_eq!(judge(KEEP_UNKNOWN, &[old], HOUR + IDLE + 1).0, KEEP_ON);
+    }
+}
