@@ -63,8 +63,11 @@ keep = true
     )
 }
 
-/// From, to, and what arrives: its DSCP and whether by the exit; `None`: nothing.
-const PACKETS: [(&str, &str, Option<(u8, bool)>); 7] = [
+/// What arrives: its DSCP, and whether by the exit; `None`: nothing.
+type Outcome = Option<(u8, bool)>;
+
+/// From, to, and what comes of it.
+const PACKETS: [(&str, &str, Outcome); 7] = [
     (PHONE4, "198.18.0.10", Some((EF, true))),
     (PHONE4, "198.18.0.70", Some((40, true))),
     (PHONE6, "2001:db8:18:1::10", Some((40, true))),
