@@ -131,6 +131,11 @@ impl Agent {
         self.run_dir.join(&self.instance).join("control.sock")
     }
 
+    /// What its exits have installed.
+    pub fn exits_path(&self) -> PathBuf {
+        self.run_dir.join(&self.instance).join("exits.json")
+    }
+
     /// The last known endpoints.
     pub fn state_path(&self) -> PathBuf {
         self.state_dir.join(&self.instance).join("state.json")

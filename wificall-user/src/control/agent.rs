@@ -16,6 +16,7 @@ use wificall_common::abi::{Hook, TIER_OBSERVED};
 use super::{
     country::Geo,
     desired::{self, Desired},
+    exits::Exits,
     hooks::Selection,
     label::Label,
     other::Arming,
@@ -79,6 +80,7 @@ pub(super) struct Agent {
     pub snoop: Snoop,
     /// The reading end of that; `None` if nothing is looked at.
     pub events: Option<kernel::Events>,
+    pub exits: Exits,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
@@ -89,6 +91,10 @@ pub(super) struct Agent {
 impl Agent {
     /// Brings the last known good into the kernel and attaches, before any query leaves.
     pub(super) async fn start(path: PathBuf, config: Config) -> Result<Self> {
+        let mut exits = Exits::load(config.agent.exits_path());
+        let warnings = super::steer::checked(&exits, &config).await?;
+        exits.note_warnings(warnings);
+        exits.adopt(&config).await?;
         let loaded = store::load(
             &config.agent.state_path(),
             config.discovery.keep,
@@ -147,6 +153,7 @@ impl Agent {
             questions_changed: false,
             snoop: Snoop::new(kernel::ktime()),
             events: None,
+            exits,
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
@@ -155,7 +162,9 @@ impl Agent {
         // Whoever was seen before this agent is where the one before had it.
         agent.hold_tunnels(false)?;
         agent.recover()?;
+        agent.steer_first().await?;
         agent.reconcile(now, true).await?;
+        agent.steer_last().await?;
         agent.follow_probes();
         Ok(agent)
     }
@@ -289,7 +298,8 @@ impl Agent {
         });
         // One that went and came back under its name and index has lost what ran there.
         self.repair().await?;
-        self.reconcile(SystemTime::now(), false).await
+        self.reconcile(SystemTime::now(), false).await?;
+        self.steer_by_network().await
     }
 
     /// Looks after a filter when its interface's qdiscs change.
@@ -364,7 +374,8 @@ impl Agent {
         self.world.follow_geoip();
         self.repair().await?;
         self.follow_tunnels()?;
-        self.reconcile(now, false).await
+        self.reconcile(now, false).await?;
+        self.steer_by_network().await
     }
 
     /// Tells the task that probes what is known by now.

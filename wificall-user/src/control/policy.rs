@@ -11,6 +11,7 @@ use super::policy_match::Endpoint;
 use crate::{
     config::{Action as PolicyAction, Config, DscpMode, MarkUse, Policy, Priority, Treatment},
     discover::{Action, Observed, Tier},
+    net::Family,
 };
 
 impl Policy {
@@ -30,7 +31,7 @@ pub(super) fn row(
     config: &Config,
     policy: Option<&Policy>,
     endpoint: &Endpoint,
-    blocked: Option<&BTreeSet<u32>>,
+    blocked: Option<&BTreeSet<(u32, Family)>>,
 ) -> Row {
     let treatment = policy.map_or(&config.defaults, |policy| &policy.treatment);
     let mut own = own_row(endpoint.tier);
@@ -48,7 +49,8 @@ pub(super) fn row(
     let exit = exit.and_then(|name| config.exits.iter().find(|exit| exit.name == *name));
     if let Some(exit) = exit.filter(|_| row.mask != 0) {
         row.exit = exit.table;
-        if endpoint.emergency && blocked.is_some_and(|tables| tables.contains(&exit.table)) {
+        let here = (exit.table, Family::from(endpoint.net.addr()));
+        if endpoint.emergency && blocked.is_some_and(|blocked| blocked.contains(&here)) {
             (row.exit, row.mark, row.mask) = (0, 0, 0);
         }
     }

@@ -70,6 +70,8 @@ impl Agent {
             snoop: self.snoop_report()?,
             geoip: self.geoip_report(),
             probes,
+            steering: self.steering_report(),
+            steering_repairs: self.exits.repairs,
             reloads: Reloads {
                 done: self.reloads_done,
                 refused: self.reloads_refused,
@@ -132,6 +134,7 @@ impl Agent {
             );
         }
         problems.extend(discovery.state_problem.clone());
+        problems.extend(self.exits.problems());
         problems.extend(probes::problem(probed));
         problems.extend(
             self.reload_problem

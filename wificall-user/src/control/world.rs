@@ -28,7 +28,7 @@ use crate::{
         targets,
     },
     kernel::{Key, Settings},
-    net::{self, Link},
+    net::{self, Family, Link},
     probe::{
         Source,
         background::{Settings as ProbeSettings, Wanted as ProbeWanted},
@@ -61,9 +61,10 @@ pub(super) struct World {
 /// What the state of the exits means for policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Steering {
-    /// The tables of exits that block.
-    pub blocked: BTreeSet<u32>,
-    /// Gateways on access links.
+    /// The tables of exits that block, by family.
+    pub blocked: BTreeSet<(u32, Family)>,
+    /// Gateways that are neighbours of phones: what they forward comes from their link-layer address, by the way that
+    /// phones' packets come.
     pub own: Vec<Client>,
     /// Whether an exit is on another gateway than the one it prefers.
     pub failed_over: bool,

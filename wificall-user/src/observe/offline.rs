@@ -187,6 +187,9 @@ mod tests {
             master: None,
             parent: None,
             up: true,
+            running: true,
+            mtu: 1500,
+            address: None,
             info_kind: None,
         }];
         let now = UNIX_EPOCH + Duration::from_secs(7);

@@ -51,10 +51,56 @@ pub struct Report {
     /// Where endpoints are.
     #[serde(default)]
     pub geoip: GeoIp,
+    /// The exits that policies send traffic by.
+    #[serde(default)]
+    pub steering: Vec<Steering>,
+    /// Rules and routes of exits put back after someone removed them, since the start.
+    #[serde(default)]
+    pub steering_repairs: u64,
     /// Reloads since the start.
     pub reloads: Reloads,
     /// Hooks put back after someone removed them, since the start.
     pub repairs: u64,
+}
+
+/// An exit, in one family.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Steering {
+    /// Its name.
+    pub exit: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Its mark and mask, as `0x65/0xff`.
+    pub mark: String,
+    /// Its table.
+    pub table: u32,
+    /// `gateway`, `direct` or `block`.
+    pub state: String,
+    /// The gateway in use, or the device; `None` if none is.
+    pub gateway: Option<String>,
+    /// Since when it takes this way.
+    pub since: Option<u64>,
+    /// How often another gateway has taken over, or none, since the start.
+    pub failovers: u64,
+    /// Its gateways in order of preference.
+    pub gateways: Vec<SteeringGateway>,
+}
+
+/// A gateway of an exit, or its device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SteeringGateway {
+    /// Its address, or the device's name.
+    pub gateway: String,
+    /// The device that it is on, if it is on one.
+    pub device: Option<String>,
+    /// `up`, `down` or `unknown`.
+    pub state: String,
+    /// Its Ethernet address.
+    pub ethernet: Option<String>,
+    /// How long ago it answered last, in milliseconds.
+    pub last_answer_ms: Option<u64>,
+    /// Why it cannot be used.
+    pub problem: Option<String>,
 }
 
 /// An interface that the configuration selects.

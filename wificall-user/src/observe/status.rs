@@ -23,6 +23,7 @@ pub fn text(report: &Report) -> String {
     section(&mut text, "Traffic", traffic(&report.groups));
     section(&mut text, "Frames by exit", exits(report));
     section(&mut text, "Other IPsec", other_ipsec(report));
+    section(&mut text, "Exits", steering(report));
     section(&mut text, "Tables", tables(report));
     section(&mut text, "DNS", dns(report));
     section(&mut text, "Probes", probes(report));
@@ -216,6 +217,50 @@ fn other_ipsec(report: &Report) -> String {
     text += &columns(["<destination", ">packets", ">bytes", ">last"], &rows);
     if other.more > 0 {
         let _ = writeln!(text, "  and {} more", other.more);
+    }
+    text
+}
+
+fn steering(report: &Report) -> String {
+    let mut rows = Vec::new();
+    for exit in &report.steering {
+        let gateways = exit.gateways.iter();
+        let gateways: Vec<_> = gateways
+            .map(|gateway| format!("{} {}", gateway.gateway, gateway.state))
+            .collect();
+        let since = exit
+            .since
+            .map_or("-".to_owned(), |since| age(report.at.saturating_sub(since)));
+        rows.push([
+            exit.exit.clone(),
+            exit.family.clone(),
+            exit.mark.clone(),
+            exit.table.to_string(),
+            exit.gateway.clone().unwrap_or_else(|| exit.state.clone()),
+            since,
+            exit.failovers.to_string(),
+            gateways.join(", "),
+        ]);
+    }
+    let mut text = columns(
+        [
+            "<exit",
+            "<family",
+            "<mark",
+            ">table",
+            "<way",
+            ">for",
+            ">failovers",
+            "<gateways",
+        ],
+        &rows,
+    );
+    if report.steering_repairs > 0 {
+        let _ = writeln!(
+            text,
+            "  rules and routes put back after somebody removed them: {}",
+            report.steering_repairs
+        );
     }
     text
 }
@@ -505,6 +550,12 @@ Other IPsec
   DESTINATION   PACKETS    BYTES       LAST
   203.0.113.77       40  20.0 kB  3 min ago
   and 1 more
+
+Exits
+  EXIT  FAMILY  MARK       TABLE  WAY             FOR  FAILOVERS  GATEWAYS
+  au    ipv4    0x65/0xff   1065  192.168.1.3  30 min          1  192.168.1.2 down, 192.168.1.3 up
+  au    ipv6    0x65/0xff   1065  block             -          0
+  rules and routes put back after somebody removed them: 2
 
 Tables
   TABLE        ENTRIES   ROOM
