@@ -1,5 +1,6 @@
 //! The command line: one definition for parsing, help, completions and man pages.
 
+mod explain;
 mod export;
 mod probe;
 
@@ -12,6 +13,7 @@ use crate::catalogue::names::host_name;
 use crate::catalogue::{Country, CountryError, OperatorPattern, PlmnError, catalogue};
 use crate::config::Agent;
 
+pub use explain::Explain;
 pub use export::{Export, ExportFormat};
 pub use probe::{Probe, ProbeTarget};
 
@@ -108,6 +110,12 @@ pub enum Command {
     /// and port, and few a second. To ask again and again is not polite, and soon not answered.
     #[command(after_help = probe::EXAMPLES)]
     Probe(Box<Probe>),
+    /// Explain what is done with a packet: how it is read, its endpoint, which policy, and why not another
+    ///
+    /// Asks the running agent, which classifies the packet with the code of its programs, over the table that it keeps in the
+    /// kernel. With --offline, by the configuration and the state on disk. Nothing is sent, nothing is changed.
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(Box<Explain>),
     /// Write the endpoint set for what else runs here: nft, ipset, iptables, dnsmasq, unbound, firewalls of vendors, proxies
     ///
     /// Networks of what is trusted enough, joined where they touch, in a stable order; names and addresses are checked once

@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod discover;
 mod explain;
+pub mod explanation;
 pub mod export;
 pub mod kernel;
 pub mod net;

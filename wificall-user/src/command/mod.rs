@@ -2,6 +2,7 @@
 
 mod check;
 mod detach;
+mod explain;
 mod export;
 mod failure;
 mod log;
@@ -85,6 +86,7 @@ async fn dispatch(command: Command) -> Result<Outcome, Failure> {
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Resolve(arguments) => resolve::run(arguments).await,
         Command::Operators(arguments) => operators::run(&arguments),
+        Command::Explain(arguments) => explain::run(*arguments).await,
         Command::Export(arguments) => export::run(*arguments).await,
         Command::Probe(arguments) => probe::run(*arguments).await,
         Command::Reload(arguments) => reload::run(&arguments).await,

@@ -31,6 +31,8 @@ use crate::{
         Visited, nat64, snoop::Snoop, store,
     },
     explain::explain,
+    explanation::{Explanation, Packet},
+    export::set::Origin,
     kernel::{self, Attachment, Key, Pins, Plane},
     probe::background::Prober,
 };
@@ -253,6 +255,25 @@ impl Agent {
         Ok(())
     }
 
+    /// Explains what is done with a packet.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub(super) fn explain(&self, packet: &Packet) -> Result<Explanation> {
+        let desired = desired::with_recovered(self.world.desired().entries, &self.recovered);
+        let mut explanation = self
+            .world
+            .explain(packet, &desired, &self.selection, Origin::Agent);
+        if self.left_out != LeftOut::default() {
+            explanation.notes.push(
+                "the kernel's tables are full: this may be one of those left out (`wificall status`)"
+                    .into(),
+            );
+        }
+        Ok(explanation)
+    }
+
     fn actual(&self) -> Result<Actual> {
         let labels = self.plane.labels()?;
         Ok(Actual {
@@ -441,7 +462,7 @@ impl Agent {
 }
 
 /// The network that an entry stands for, as the memory knows addresses.
-fn net_of(key: Key) -> Option<IpNet> {
+pub(super) fn net_of(key: Key) -> Option<IpNet> {
     let (address, len) = match key {
         Key::Host(address) => (IpAddr::from(address).to_canonical(), None),
         Key::Prefix(len, address) => {

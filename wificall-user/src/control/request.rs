@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{export::Set, observe::Report};
+use crate::{
+    explanation::{Explanation, Packet},
+    export::Set,
+    observe::Report,
+};
 
 /// A question or an order.
 #[derive(Debug)]
@@ -12,6 +16,8 @@ pub enum Request {
     Report(oneshot::Sender<Report>),
     /// Tell the endpoint set.
     Endpoints(oneshot::Sender<Set>),
+    /// Explain what is done with a packet.
+    Explain(Box<Packet>, oneshot::Sender<Explanation>),
     /// Read the configuration again; answers when it is in force, or with why it is not.
     Reload(oneshot::Sender<Result<(), Refused>>),
 }
@@ -48,6 +54,14 @@ impl Requests {
     pub async fn endpoints(&self) -> Option<Set> {
         let (answer, answered) = oneshot::channel();
         self.0.send(Request::Endpoints(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Asks what is done with a packet; `None` if the agent is going down.
+    pub async fn explain(&self, packet: Packet) -> Option<Explanation> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Explain(Box::new(packet), answer);
+        self.0.send(request).await.ok()?;
         answered.await.ok()
     }
 

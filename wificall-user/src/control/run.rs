@@ -206,6 +206,10 @@ async fn answer(agent: &mut Agent, refresher: &Refresher, request: Request) {
             Ok(set) => drop(asker.send(set)),
             Err(problem) => error!("{problem:#}"),
         },
+        Request::Explain(packet, asker) => match agent.explain(&packet) {
+            Ok(explanation) => drop(asker.send(explanation)),
+            Err(problem) => error!("{problem:#}"),
+        },
         Request::Reload(asker) => {
             let result = agent.reload(refresher).await;
             drop(asker.send(result));

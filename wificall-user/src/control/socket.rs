@@ -18,11 +18,12 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{Refused, Requests};
+use crate::explanation::{Explanation, Packet};
 use crate::export::Set;
 use crate::observe::Report;
 
-/// A question is a word or two.
-const QUESTION_MAX: u64 = 4096;
+/// A question is a word or two, or has two packets in hex.
+const QUESTION_MAX: u64 = 4 * crate::explanation::FRAME_MAX as u64 + 4096;
 /// The world's catalogue gives a report of a few megabytes.
 const ANSWER_MAX: u64 = 256 * 1024 * 1024;
 /// Connections served at a time; further ones wait.
@@ -35,13 +36,15 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What can be asked: `{"request":"report"}` and so on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Question {
     /// Report.
     Report,
     /// Tell the endpoint set.
     Endpoints,
+    /// Explain what is done with a packet.
+    Explain(Box<Packet>),
     /// Read the configuration again.
     Reload,
 }
@@ -54,6 +57,8 @@ pub enum Answer {
     Report(Box<Report>),
     /// The endpoint set.
     Endpoints(Box<Set>),
+    /// What is done with a packet.
+    Explanation(Box<Explanation>),
     /// The new configuration is in force.
     Reloaded,
     /// The old configuration stays in force.
@@ -185,6 +190,12 @@ async fn answer(question: Question, requests: &Requests) -> Answer {
                 Some(set) => Answer::Endpoints(Box::new(set)),
                 None => failed("it cannot tell its endpoints now: its log says why".into()),
             }),
+        Question::Explain(packet) => timeout(REPORT_TIMEOUT, requests.explain(*packet))
+            .await
+            .map(|explanation| match explanation {
+                Some(explanation) => Answer::Explanation(Box::new(explanation)),
+                None => failed("it cannot explain now: its log says why".into()),
+            }),
         Question::Reload => timeout(RELOAD_TIMEOUT, requests.reload())
             .await
             .map(|result| match result {
@@ -219,7 +230,7 @@ pub async fn ask(path: &Path, question: Question) -> Result<Answer, AskError> {
         })?;
     let patience = CLIENT_TIMEOUT
         + match question {
-            Question::Report | Question::Endpoints => REPORT_TIMEOUT,
+            Question::Report | Question::Endpoints | Question::Explain(_) => REPORT_TIMEOUT,
             Question::Reload => RELOAD_TIMEOUT,
         };
     match timeout(patience, exchange(stream, question)).await {
@@ -268,6 +279,8 @@ async fn read_line(
 mod tests {
     use super::*;
     use crate::control::Request;
+    use crate::explanation::Hex;
+    use crate::export::set::Text;
 
     /// A loop that answers as told, and the path of a socket to it.
     fn agent(reload: Result<(), Refused>) -> (tempfile::TempDir, PathBuf) {
@@ -286,6 +299,9 @@ mod tests {
                         ..Report::default()
                     })),
                     Request::Endpoints(answer) => drop(answer.send(crate::export::set::sample())),
+                    Request::Explain(packet, answer) => {
+                        drop(answer.send(crate::explanation::sample(&packet)));
+                    }
                     Request::Reload(answer) => drop(answer.send(reload.clone())),
                 }
             }
@@ -309,6 +325,20 @@ mod tests {
         let answer = ask(&path, Question::Endpoints).await.unwrap();
         let sample = crate::export::set::sample();
         assert_eq!(answer, Answer::Endpoints(Box::new(sample)));
+        // The largest packets that can be asked about.
+        let largest = Hex(vec![0x45; crate::explanation::FRAME_MAX]);
+        let packet = Packet {
+            frame: Text(largest.clone()),
+            link: None,
+            direction: None,
+            interface: None,
+            client_mac: None,
+            first_fragment: Some(Text(largest)),
+        };
+        let sample = crate::explanation::sample(&packet);
+        let question = Question::Explain(Box::new(packet));
+        let answer = ask(&path, question).await.unwrap();
+        assert_eq!(answer, Answer::Explanation(Box::new(sample)));
         let answer = ask(&path, Question::Reload).await.unwrap();
         assert_eq!(answer, Answer::Refused(refused));
         let (_directory, path) = agent(Ok(()));
@@ -333,7 +363,7 @@ mod tests {
         let reloaded = "{\"answer\":\"reloaded\"}\n";
         assert_eq!(raw(&path, &question).await, reloaded.repeat(2));
         assert_eq!(raw(&path, b"").await, "");
-        let long = [b' '; QUESTION_MAX as usize + 1];
+        let long = vec![b' '; QUESTION_MAX as usize + 1];
         for nonsense in [
             b"{}\n".as_slice(),
             b"{\"request\":\"stop\"}\n",

@@ -247,22 +247,12 @@ impl World {
             .filter(|(address, _)| filter.check(*address).is_ok())
             .map(|(address, owners)| (*address, Claim::from(owners.clone())));
         // An answer of DNS64 stands for an IPv4 host, and that is how the classifier looks it up.
-        let prefixes: Vec<Pref64> = self.pref64().collect();
-        let plain = |address: IpAddr| {
-            let IpAddr::V6(v6) = address else {
-                return address;
-            };
-            let inner = prefixes
-                .iter()
-                .find_map(|pref64| pref64.extract(&v6.octets()));
-            inner.map_or(address, IpAddr::from)
-        };
         let hosts = self
             .memory
             .known(&filter)
             .map(|known| (known.address, self.claim(known)))
             .chain(literal)
-            .map(|(address, claim)| (plain(address), claim))
+            .map(|(address, claim)| (self.plain(address), claim))
             .filter(|(address, _)| filter.check(*address).is_ok())
             .collect();
         let prefixes = self.config.prefixes.iter().map(|prefix| {
