@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt::Display, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use crate::{
-    config::{Client, NamePattern, Policy},
+    config::{Client, Glob, NamePattern, Policy},
     discover::{Owner, Tier},
 };
 
@@ -189,7 +189,7 @@ impl Policy {
                 (texts(&self.clients), texts(address.into_iter().chain(mac)))
             }
             Reason::Interfaces => {
-                let globs = self.interfaces.iter().map(|glob| glob.as_str());
+                let globs = self.interfaces.iter().map(Glob::as_str);
                 (texts(globs), texts(origin.interface))
             }
         };

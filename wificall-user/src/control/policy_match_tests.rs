@@ -233,7 +233,8 @@ fn what_is_not_known_holds_of_nothing() {
     packet.owners.clear();
     packet.names.clear();
     assert_eq!(open().mismatch(&packet.subject()), None);
-    let table: [(fn(&mut Policy), Reason); 5] = [
+    type Set = fn(&mut Policy);
+    let table: [(Set, Reason); 5] = [
         (
             |p| p.operators = vec!["262-*".parse().unwrap()],
             Reason::Operators,
