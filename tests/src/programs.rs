@@ -50,6 +50,12 @@ const BLOCKS: u32 = 1_024;
 pub const TC_ACT_UNSPEC: u32 = u32::MAX;
 /// What every XDP program returns.
 pub const XDP_PASS: u32 = 2;
+/// What a program returns that drops.
+pub const TC_ACT_SHOT: u32 = 2;
+/// Likewise in XDP.
+pub const XDP_DROP: u32 = 1;
+/// Value and mask of other IPsec's mark.
+pub const OTHER_MARK: [u32; 2] = [0x200, 0xf00];
 /// Test runs may refuse frames that end inside the network header: before 6.18 those below 14 bytes, since then more.
 const SHORT_FRAME: usize = 14 + 40;
 
@@ -182,6 +188,7 @@ impl Kernel {
             .override_global("PREF64", &prefix, true)
             .override_global("PREF64_LEN", &len, true)
             .override_global("NONCE", &nonce, true)
+            .override_global("OTHER_MARK", &OTHER_MARK, true)
             .override_global("EVENT_GAP", &event_gap, true)
             .override_global("CLIENT_GAP", &client_gap, true)
             .load(&object()?)
@@ -241,10 +248,28 @@ impl Kernel {
             self.prefixes
                 .insert(&Key::new(*bits, *prefix), Abi(*value), 0)?;
         }
+        self.fill_policies(contents)
+    }
+
+    /// Fills the policies only.
+    ///
+    /// # Errors
+    ///
+    /// As [`fill`](Self::fill).
+    pub fn fill_policies(&mut self, contents: &Contents) -> Result<()> {
         for (index, value) in &contents.policies {
             self.policies.set(*index, Abi(*value), 0)?;
         }
         Ok(())
+    }
+
+    /// What a slot of `EXITS` has counted, summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the map cannot be read.
+    pub fn slot(&self, slot: u32) -> Result<u64> {
+        Ok(self.exits.get(&slot, 0)?.iter().sum())
     }
 
     /// Loads a program unless it is loaded already.

@@ -108,6 +108,34 @@ pub fn segmented(socket: &UdpSocket, length: usize) -> Result<()> {
     Ok(())
 }
 
+/// From now on, what `socket` sends has this IPv4 TOS or IPv6 traffic class.
+///
+/// # Errors
+///
+/// If the kernel refuses it.
+pub fn traffic_class(socket: &UdpSocket, class: u8) -> Result<()> {
+    let class = libc::c_int::from(class);
+    let (level, name) = if socket.local_addr()?.is_ipv4() {
+        (libc::IPPROTO_IP, libc::IP_TOS)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+    };
+    // SAFETY: the pointer and size describe `class`, which is only read.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(&class).cast(),
+            size_of_val(&class) as libc::socklen_t,
+        )
+    };
+    if set != 0 {
+        return Err(io::Error::last_os_error()).context("set the traffic class");
+    }
+    Ok(())
+}
+
 /// A raw IP socket in `namespace`: the kernel makes the IP header.
 pub struct RawIp {
     socket: OwnedFd,

@@ -187,7 +187,8 @@ fn clients_go_their_own_way() -> Result<()> {
 /// The numbering of clients changes with each reload; the policy of one of them does not.
 #[test]
 fn no_packet_sees_half_a_reload() -> Result<()> {
-    const RATE: u32 = 5_000;
+    const RATE: u32 = 10_000;
+    const RELOADS: u32 = 60;
     let lab = lab()?;
     let configuration = |round: u32| {
         let others: Vec<String> = (0..round % 7 * 5)
@@ -212,7 +213,7 @@ fn no_packet_sees_half_a_reload() -> Result<()> {
     let watch = Watch::start(&lab.far)?;
     let socket = send::udp(&lab.phone, &format!("{SECOND4}:4500"))?;
     let stream = Stream::start(socket, send::address(EPDG4, NATT)?, RATE, 100);
-    for round in 1..=20 {
+    for round in 1..=RELOADS {
         agent.configure(&configuration(round))?;
         agent.ask(&["reload"])?;
     }
@@ -223,7 +224,7 @@ fn no_packet_sees_half_a_reload() -> Result<()> {
         .iter()
         .filter(|arrival| !arrival.is_treated())
         .count();
-    println!("20 reloads, {sent} packets, {wrong} treated otherwise");
+    println!("{RELOADS} reloads, {sent} packets, {wrong} treated otherwise");
     ensure!(
         arrived.len() == sent as usize && wrong == 0,
         "{wrong} of {}",

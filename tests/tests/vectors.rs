@@ -1,5 +1,9 @@
 //! The packet vectors, three ways: on the host, in XDP and in TC.
 
+#[path = "vectors/bleach.rs"]
+mod bleach;
+#[path = "vectors/other.rs"]
+mod other;
 #[path = "vectors/snoop.rs"]
 mod snoop;
 

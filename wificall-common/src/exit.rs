@@ -43,7 +43,8 @@ pub enum Exit {
     NewIke = 16,
     /// Matched, and its policy says to drop it.
     Dropped = 17,
-    /// IPsec with an address that is no endpoint, marked as configured (`other_ipsec`).
+    /// IPsec to an address that is no endpoint, or to an endpoint that may not pass a firewall, marked as configured
+    /// (`other_ipsec`).
     OtherMarked = 18,
     /// Likewise, passed on: it would have been dropped.
     OtherAudited = 19,

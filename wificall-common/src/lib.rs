@@ -13,11 +13,13 @@
 extern crate std;
 
 pub mod abi;
+pub mod bleach;
 pub mod classify;
 pub mod client;
 pub mod endpoint;
 pub mod exit;
 pub mod frame;
+pub mod other;
 pub mod rewrite;
 pub mod snoop;
 pub mod tunnel;

@@ -68,7 +68,8 @@ mod tests {
         set: 0,
         epoch: 0,
         drop: 0,
-        reserved: [0; 3],
+        passes: 1,
+        reserved: [0; 2],
     };
 
     #[test]

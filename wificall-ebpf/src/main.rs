@@ -8,8 +8,10 @@
 #![no_main]
 
 mod account;
+mod bleach;
 mod direct;
 mod maps;
+mod other;
 mod policy;
 mod settings;
 mod snoop;

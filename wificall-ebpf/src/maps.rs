@@ -8,10 +8,10 @@ use aya_ebpf::{
 use wificall_common::{
     Class,
     abi::{
-        Bucket, BucketKey, Cell, Choice, ChoiceKey, ClientKey, Counters, EPOCH_BITS,
+        Bucket, BucketKey, Cell, Choice, ChoiceKey, ClientKey, Counters, Destination, EPOCH_BITS,
         EVENT_BUCKETS as BUCKET_SLOTS, EVENT_SLOTS, EVENTS_SIZE, EXIT_SLOTS, EndpointRef, Event,
         Features, FragmentKey, FragmentValue, GroupLabel, HookKey, HookRecord, InterfaceKey, Line,
-        Members, Meta, Policy, StationKey, Tunnel, TunnelKey, line_of,
+        Members, Meta, OTHERS_SIZE, Policy, SPARED_SIZE, StationKey, Tunnel, TunnelKey, line_of,
     },
     classify::Tables,
     client::Clients,
@@ -31,6 +31,21 @@ pub struct Aligned<T>(pub T);
 struct PrefixKey {
     padding: u32,
     key: Key<[u8; 16]>,
+}
+
+/// The key by which an address is looked for.
+#[inline(always)]
+fn whole(address: u128) -> PrefixKey {
+    PrefixKey {
+        padding: 0,
+        key: Key::new(128, address.to_be_bytes()),
+    }
+}
+
+/// Whether IPsec to an address is nobody's business; IPv4 mapped.
+#[inline(always)]
+pub fn is_spared(address: u128) -> bool {
+    SPARED.get(&whole(address).key).is_some()
 }
 
 // Endpoints and policies: written by the agent, read here.
@@ -83,6 +98,13 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
 pub static BUCKETS: LruHashMap<BucketKey, Bucket> = LruHashMap::with_max_entries(4_096, 0);
 #[map]
 pub static ACTIVITY: Array<u32> = Array::with_max_entries(16_384, 0);
+
+// Other IPsec: networks that are spared, written by the agent; destinations, written here.
+#[map]
+static SPARED: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(SPARED_SIZE, BPF_F_NO_PREALLOC);
+#[map]
+pub static OTHERS: LruHashMap<Aligned<[u8; 16]>, Destination> =
+    LruHashMap::with_max_entries(OTHERS_SIZE, 0);
 
 // What is told as it happens.
 #[map]
@@ -185,11 +207,7 @@ impl Table for KernelTables {
         if !settings::on(Features::PREFIXES) {
             return None;
         }
-        let padded = PrefixKey {
-            padding: 0,
-            key: Key::new(128, address.to_be_bytes()),
-        };
-        PREFIXES.get(&padded.key)
+        PREFIXES.get(&whole(address).key)
     }
 
     #[inline(always)]

@@ -31,6 +31,10 @@ static NONCE: [u32; 2] = [0; 2];
 #[unsafe(no_mangle)]
 static PREVIOUS_NONCE: [u32; 2] = [0; 2];
 
+/// Value and mask of the mark of other IPsec.
+#[unsafe(no_mangle)]
+static OTHER_MARK: [u32; 2] = [0; 2];
+
 /// Nanoseconds that one event uses up of the rate of its kind on a CPU.
 #[unsafe(no_mangle)]
 static EVENT_GAP: u64 = 1_000_000;
@@ -54,6 +58,13 @@ pub fn any(features: u32) -> bool {
 fn all() -> u32 {
     // SAFETY: a static of this program; volatile because its value is set after compilation.
     unsafe { core::ptr::read_volatile(&raw const FEATURES) }
+}
+
+/// The mark of other IPsec, and its mask.
+#[inline(always)]
+pub fn other_mark() -> [u32; 2] {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const OTHER_MARK) }
 }
 
 /// Shift of [`line_of`](wificall_common::abi::line_of).

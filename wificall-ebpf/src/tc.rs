@@ -22,10 +22,10 @@ use wificall_common::{
 };
 
 use crate::{
-    account,
+    account, bleach,
     direct::Direct,
     maps::{Aligned, KernelTables},
-    policy, settings, snoop,
+    other, policy, settings, snoop,
     whole::Whole,
 };
 
@@ -36,10 +36,10 @@ const PRIORITY_INTERACTIVE: u32 = 6;
 
 /// What is fixed for an entry point.
 #[derive(Clone, Copy)]
-struct Place {
-    hook: Hook,
-    direction: Direction,
-    link: Link,
+pub struct Place {
+    pub hook: Hook,
+    pub direction: Direction,
+    pub link: Link,
     wireless: bool,
     behind_xdp: bool,
 }
@@ -86,8 +86,9 @@ impl Place {
         }
     }
 
-    /// Only `up` packets, only at ingress: before routing. A marked `down` packet would be routed back to its exit.
-    const fn marks(self) -> bool {
+    /// Where clients' packets come in. Only these are marked, before routing: a marked `down` packet would be routed back to
+    /// its exit.
+    pub const fn is_access_ingress(self) -> bool {
         matches!(
             (self.hook, self.direction),
             (Hook::TcIngress, Direction::Up)
@@ -109,6 +110,7 @@ macro_rules! program {
         pub fn $name(ctx: TcContext) -> i32 {
             let exit = run(&ctx, $place);
             snoop::second_look(&ctx, exit, $place.direction, $place.link);
+            let exit = other::second_look(&ctx, exit, $place);
             match exit {
                 Exit::Matched
                 | Exit::NotIp
@@ -161,7 +163,7 @@ fn run(ctx: &TcContext, place: Place) -> Exit {
     match classify(&frame, &KernelTables, place.link, place.direction) {
         Ok(found) => act(ctx, &frame, place, &found),
         Err(Exit::Truncated) => run_whole(ctx, place),
-        Err(exit) => account::leave(place.hook, exit),
+        Err(exit) => let_go(ctx, &frame, place, exit),
     }
 }
 
@@ -171,8 +173,18 @@ fn run_whole(ctx: &TcContext, place: Place) -> Exit {
     let frame = Whole { skb: ctx.skb.skb };
     match classify(&frame, &KernelTables, place.link, place.direction) {
         Ok(found) => act(ctx, &frame, place, &found),
-        Err(exit) => account::leave(place.hook, exit),
+        Err(exit) => let_go(ctx, &frame, place, exit),
     }
+}
+
+/// Lets a packet go that is no match. Of what may be IPsec to other addresses, the exit is counted when it is known.
+#[inline(always)]
+fn let_go<F: Frame>(ctx: &TcContext, frame: &F, place: Place, exit: Exit) -> Exit {
+    bleach::reset(ctx, frame, place);
+    if other::is_asked(place, exit) {
+        return exit;
+    }
+    account::leave(place.hook, exit)
 }
 
 /// Treats a match by its policy.
@@ -202,14 +214,18 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
     if settings::on(Features::DROP) && row.drop != 0 {
         return account::leave(place.hook, Exit::Dropped);
     }
+    let exit = other::of_match(skb, frame, place, found, row, segments);
+    if matches!(exit, Exit::OtherDropped) {
+        return account::leave(place.hook, exit);
+    }
     if settings::on(place.counting()) {
         account::touch(found, row, place.direction);
     }
-    if place.marks() && settings::on(Features::MARK) {
+    if place.is_access_ingress() && settings::on(Features::MARK) {
         set_mark(skb, policy::mark(frame, found, row));
     }
     if account::over_cap(frame, found, row, at, segments) {
-        return account::leave(place.hook, Exit::Matched);
+        return account::leave(place.hook, exit);
     }
     if matches!(place.hook, Hook::TcEgress)
         && settings::on(Features::PRIORITY)
@@ -230,7 +246,7 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
             return account::leave(place.hook, Exit::RewriteFailed);
         }
     }
-    account::leave(place.hook, Exit::Matched)
+    account::leave(place.hook, exit)
 }
 
 #[inline(always)]
@@ -271,7 +287,12 @@ fn set_dscp<F: Frame>(
 }
 
 #[inline(always)]
-fn store<const N: usize>(skb: *mut __sk_buff, offset: usize, bytes: [u8; N], flags: u64) -> i64 {
+pub fn store<const N: usize>(
+    skb: *mut __sk_buff,
+    offset: usize,
+    bytes: [u8; N],
+    flags: u64,
+) -> i64 {
     let bytes = Aligned(bytes);
     // SAFETY: `bytes` is `N` bytes long; the kernel checks the offset and makes the packet writable.
     unsafe {
@@ -288,14 +309,15 @@ fn store<const N: usize>(skb: *mut __sk_buff, offset: usize, bytes: [u8; N], fla
 /// XDP has classified, counted and rewritten this packet; the mark is what it could not set.
 #[inline(always)]
 fn finish_for_xdp(ctx: &TcContext, place: Place, verdict: &XdpVerdict) -> Exit {
-    if place.marks() && settings::on(Features::MARK) {
+    let exit = other::of_xdp_match(ctx, place, verdict);
+    if place.is_access_ingress() && settings::on(Features::MARK) {
         let mark = Mark {
             value: verdict.mark,
             mask: verdict.mask,
         };
         set_mark(ctx.skb.skb, mark);
     }
-    account::leave(place.hook, Exit::ByXdp)
+    account::leave(place.hook, exit)
 }
 
 /// The verdict in the packet's metadata, if it is one of ours for this interface.

@@ -15,7 +15,7 @@ use wificall_common::{
     wire::Version,
 };
 
-use crate::{account, direct::Direct, maps::KernelTables, policy, settings};
+use crate::{account, direct::Direct, maps::KernelTables, other, policy, settings};
 
 /// XDP entry point of access interfaces.
 #[xdp]
@@ -78,7 +78,10 @@ fn run(ctx: &XdpContext, direction: Direction, counting: u32) -> Exit {
     };
     match outcome {
         Ok(found) => account::leave(Hook::Xdp, act(ctx, direction, counting, &found)),
-        Err(exit) => account::leave(Hook::Xdp, exit),
+        Err(exit) => {
+            let exit = other::in_xdp(ctx, direction, exit);
+            account::leave(Hook::Xdp, exit)
+        }
     }
 }
 
@@ -107,6 +110,14 @@ fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> 
         }
         return Exit::Dropped;
     }
+    if let Some(row) = row
+        && other::drops_match(&frame::<false>(ctx), direction, found, row)
+    {
+        if settings::on(counting) {
+            account::record(&frame::<false>(ctx), found, direction, 1);
+        }
+        return Exit::OtherDropped;
+    }
     if settings::on(Features::HANDOVER) {
         let mark = match (direction, row) {
             (Direction::Up, Some(row)) if settings::on(Features::MARK) => {
@@ -114,7 +125,8 @@ fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> 
             }
             _ => Mark::default(),
         };
-        if hand_over(ctx, mark).is_none() {
+        let passes = row.map_or(1, |row| row.passes);
+        if hand_over(ctx, mark, passes).is_none() {
             return Exit::NoMetadata;
         }
     }
@@ -148,7 +160,7 @@ fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> 
 
 /// Writes the verdict for TC into the packet's metadata.
 #[inline(always)]
-fn hand_over(ctx: &XdpContext, mark: Mark) -> Option<()> {
+fn hand_over(ctx: &XdpContext, mark: Mark, passes: u8) -> Option<()> {
     const LEN: usize = size_of::<XdpVerdict>();
     // SAFETY: the kernel checks whether the driver supports metadata and whether there is room.
     if unsafe { bpf_xdp_adjust_meta(ctx.ctx, -(LEN as i32)) } != 0 {
@@ -164,6 +176,7 @@ fn hand_over(ctx: &XdpContext, mark: Mark) -> Option<()> {
         nonce: settings::nonce(),
         mark: mark.value,
         mask: mark.mask,
+        passes: passes.into(),
     };
     // SAFETY: in bounds, as just checked; metadata is aligned to four bytes.
     unsafe { *(meta as *mut XdpVerdict) = verdict };
@@ -171,7 +184,7 @@ fn hand_over(ctx: &XdpContext, mark: Mark) -> Option<()> {
 }
 
 #[inline(always)]
-fn frame<const PLAIN: bool>(ctx: &XdpContext) -> Direct<PLAIN> {
+pub fn frame<const PLAIN: bool>(ctx: &XdpContext) -> Direct<PLAIN> {
     Direct::new(ctx.data(), ctx.data_end(), ctx.data_end() - ctx.data())
 }
 

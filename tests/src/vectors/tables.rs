@@ -168,6 +168,7 @@ fn policy(row: &PolicyRow) -> Result<Policy> {
         voice: [voice("up"), voice("down")],
         valid: 1,
         tier: wificall_common::abi::TIER_TRUSTED,
+        passes: 1,
         ..Policy::default()
     })
 }

@@ -61,7 +61,8 @@ impl Hook {
 const EXITS_PER_HOOK: u32 = 32;
 /// The last ones count something else.
 const DEMOTED: u32 = EXITS_PER_HOOK - Direction::ALL.len() as u32;
-const _: () = assert!(Exit::ALL.len() <= DEMOTED as usize);
+const BLEACHED: u32 = DEMOTED - 1;
+const _: () = assert!(Exit::ALL.len() <= BLEACHED as usize);
 /// Entries of the `EXITS` map (per CPU, one u64 each).
 pub const EXIT_SLOTS: u32 = EXITS_PER_HOOK * Hook::ALL.len() as u32;
 
@@ -77,4 +78,11 @@ pub const fn exit_slot(hook: Hook, exit: Exit) -> u32 {
 #[must_use]
 pub const fn demoted_slot(hook: Hook, direction: Direction) -> u32 {
     hook as u32 * EXITS_PER_HOOK + DEMOTED + direction as u32
+}
+
+/// Index in the `EXITS` map of the number of packets, counted likewise, that were no match and lost the DSCP of voice.
+#[inline(always)]
+#[must_use]
+pub const fn bleached_slot(hook: Hook) -> u32 {
+    hook as u32 * EXITS_PER_HOOK + BLEACHED
 }

@@ -12,12 +12,15 @@ mod features;
 mod fragment;
 mod lines;
 mod meta;
+mod other;
 mod policy;
 mod tunnel;
 mod xdp;
 
 pub use client::{Choice, ChoiceKey, ClientKey, EPOCH_BITS, InterfaceKey, StationKey};
-pub use counters::{CELLS, Counter, Counters, EXIT_SLOTS, Hook, demoted_slot, exit_slot};
+pub use counters::{
+    CELLS, Counter, Counters, EXIT_SLOTS, Hook, bleached_slot, demoted_slot, exit_slot,
+};
 pub use endpoint::{Block4, Block6, EndpointRef, FLAG_HOSTS, FLAG_WHOLE};
 pub use event::{
     CLIENT_BUCKETS, EVENT_BUCKETS, EVENT_BURST, EVENT_DATA, EVENT_HEAD, EVENT_SLOTS, EVENT_VERSION,
@@ -28,9 +31,10 @@ pub use features::{Features, PREF64S};
 pub use fragment::{FragmentKey, FragmentValue};
 pub use lines::{CELLS_PER_LINE, Cell, Line, MIN_LINES, Members, line_of, line_shift, lines};
 pub use meta::{GroupLabel, HookKey, HookRecord, LABEL_LEN, META_MAGIC, Meta};
+pub use other::{Destination, OTHERS_SIZE, SPARED_SIZE};
 pub use policy::{
     Bucket, BucketKey, CAP_BURST, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, DSCP_IF_DEFAULT, DSCP_KEEP,
-    Policy, RULES, TIER_OBSERVED, TIER_TRUSTED,
+    Policy, RULES, TIER_CORROBORATED, TIER_OBSERVED, TIER_TRUSTED,
 };
 pub use tunnel::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, SEEN_SHIFT, Tunnel, TunnelKey};
 pub use xdp::{VERDICT_MAGIC, XdpVerdict};

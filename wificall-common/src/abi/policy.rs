@@ -10,10 +10,13 @@ pub const DSCP_KEEP: u8 = 0x80;
 /// Classes that have a rule of their own; a later fragment follows its first.
 pub const RULES: usize = Class::ALL.len() - 1;
 
-/// Endpoints that our own resolver, the catalogue or the configuration has named.
+/// Endpoints that the configuration or the catalogue names, or our own resolver for a name that they have. These alone may
+/// pass a firewall. The order of the tiers is that of trust.
 pub const TIER_TRUSTED: u8 = 0;
+/// Endpoints that our own resolver has confirmed for a name that a client asked for.
+pub const TIER_CORROBORATED: u8 = 1;
 /// Endpoints that nobody of ours has confirmed.
-pub const TIER_OBSERVED: u8 = 1;
+pub const TIER_OBSERVED: u8 = 2;
 
 /// How far ahead of its cap a client may get: a second's worth of packets at once.
 pub const CAP_BURST: u64 = 1_000_000_000;
@@ -82,7 +85,7 @@ pub struct Policy {
     pub voice: [u8; Direction::ALL.len()],
     /// Not 0 in a row that holds a policy.
     pub valid: u8,
-    /// [`TIER_TRUSTED`] or [`TIER_OBSERVED`]. Rows of one tier share each client's [`Bucket`].
+    /// `TIER_…`. Rows of one tier share each client's [`Bucket`].
     pub tier: u8,
     /// Nanoseconds per packet of one client in one direction. What comes faster gets neither DSCP nor priority. 0: no cap.
     pub interval: u32,
@@ -94,8 +97,10 @@ pub struct Policy {
     pub exit: u32,
     /// Not 0: the packet is dropped.
     pub drop: u8,
+    /// Not 0: the packet may pass a firewall, and is no other IPsec.
+    pub passes: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 assert_size!(Policy, 40);
 

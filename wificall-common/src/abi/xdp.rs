@@ -3,7 +3,7 @@
 use super::assert_size;
 
 /// First word of a verdict.
-pub const VERDICT_MAGIC: u32 = u32::from_le_bytes(*b"wfc2");
+pub const VERDICT_MAGIC: u32 = u32::from_le_bytes(*b"wfc3");
 
 /// A verdict. Metadata survives a veth into the next hop's TC ingress, and others may write some too: TC trusts it only
 /// where our XDP program is attached, and only with the magic, its own interface and the nonce of a load of ours.
@@ -20,5 +20,7 @@ pub struct XdpVerdict {
     pub mark: u32,
     /// Which bits of it.
     pub mask: u32,
+    /// [`Policy::passes`](super::Policy::passes).
+    pub passes: u32,
 }
-assert_size!(XdpVerdict, 24);
+assert_size!(XdpVerdict, 28);

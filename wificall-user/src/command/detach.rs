@@ -13,8 +13,10 @@ use super::{Failure, Outcome, instance, print, print_json};
 use crate::cli::Instance;
 use crate::config::Agent;
 use crate::control::lock::Lock;
+use crate::control::remove_exits;
 use crate::kernel::{self, Inspection, Method, Pins};
 use crate::net;
+use crate::steer::record::Changed;
 
 /// What was removed.
 #[derive(Debug, Default, PartialEq, Serialize)]
@@ -22,6 +24,12 @@ struct Removed {
     hooks: Vec<RemovedHook>,
     /// Names of the interfaces whose clsact qdisc we had added.
     qdiscs: Vec<String>,
+    /// Policy rules of exits.
+    rules: Vec<String>,
+    /// Tables whose default routes, by family, were of exits.
+    routes: Vec<(u32, net::Family)>,
+    /// Sysctls that were set back, and to what.
+    sysctls: Vec<(String, u32)>,
     /// The directory of pinned maps and links.
     pins: Option<PathBuf>,
 }
@@ -69,8 +77,30 @@ async fn detach(agent: &Agent) -> anyhow::Result<Removed> {
     let mut removed = Removed {
         hooks: before.map_or_else(Vec::new, |before| hooks(&before, &names)),
         qdiscs: Vec::new(),
+        rules: Vec::new(),
+        routes: Vec::new(),
+        sysctls: Vec::new(),
         pins: existed.then(|| agent.pin_dir()),
     };
+    // When nothing is marked any more.
+    let exits = remove_exits(&agent.exits_path()).await?;
+    removed.rules = exits
+        .rules
+        .iter()
+        .map(|rule| format!("{} {rule}", rule.family))
+        .collect();
+    let routes = exits.routes.iter();
+    removed.routes = routes.map(|route| (route.table, route.family)).collect();
+    for changed in exits.sysctls {
+        let Changed {
+            sysctl,
+            device,
+            before,
+            ..
+        } = changed;
+        let name = format!("net.ipv4.conf.{device}.{}", sysctl.name());
+        removed.sysctls.push((name, before));
+    }
     for index in own_qdiscs {
         if let Some(name) = names.get(&index)
             && net::remove_empty_clsact(index)
@@ -127,6 +157,15 @@ fn text(instance: &str, removed: &Removed) -> String {
     for name in &removed.qdiscs {
         let _ = writeln!(text, "removed the clsact qdisc of `{name}`");
     }
+    for rule in &removed.rules {
+        let _ = writeln!(text, "removed the rule {rule}");
+    }
+    for (table, family) in &removed.routes {
+        let _ = writeln!(text, "removed the {family} default route of table {table}");
+    }
+    for (name, value) in &removed.sysctls {
+        let _ = writeln!(text, "set {name} back to {value}");
+    }
     if let Some(pins) = &removed.pins {
         let _ = writeln!(text, "removed the maps in {}", pins.display());
     }
@@ -154,6 +193,9 @@ mod tests {
                 hook(None, Hook::TcEgress, Method::Clsact),
             ],
             qdiscs: vec!["wan".into()],
+            rules: vec!["ipv4 1000: from all fwmark 0x65/0xff lookup 1065".into()],
+            routes: vec![(1065, net::Family::V4)],
+            sysctls: vec![("net.ipv4.conf.lan.rp_filter".into(), 1)],
             pins: Some("/sys/fs/bpf/wificall/lab".into()),
         };
         assert_eq!(
@@ -161,6 +203,9 @@ mod tests {
             "removed tc_ingress (tcx) from `wlan0`\n\
              removed tc_egress (clsact) of interface number 7, which is gone\n\
              removed the clsact qdisc of `wan`\n\
+             removed the rule ipv4 1000: from all fwmark 0x65/0xff lookup 1065\n\
+             removed the ipv4 default route of table 1065\n\
+             set net.ipv4.conf.lan.rp_filter back to 1\n\
              removed the maps in /sys/fs/bpf/wificall/lab\n"
         );
         assert_eq!(

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::config::{Config, Glob, TcMode};
+use crate::control::check_exits;
 use crate::net::{self, Kind, Link};
 
 /// The oldest kernel that wificall supports.
@@ -18,7 +19,7 @@ const SIMILAR: f64 = 0.7;
 /// Something about this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Note {
-    /// `interfaces`, `kernel`, `capabilities` or `bpffs`.
+    /// `interfaces`, `exits`, `kernel`, `capabilities` or `bpffs`.
     pub about: &'static str,
     /// A sentence.
     pub message: String,
@@ -63,6 +64,16 @@ pub(super) async fn notes(config: &Config) -> Vec<Note> {
             format!("the interfaces cannot be listed: {error}"),
         )),
     }
+    match check_exits(config).await {
+        Ok(findings) => {
+            let texts = findings.errors.into_iter().chain(findings.warnings);
+            notes.extend(texts.map(|text| exit(&text)));
+        }
+        Err(error) => notes.push(Note::new(
+            "exits",
+            format!("the exits cannot be checked: {error:#}"),
+        )),
+    }
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     notes.extend(kernel(
         config.interfaces.tc,
@@ -71,6 +82,14 @@ pub(super) async fn notes(config: &Config) -> Vec<Note> {
     notes.extend(capabilities(&read("/proc/self/status")));
     notes.extend(bpffs(&config.agent.bpffs, &read("/proc/self/mounts")));
     notes
+}
+
+/// A finding, which has its hint on a line of its own.
+fn exit(text: &str) -> Note {
+    match text.split_once("\n  hint: ") {
+        Some((message, hint)) => Note::new("exits", message).hint(hint),
+        None => Note::new("exits", text),
+    }
 }
 
 fn interfaces(config: &Config, links: &[Link]) -> Vec<Note> {
@@ -210,6 +229,9 @@ mod tests {
             master,
             parent: None,
             up: true,
+            running: true,
+            mtu: 1500,
+            address: None,
             info_kind: (name == "br-lan").then(|| "bridge".to_owned()),
         }
     }

@@ -11,6 +11,7 @@ mod display;
 mod dscp;
 mod exits;
 mod glob;
+mod other;
 mod policies;
 mod policy;
 mod problem;
@@ -44,6 +45,7 @@ use report::Report;
 pub use catch_all::{CatchAll, First};
 pub use dscp::{Dscp, DscpMode};
 pub use glob::Glob;
+pub use other::{OtherAction, OtherIpsec, Trust};
 pub use policy::{Action, Client, NamePattern, Policy};
 pub use problem::{Errors, Problem, Warnings};
 pub use values::{parse_duration, parse_number};
@@ -63,6 +65,10 @@ pub struct Config {
     pub geoip: GeoIp,
     /// `[observed]`
     pub observed: Observed,
+    /// `[other_ipsec]`
+    pub other_ipsec: OtherIpsec,
+    /// `[trust]`
+    pub trust: Trust,
     /// `[probe]`
     pub probe: Probe,
     /// `[lab]`
@@ -123,6 +129,11 @@ impl Agent {
     /// The Unix socket that takes commands.
     pub fn control_socket(&self) -> PathBuf {
         self.run_dir.join(&self.instance).join("control.sock")
+    }
+
+    /// What its exits have installed.
+    pub fn exits_path(&self) -> PathBuf {
+        self.run_dir.join(&self.instance).join("exits.json")
     }
 
     /// The last known endpoints.

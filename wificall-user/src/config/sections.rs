@@ -12,8 +12,8 @@ use super::reader::{Item, Section};
 use super::report::{Mismatch, Report};
 use super::{
     Agent, CatchAll, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits,
-    MarkUse, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Widen, XdpMode,
-    catch_all, checks, dscp, exits, policies, treatment, upstream, values,
+    MarkUse, OtherIpsec, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Trust,
+    Widen, XdpMode, catch_all, checks, dscp, exits, other, policies, treatment, upstream, values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
 use crate::discover::{Observed, Upstream, nat64::Nat64};
@@ -61,6 +61,8 @@ pub(super) fn config(
         policies: Vec::new(),
         catch_all: CatchAll::default(),
         limits: limits(&limits_section),
+        other_ipsec: OtherIpsec::default(),
+        trust: Trust::default(),
     };
     let exits = exits::read(&root, in_lab);
     exits::foreign_mark(&defaults_section, &exits);
@@ -68,6 +70,8 @@ pub(super) fn config(
     config.policies = policies::read(&root, &config, &exits);
     exits::used(&exits, &config);
     config.exits = exits.into_iter().map(|placed| placed.exit).collect();
+    config.other_ipsec = other::other_ipsec(root.section("other_ipsec"), &config);
+    config.trust = other::trust(root.section("trust"), &config.interfaces);
     let routes = discovery_section.sections("upstream").into_iter();
     config.discovery.routes = routes
         .map(|section| upstream::read(section, &config))

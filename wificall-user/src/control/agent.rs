@@ -11,13 +11,15 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 use tracing::{debug, info, warn};
-use wificall_common::abi::{Hook, TIER_TRUSTED};
+use wificall_common::abi::{Hook, TIER_OBSERVED};
 
 use super::{
     country::Geo,
     desired::{self, Desired},
+    exits::Exits,
     hooks::Selection,
     label::Label,
+    other::Arming,
     plan::{Actual, LeftOut, Plan, plan},
     tunnels::Keeping,
     world::{Steering, World, network, ways_out},
@@ -64,6 +66,8 @@ pub(super) struct Agent {
     pub table_problem: Option<String>,
     pub state_problem: Option<String>,
     pub left_out: LeftOut,
+    /// Whether other IPsec is dropped.
+    pub arming: Arming,
     pub refused: BTreeMap<Reason, u64>,
     pub reloads_done: u64,
     pub reloads_refused: u64,
@@ -78,6 +82,7 @@ pub(super) struct Agent {
     pub snoop: Snoop,
     /// The reading end of that; `None` if nothing is looked at.
     pub events: Option<kernel::Events>,
+    pub exits: Exits,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
@@ -88,6 +93,10 @@ pub(super) struct Agent {
 impl Agent {
     /// Brings the last known good into the kernel and attaches, before any query leaves.
     pub(super) async fn start(path: PathBuf, config: Config) -> Result<Self> {
+        let mut exits = Exits::load(config.agent.exits_path());
+        let warnings = super::steer::checked(&exits, &config).await?;
+        exits.note_warnings(warnings);
+        exits.adopt(&config).await?;
         let loaded = store::load(
             &config.agent.state_path(),
             config.discovery.keep,
@@ -115,7 +124,7 @@ impl Agent {
         // What has had its time while nothing ran is not to be an endpoint again, unless it was in use.
         world.memory.resume(SystemTime::now());
         world.memory.expire(SystemTime::now());
-        let settings = world.settings(&world.desired());
+        let settings = world.settings(&world.desired(), false);
         let plane = Plane::open(
             Pins::new(world.config.agent.pin_dir()),
             settings,
@@ -135,6 +144,7 @@ impl Agent {
             table_problem: None,
             state_problem: loaded.warning,
             left_out: LeftOut::default(),
+            arming: Arming::default(),
             refused: BTreeMap::new(),
             reloads_done: 0,
             reloads_refused: 0,
@@ -145,6 +155,7 @@ impl Agent {
             questions_changed: false,
             snoop: Snoop::new(kernel::ktime()),
             events: None,
+            exits,
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
@@ -153,7 +164,9 @@ impl Agent {
         // Whoever was seen before this agent is where the one before had it.
         agent.hold_tunnels(false)?;
         agent.recover()?;
+        agent.steer_first().await?;
         agent.reconcile(now, true).await?;
+        agent.steer_last().await?;
         agent.follow_probes();
         Ok(agent)
     }
@@ -170,7 +183,7 @@ impl Agent {
                 // What nobody had confirmed is not good for that long.
                 .filter(|(_, entry)| {
                     let meaning = entry.meaning.as_ref();
-                    meaning.is_none_or(|meaning| meaning.row.tier == TIER_TRUSTED)
+                    meaning.is_none_or(|meaning| meaning.row.tier != TIER_OBSERVED)
                 })
                 .collect();
             if !self.recovered.is_empty() {
@@ -198,7 +211,8 @@ impl Agent {
         let actual = self.actual()?;
         let plan = plan(&wanted, &actual, self.plane.limits());
         self.left_out = plan.left_out;
-        let settings = self.world.settings(&wanted);
+        let arming = self.arming(&wanted.entries, &plan.left_out)?;
+        let settings = self.world.settings(&wanted, arming.armed);
         self.hold_for(&plan, &actual)?;
         self.set(&plan)?;
         // Between setting and removing: a program that looks into the trie must run before blocks move there.
@@ -211,6 +225,7 @@ impl Agent {
             self.listen()?;
         }
         self.hook(changed || reattach).await?;
+        self.note_arming(arming);
         for key in &plan.remove {
             self.plane.remove_entry(*key)?;
             self.activity.remove(key);
@@ -304,7 +319,8 @@ impl Agent {
         });
         // One that went and came back under its name and index has lost what ran there.
         self.repair().await?;
-        self.reconcile(SystemTime::now(), false).await
+        self.reconcile(SystemTime::now(), false).await?;
+        self.steer_by_network().await
     }
 
     /// Looks after a filter when its interface's qdiscs change.
@@ -379,7 +395,8 @@ impl Agent {
         self.world.follow_geoip();
         self.repair().await?;
         self.follow_tunnels()?;
-        self.reconcile(now, false).await
+        self.reconcile(now, false).await?;
+        self.steer_by_network().await
     }
 
     /// Tells the task that probes what is known by now.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::{Client, Config, Policy},
     discover::{Owner, Tier},
-    net::Link,
+    net::{Family, Link},
 };
 
 /// What policies depend on besides the configuration.
@@ -30,8 +30,8 @@ use crate::{
 pub struct Around<'a> {
     /// The links that there are.
     pub links: &'a [Link],
-    /// The tables of exits that block: emergency calls do not take them.
-    pub blocked: Option<&'a BTreeSet<u32>>,
+    /// The tables of exits that block, by family: emergency calls do not take them.
+    pub blocked: Option<&'a BTreeSet<(u32, Family)>>,
     /// The gateways of exits on access links, whose own traffic is left alone.
     pub own: &'a [Client],
 }

@@ -59,6 +59,9 @@ fn link(index: u32, name: &str) -> Link {
         parent: None,
         up: true,
         info_kind: None,
+        address: None,
+        mtu: 1500,
+        running: true,
     }
 }
 
@@ -277,7 +280,7 @@ fn with_exit() -> Config {
 #[test]
 fn an_exit_that_blocks_takes_no_emergency_call() {
     let config = with_exit();
-    let blocked = BTreeSet::from([100]);
+    let blocked = BTreeSet::from([(100, Family::V4)]);
     let around = Around {
         blocked: Some(&blocked),
         ..Around::default()

@@ -211,6 +211,9 @@ mod tests {
             master: None,
             parent: None,
             up: true,
+            running: true,
+            mtu: 1500,
+            address: None,
             info_kind: None,
         }
     }

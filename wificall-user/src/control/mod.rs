@@ -7,13 +7,18 @@ mod attach;
 mod compile;
 mod country;
 mod desired;
+<<<<<<< HEAD
 mod explain;
 mod explain_act;
 mod explain_endpoint;
 mod explain_why;
+=======
+mod exits;
+>>>>>>> main
 mod hooks;
 mod label;
 pub mod lock;
+mod other;
 mod plan;
 mod policy;
 mod policy_match;
@@ -25,7 +30,11 @@ mod run;
 mod set;
 mod snoop;
 pub mod socket;
+<<<<<<< HEAD
 mod tables;
+=======
+mod steer;
+>>>>>>> main
 mod tunnels;
 mod world;
 
@@ -34,7 +43,11 @@ use crate::config::Errors;
 pub(crate) use agent::discovery;
 pub(crate) use country::Geo;
 pub(crate) use desired::known as endpoints;
+<<<<<<< HEAD
 pub use explain::explain_offline;
+=======
+pub(crate) use exits::{check as check_exits, remove as remove_exits};
+>>>>>>> main
 pub use label::Label;
 pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};

@@ -3,13 +3,15 @@
 use std::{collections::BTreeSet, num::NonZeroU32};
 
 use wificall_common::abi::{
-    DSCP_IF_DEFAULT, DSCP_KEEP, Features, Policy as Row, RULES, TIER_OBSERVED, TIER_TRUSTED,
+    DSCP_IF_DEFAULT, DSCP_KEEP, Features, Policy as Row, RULES, TIER_CORROBORATED, TIER_OBSERVED,
+    TIER_TRUSTED,
 };
 
 use super::policy_match::Endpoint;
 use crate::{
     config::{Action as PolicyAction, Config, DscpMode, MarkUse, Policy, Priority, Treatment},
     discover::{Action, Observed, Tier},
+    net::Family,
 };
 
 impl Policy {
@@ -29,25 +31,26 @@ pub(super) fn row(
     config: &Config,
     policy: Option<&Policy>,
     endpoint: &Endpoint,
-    blocked: Option<&BTreeSet<u32>>,
+    blocked: Option<&BTreeSet<(u32, Family)>>,
 ) -> Row {
     let treatment = policy.map_or(&config.defaults, |policy| &policy.treatment);
+    let mut own = own_row(endpoint.tier);
+    own.passes |= u8::from(endpoint.emergency);
     match policy.map(|policy| policy.action) {
         None | Some(PolicyAction::Treat) => {}
-        Some(PolicyAction::Keep) => return own_row(endpoint.tier),
+        Some(PolicyAction::Keep) => return own,
         Some(PolicyAction::Drop) => {
-            return Row {
-                drop: 1,
-                ..own_row(endpoint.tier)
-            };
+            return Row { drop: 1, ..own };
         }
     }
     let mut row = treated(treatment, endpoint.tier, &config.observed);
+    row.passes = own.passes;
     let exit = policy.and_then(|policy| policy.exit.as_ref());
     let exit = exit.and_then(|name| config.exits.iter().find(|exit| exit.name == *name));
     if let Some(exit) = exit.filter(|_| row.mask != 0) {
         row.exit = exit.table;
-        if endpoint.emergency && blocked.is_some_and(|tables| tables.contains(&exit.table)) {
+        let here = (exit.table, Family::from(endpoint.net.addr()));
+        if endpoint.emergency && blocked.is_some_and(|blocked| blocked.contains(&here)) {
             (row.exit, row.mark, row.mask) = (0, 0, 0);
         }
     }
@@ -64,13 +67,15 @@ pub(super) fn own_row(tier: Tier) -> Row {
         dscp: [[DSCP_KEEP; RULES]; 2],
         valid: 1,
         tier: abi_tier(tier),
+        passes: u8::from(tier == Tier::Authoritative),
         ..Row::default()
     }
 }
 
 fn abi_tier(tier: Tier) -> u8 {
     match tier {
-        Tier::Authoritative | Tier::Corroborated => TIER_TRUSTED,
+        Tier::Authoritative => TIER_TRUSTED,
+        Tier::Corroborated => TIER_CORROBORATED,
         Tier::Observed => TIER_OBSERVED,
     }
 }
@@ -203,7 +208,35 @@ mod tests {
             assert_eq!(rate, cap, "{source}");
             let observed = row.tier == TIER_OBSERVED;
             assert_eq!(observed, source.tier() == Tier::Observed);
+            let passes = source.tier() == Tier::Authoritative;
+            assert_eq!(row.passes != 0, passes, "{source}");
             assert_eq!(features([row].iter()) & Features::CAP != 0, observed);
+        }
+    }
+
+    /// Whatever the policy does, and however little the endpoint is trusted.
+    #[test]
+    fn an_emergency_call_is_no_other_ipsec() {
+        for policy in [None, Some(PolicyAction::Treat), Some(PolicyAction::Keep)] {
+            let mut config = config("[[policy]]\nname = \"all\"\noperators = [\"262-01\"]\n");
+            if let Some(action) = policy {
+                config.policies[0].action = action;
+            }
+            for tier in Tier::ALL {
+                for emergency in [false, true] {
+                    let endpoint = Endpoint {
+                        owners: &BTreeSet::new(),
+                        names: &BTreeSet::new(),
+                        emergency,
+                        net: "192.0.2.1/32".parse().unwrap(),
+                        tier,
+                    };
+                    let policy = policy.map(|_| &config.policies[0]);
+                    let row = row(&config, policy, &endpoint, None);
+                    let passes = emergency || tier == Tier::Authoritative;
+                    assert_eq!(row.passes != 0, passes, "{policy:?} {tier:?} {emergency}");
+                }
+            }
         }
     }
 

@@ -50,6 +50,12 @@ impl Agent {
             message: format!("{error:#}"),
             configuration: false,
         };
+        let warnings = super::steer::checked(&self.exits, &config)
+            .await
+            .map_err(|error| Refused {
+                message: format!("{error:#}"),
+                configuration: true,
+            })?;
         self.world.look_around().await.map_err(kernel)?;
         let before = self.world.config.clone();
         let targets_before = self.world.targets.clone();
@@ -63,6 +69,7 @@ impl Agent {
             }
             return Err(kernel(anyhow::anyhow!(message)));
         }
+        self.exits.note_warnings(warnings);
         if self.world.targets != targets_before {
             // Other names are wanted: what was found of unknown names is not to outlive that.
             self.recovered.clear();
@@ -85,6 +92,15 @@ impl Agent {
     /// The kernel's side of a reload. Other sizes need other maps: those are filled, then the links move over.
     async fn put_in_force(&mut self, before: &Config) -> Result<()> {
         self.world.follow_geoip();
+        let config = self.world.config.clone();
+        self.exits.configure(&config).await?;
+        // An exit is there before the first packet is marked for it, and goes after the last.
+        self.steer_first().await?;
+        self.put_tables_in_force(before).await?;
+        self.steer_last().await
+    }
+
+    async fn put_tables_in_force(&mut self, before: &Config) -> Result<()> {
         if *self.plane.limits() != self.world.config.sizes() {
             let settings = self.plane.settings();
             self.plane = Plane::open(

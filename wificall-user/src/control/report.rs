@@ -64,10 +64,14 @@ impl Agent {
                 })
                 .collect(),
             demoted: demoted(self.plane.demoted()?),
+            bleached: self.plane.bleached()?,
+            other_ipsec: self.other_report()?,
             discovery,
             snoop: self.snoop_report()?,
             geoip: self.geoip_report(),
             probes,
+            steering: self.steering_report(),
+            steering_repairs: self.exits.repairs,
             reloads: Reloads {
                 done: self.reloads_done,
                 refused: self.reloads_refused,
@@ -117,6 +121,7 @@ impl Agent {
             .collect();
         problems.extend(self.table_problem.clone());
         problems.extend(self.world.geo.problem.clone());
+        problems.extend(self.arming_problem());
         if self.world.config.snoop.on() {
             problems.extend(self.world.origins().problem);
         }
@@ -129,6 +134,7 @@ impl Agent {
             );
         }
         problems.extend(discovery.state_problem.clone());
+        problems.extend(self.exits.problems());
         problems.extend(probes::problem(probed));
         problems.extend(
             self.reload_problem

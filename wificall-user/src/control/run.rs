@@ -110,6 +110,7 @@ async fn serve(
         "running"
     );
     give_back_memory();
+    follow(&mut watch, &mut agent).await?;
     let mut batch: Vec<Update> = Vec::with_capacity(BATCH);
     loop {
         let result = tokio::select! {
@@ -118,11 +119,13 @@ async fn serve(
             _ = hangup.recv() => {
                 // The refusal is logged and reported where it is decided.
                 let _ = agent.reload(&refresher).await;
+                follow(&mut watch, &mut agent).await?;
                 continue;
             }
             request = requested.recv() => match request {
                 Some(request) => {
                     answer(&mut agent, &refresher, request).await;
+                    follow(&mut watch, &mut agent).await?;
                     continue;
                 }
                 None => break,
@@ -130,6 +133,7 @@ async fn serve(
             change = watch.next() => match change {
                 Ok(Change::Links | Change::Addresses) => agent.follow_network().await,
                 Ok(Change::Qdiscs { ifindex }) => agent.follow_qdisc(ifindex).await,
+                Ok(Change::Rules | Change::Routes | Change::Neighbours) => agent.look_after_exits().await,
                 Ok(Change::Overflow) => agent.resync(SystemTime::now()).await,
                 Err(problem) => return Err(problem).context("watch the network"),
             },
@@ -142,6 +146,7 @@ async fn serve(
                 Ok(()) => agent.hear().await,
                 Err(problem) => return Err(problem).context("wait for what the programs tell"),
             },
+            heard = agent.exits.next() => agent.hear_of_gateway(heard).await,
             Some(found) = found.recv() => {
                 agent.find(&found, &refresher);
                 continue;
@@ -164,6 +169,19 @@ async fn serve(
     info!(
         "ending; the kernel goes on classifying with what it knows (`wificall detach` removes that)"
     );
+    Ok(())
+}
+
+/// Has the subscription tell of what the exits need. What changed before it did is looked for once more.
+async fn follow(watch: &mut net::Watch, agent: &mut Agent) -> Result<()> {
+    if let Some((tables, gateways)) = agent.exits.to_follow() {
+        watch
+            .follow(&tables, gateways)
+            .context("subscribe to changes of rules and routes")?;
+        if let Err(problem) = agent.look_after_exits().await {
+            error!("{problem:#}");
+        }
+    }
     Ok(())
 }
 

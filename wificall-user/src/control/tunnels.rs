@@ -132,17 +132,21 @@ impl Agent {
         Ok(())
     }
 
-    /// The tunnels of an exit that were seen lately: client and endpoint.
-    pub(super) fn tunnels_of(&self, table: u32) -> Result<Vec<(IpAddr, IpAddr)>> {
+    /// The tunnels of exits, by table, that were seen lately: each with its table, client and endpoint.
+    pub(super) fn tunnels_of(
+        &self,
+        tables: &BTreeSet<u32>,
+    ) -> Result<Vec<(u32, (IpAddr, IpAddr))>> {
+        if tables.is_empty() {
+            return Ok(Vec::new());
+        }
         let now = step();
+        let address = |octets: [u8; 16]| IpAddr::from(octets).to_canonical();
         let tunnels = self.plane.tunnels()?.into_iter();
         Ok(tunnels
-            .filter(|(_, tunnel)| tunnel.exit == table)
+            .filter(|(_, tunnel)| tables.contains(&tunnel.exit))
             .filter(|(_, tunnel)| now.saturating_sub(tunnel.seen) <= IDLE)
-            .map(|(key, _)| {
-                let address = |octets: [u8; 16]| IpAddr::from(octets).to_canonical();
-                (address(key.client), address(key.endpoint))
-            })
+            .map(|(key, tunnel)| (tunnel.exit, (address(key.client), address(key.endpoint))))
             .collect())
     }
 }

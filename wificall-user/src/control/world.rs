@@ -17,7 +17,7 @@ use super::{
     compile::{Around, Compiler},
     country::Geo,
     desired::{self, Claim, Wanted},
-    hooks, policy,
+    hooks, other, policy,
 };
 use crate::{
     config::{Client, Config, SnoopIke},
@@ -28,7 +28,7 @@ use crate::{
         targets,
     },
     kernel::{Key, Settings},
-    net::{self, Link},
+    net::{self, Family, Link},
     probe::{
         Source,
         background::{Settings as ProbeSettings, Wanted as ProbeWanted},
@@ -61,9 +61,10 @@ pub(super) struct World {
 /// What the state of the exits means for policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Steering {
-    /// The tables of exits that block.
-    pub blocked: BTreeSet<u32>,
-    /// Gateways on access links.
+    /// The tables of exits that block, by family.
+    pub blocked: BTreeSet<(u32, Family)>,
+    /// Gateways that are neighbours of phones: what they forward comes from their link-layer address, by the way that
+    /// phones' packets come.
     pub own: Vec<Client>,
     /// Whether an exit is on another gateway than the one it prefers.
     pub failed_over: bool,
@@ -365,9 +366,10 @@ impl World {
         )
     }
 
-    /// The load-time settings that a table of this content needs.
-    pub(super) fn settings(&self, wanted: &Wanted) -> Settings {
+    /// The load-time settings that a table of this content needs. `armed`: other IPsec may be dropped.
+    pub(super) fn settings(&self, wanted: &Wanted, armed: bool) -> Settings {
         let on = |feature, on: bool| if on { feature } else { 0 };
+        let other = self.config.other_ipsec.action;
         let awaited = if self.config.snoop.on() {
             policy::rows_for_clients(&self.config)
         } else {
@@ -389,6 +391,7 @@ impl World {
             features: hooks::features(&self.config.interfaces)
                 | snoop_features(&self.config)
                 | features
+                | other::features(other, self.config.trust, armed)
                 | on(Features::PREFIXES, trie)
                 | on(Features::CLIENTS, by_client && !clients.networks.is_empty())
                 | on(
@@ -402,6 +405,7 @@ impl World {
                 | on(Features::EXITS, !self.config.exits.is_empty()),
             pref64,
             events_per_second: self.config.snoop.events_per_second,
+            other_mark: other::mark(other),
         }
     }
 }

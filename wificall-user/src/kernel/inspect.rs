@@ -35,6 +35,8 @@ pub struct Inspection {
     pub exits: Vec<(Hook, Exit, u64)>,
     /// Packets over a cap, in each direction.
     pub demoted: [u64; 2],
+    /// Packets that were no match and lost the DSCP of voice.
+    pub bleached: u64,
     /// Entries and room of the maps that make up the endpoint table; empty if they are of an older ABI.
     pub endpoints: Vec<(EndpointMap, u64, u64)>,
 }
@@ -115,6 +117,7 @@ pub fn inspect(pins: &Pins) -> Result<Option<Inspection>, KernelError> {
     }
     let slots = totals.exits;
     inspection.demoted = super::demoted(&slots);
+    inspection.bleached = super::bleached(&slots);
     inspection.groups = groups
         .into_iter()
         .map(|(bytes, counters)| (GroupLabel { bytes }, counters))

@@ -16,9 +16,9 @@ use aya::{
 };
 use ipnet::IpNet;
 use wificall_common::abi::{
-    Block4, Block6, CELLS, Cell, Choice, ChoiceKey, ClientKey, Counter, Counters, EPOCH_BITS,
-    EXIT_SLOTS, EndpointRef, GroupLabel, HookKey, HookRecord, InterfaceKey, Members, Meta, Policy,
-    StationKey, Tunnel, TunnelKey,
+    Block4, Block6, CELLS, Cell, Choice, ChoiceKey, ClientKey, Counter, Counters, Destination,
+    EPOCH_BITS, EXIT_SLOTS, EndpointRef, GroupLabel, HookKey, HookRecord, InterfaceKey, Members,
+    Meta, OTHERS_SIZE, Policy, StationKey, Tunnel, TunnelKey,
 };
 
 use super::{
@@ -51,6 +51,8 @@ unsafe impl Abi for GroupLabel {}
 unsafe impl Abi for HookKey {}
 // SAFETY: as above.
 unsafe impl Abi for HookRecord {}
+// SAFETY: as above.
+unsafe impl Abi for Destination {}
 // SAFETY: as above.
 unsafe impl Abi for ClientKey {}
 // SAFETY: as above.
@@ -136,6 +138,8 @@ pub(super) struct Maps {
     hooks: HashMap<MapData, Raw<HookKey>, Raw<HookRecord>>,
     event_counts: PerCpuArray<MapData, u64>,
     names: HashMap<MapData, u64, u8>,
+    spared: LpmTrie<MapData, [u8; 16], u8>,
+    others: HashMap<MapData, [u8; 16], Raw<Destination>>,
     clients: LpmTrie<MapData, Raw<ClientKey>, u32>,
     stations: HashMap<MapData, Raw<StationKey>, u32>,
     interfaces: HashMap<MapData, Raw<InterfaceKey>, u32>,
@@ -173,6 +177,8 @@ impl Maps {
             hooks: open!(directory, "CLSACT_HOOKS", HashMap),
             event_counts: open!(directory, "EVENT_COUNTS", PerCpuArray),
             names: open!(directory, "NAMES", HashMap),
+            spared: open!(directory, "SPARED", LpmTrie),
+            others: open!(directory, "OTHERS", LruHashMap),
             clients: open!(directory, "CLIENTS", LpmTrie),
             stations: open!(directory, "STATIONS", HashMap),
             interfaces: open!(directory, "INTERFACES", HashMap),
@@ -378,6 +384,52 @@ impl Maps {
             }
         }
         Ok(left_out)
+    }
+
+    /// Makes these the networks that other IPsec may go to, by length in bits and address, IPv4 mapped; how many find no
+    /// room. Those that come are there before those that go have gone.
+    pub(super) fn set_spared(
+        &mut self,
+        networks: &BTreeSet<(u32, [u8; 16])>,
+    ) -> Result<usize, KernelError> {
+        let present = self
+            .spared
+            .keys()
+            .map(|key| key.map(|key| (key.prefix_len(), key.data())))
+            .collect::<Result<BTreeSet<_>, _>>()
+            .doing(|| "read map SPARED".into())?;
+        let mut left_out = 0;
+        for (len, address) in networks.difference(&present) {
+            match self.spared.insert(&LpmKey::new(*len, *address), 0, 0) {
+                Ok(()) => {}
+                Err(MapError::SyscallError(error))
+                    if error.io_error.raw_os_error() == Some(libc::ENOSPC) =>
+                {
+                    left_out += 1;
+                }
+                Err(error) => return Err(error).doing(|| "add a network to map SPARED".into()),
+            }
+        }
+        for (len, address) in present.difference(networks) {
+            absent(self.spared.remove(&LpmKey::new(*len, *address)))
+                .doing(|| "remove a network from map SPARED".into())?;
+        }
+        Ok(left_out)
+    }
+
+    /// Where other IPsec has gone. What makes room for others meanwhile may be missing.
+    pub(super) fn others(&self) -> Result<Vec<([u8; 16], Destination)>, KernelError> {
+        let mut found = BTreeMap::new();
+        // Behind a key that was forgotten meanwhile the kernel begins again (`htab_map_get_next_key()`).
+        for key in self.others.keys().take(2 * OTHERS_SIZE as usize) {
+            let key = key.doing(|| "read map OTHERS".into())?;
+            match self.others.get(&key, 0) {
+                Ok(Raw(destination)) => drop(found.insert(key, destination)),
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(error).doing(|| "read map OTHERS".into()),
+            }
+        }
+        Ok(found.into_iter().collect())
     }
 
     /// Choices by client.

@@ -18,9 +18,9 @@ use aya::Ebpf;
 use wificall_common::{
     Direction,
     abi::{
-        ABI_VERSION, Choice, ChoiceKey, Counters, EventFate, EventKind, GroupLabel, Hook,
-        HookRecord, META_MAGIC, Meta, Policy, Tunnel, TunnelKey, demoted_slot, event_slot,
-        exit_slot,
+        ABI_VERSION, Choice, ChoiceKey, Counters, Destination, EventFate, EventKind, GroupLabel,
+        Hook, HookRecord, META_MAGIC, Meta, Policy, Tunnel, TunnelKey, bleached_slot, demoted_slot,
+        event_slot, exit_slot,
     },
     exit::Exit,
 };
@@ -441,6 +441,38 @@ impl Plane {
         Ok(demoted(&slots))
     }
 
+    /// Packets that were no match and lost the DSCP of voice.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn bleached(&self) -> Result<u64, KernelError> {
+        let slots = self.maps.exits()?;
+        Ok(bleached(&slots))
+    }
+
+    /// Makes these the networks that other IPsec may go to, by length in bits and address, IPv4 as `::ffff:a.b.c.d`, 96
+    /// bits longer. Returns how many found no room.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_spared(
+        &mut self,
+        networks: &BTreeSet<(u32, [u8; 16])>,
+    ) -> Result<usize, KernelError> {
+        self.maps.set_spared(networks)
+    }
+
+    /// Where other IPsec has gone, IPv4 likewise, in no order.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn others(&self) -> Result<Vec<([u8; 16], Destination)>, KernelError> {
+        self.maps.others()
+    }
+
     /// When an entry was last hit, as a number that changes every few seconds while it is.
     ///
     /// # Errors
@@ -457,6 +489,12 @@ pub(crate) fn demoted(slots: &[u64]) -> [u64; 2] {
         let slots = Hook::ALL.map(|hook| slots.get(demoted_slot(hook, direction) as usize));
         slots.into_iter().flatten().sum()
     })
+}
+
+/// Packets that lost the DSCP of voice, of the slots of `EXITS`.
+pub(crate) fn bleached(slots: &[u64]) -> u64 {
+    let slots = Hook::ALL.map(|hook| slots.get(bleached_slot(hook) as usize));
+    slots.into_iter().flatten().sum()
 }
 
 /// Removes everything that an instance ever installed, whatever ABI it was of up to ours. `interface` tells an

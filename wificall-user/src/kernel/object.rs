@@ -24,6 +24,8 @@ pub struct Settings {
     pub pref64: [Option<Pref64>; PREF64S],
     /// Events of each kind a second, on each CPU.
     pub events_per_second: u32,
+    /// Value and mask of the mark of other IPsec.
+    pub other_mark: [u32; 2],
 }
 
 impl Settings {
@@ -38,7 +40,7 @@ impl Settings {
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 26] = [
+pub(super) const PINNED: [&str; 28] = [
     "BLOCKS4",
     "BLOCKS6",
     "SPILLED4",
@@ -59,6 +61,8 @@ pub(super) const PINNED: [&str; 26] = [
     "EVENTS",
     "EVENT_COUNTS",
     "NAMES",
+    "SPARED",
+    "OTHERS",
     "CLIENTS",
     "STATIONS",
     "INTERFACES",
@@ -178,6 +182,7 @@ pub(super) fn load(
     loader
         .override_global("EVENT_GAP", &event_gap, true)
         .override_global("CLIENT_GAP", &client_gap, true)
+        .override_global("OTHER_MARK", &settings.other_mark, true)
         .override_global("FEATURES", &settings.features, true)
         .override_global("LINE_SHIFT", &line_shift(lines(limits.blocks)), true)
         .override_global("PREF64_LEN", &len, true)

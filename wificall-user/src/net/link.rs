@@ -24,6 +24,12 @@ pub struct Link {
     pub parent: Option<u32>,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// Up, and with a carrier (`IFF_LOWER_UP`).
+    pub running: bool,
+    /// The largest packet that it takes, bytes; 0 if not known.
+    pub mtu: u32,
+    /// Its Ethernet address.
+    pub address: Option<[u8; 6]>,
     /// What the driver calls itself: `bridge`, `bond`, `vlan`, `veth`, `tun`…; hardware has none.
     pub info_kind: Option<String>,
 }
@@ -64,7 +70,10 @@ const RTM_GETLINK: u16 = 18;
 /// Bytes of `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
 const IFF_UP: u32 = 1;
+const IFF_LOWER_UP: u32 = 1 << 16;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
@@ -114,11 +123,16 @@ fn parse(payload: &[u8]) -> Option<Link> {
         master: None,
         parent: None,
         up: u32_at(payload, 8)? & IFF_UP != 0,
+        running: u32_at(payload, 8)? & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP,
+        mtu: 0,
+        address: None,
         info_kind: None,
     };
     let mut elsewhere = false;
     for attribute in attributes(payload, IFINFOMSG) {
         match attribute.kind() {
+            IFLA_ADDRESS => link.address = attribute.value().try_into().ok(),
+            IFLA_MTU => link.mtu = u32_at(attribute.value(), 0).unwrap_or(0),
             IFLA_IFNAME => link.name = string(attribute.value()),
             IFLA_LINK => link.parent = u32_at(attribute.value(), 0).filter(|&index| index != 0),
             IFLA_MASTER => link.master = u32_at(attribute.value(), 0).filter(|&index| index != 0),
@@ -276,6 +290,10 @@ mod tests {
             assert_eq!(link("port0").master, Some(link("br0").index));
             assert_eq!(link("port0").parent, None);
             assert!(link("port0").up && !link("far0").up);
+            // Its peer is down.
+            assert!(!link("port0").running && link("lo").address == Some([0; 6]));
+            assert_eq!((link("port0").mtu, link("tun0").mtu), (1500, 1500));
+            assert!(link("port0").address.is_some() && link("tun0").address.is_none());
             assert_eq!(link("mac0").parent, Some(link("far0").index));
             assert_eq!(link("tun0").kind, Kind::NoLinkHeader);
             assert!(links.iter().all(|link| !link.wireless));

@@ -1,10 +1,11 @@
 //! One netlink request and its whole answer; messages and attributes as bytes (RFC 3549 §2.3, `linux/netlink.h`).
 
 use std::io;
+use std::net::IpAddr;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NlaBuffer, NlasIterator,
+    NlaBuffer, NlasIterator, parse_ip,
 };
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
@@ -29,8 +30,31 @@ pub(super) struct Message {
 ///
 /// The kernel's answer as an OS error; `Interrupted` if the table never held still.
 pub(super) async fn dump(protocol: isize, kind: u16, payload: &[u8]) -> io::Result<Vec<Message>> {
+    dumped(protocol, kind, payload, false).await
+}
+
+/// Asks for those objects of a kind that agree with the request (`NETLINK_GET_STRICT_CHK`, Linux 4.20): without it, the
+/// kernel ignores the request's attributes and sends all there are.
+///
+/// # Errors
+///
+/// As [`dump`].
+pub(super) async fn dump_strictly(
+    protocol: isize,
+    kind: u16,
+    payload: &[u8],
+) -> io::Result<Vec<Message>> {
+    dumped(protocol, kind, payload, true).await
+}
+
+async fn dumped(
+    protocol: isize,
+    kind: u16,
+    payload: &[u8],
+    strict: bool,
+) -> io::Result<Vec<Message>> {
     for _ in 0..DUMP_ATTEMPTS {
-        if let Answer::Whole(messages) = ask(protocol, kind, NLM_F_DUMP, payload).await? {
+        if let Answer::Whole(messages) = ask(protocol, kind, NLM_F_DUMP, payload, strict).await? {
             return Ok(messages);
         }
     }
@@ -40,13 +64,24 @@ pub(super) async fn dump(protocol: isize, kind: u16, payload: &[u8]) -> io::Resu
     ))
 }
 
+/// Asks for a change, with the `NLM_F_*` that say what may be there already.
+///
+/// # Errors
+///
+/// The kernel's answer as an OS error.
+pub(super) async fn set(protocol: isize, kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
+    ask(protocol, kind, NLM_F_ACK | flags, payload, false)
+        .await
+        .map(drop)
+}
+
 /// Asks for one object.
 ///
 /// # Errors
 ///
 /// The kernel's answer as an OS error.
 pub(super) async fn get(protocol: isize, kind: u16, payload: &[u8]) -> io::Result<Vec<Message>> {
-    match ask(protocol, kind, NLM_F_ACK, payload).await? {
+    match ask(protocol, kind, NLM_F_ACK, payload, false).await? {
         Answer::Whole(messages) | Answer::Interrupted(messages) => Ok(messages),
     }
 }
@@ -56,10 +91,19 @@ enum Answer {
     Interrupted(Vec<Message>),
 }
 
-async fn ask(protocol: isize, kind: u16, flags: u16, payload: &[u8]) -> io::Result<Answer> {
+async fn ask(
+    protocol: isize,
+    kind: u16,
+    flags: u16,
+    payload: &[u8],
+    strict: bool,
+) -> io::Result<Answer> {
     // A socket for each request: what arrives on it is the answer to that request and nothing else.
     let mut socket = TokioSocket::new(protocol)?;
     socket.socket_mut().bind_auto()?;
+    if strict {
+        socket.socket_ref().set_netlink_get_strict_chk(true)?;
+    }
 
     let mut request = vec![0; HEADER];
     request.extend_from_slice(payload);
@@ -169,6 +213,19 @@ pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
 
 pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+/// An address of four or sixteen bytes.
+pub(super) fn address(value: &[u8]) -> Option<IpAddr> {
+    parse_ip(value).ok()
+}
+
+/// An address as an attribute has it.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 fn i32_at(bytes: &[u8], offset: usize) -> Option<i32> {

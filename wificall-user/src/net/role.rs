@@ -134,6 +134,9 @@ mod tests {
             master,
             parent,
             up: true,
+            running: true,
+            mtu: 1500,
+            address: None,
             info_kind: info_kind.map(str::to_owned),
         }
     }

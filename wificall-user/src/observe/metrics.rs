@@ -171,6 +171,86 @@ const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        kind: Kind::Counter,
+        name: "wificall_bleached_packets",
+        help: "Packets from clients that were no match and lost EF or VA, with trust.bleach.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.bleached),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_other_ipsec_armed",
+        help: "1 while other IPsec is dropped, with other_ipsec.action = \"drop\"; 0 while it is audited instead, and with \
+               any other action.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.other_ipsec.armed.into()),
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_exit_way",
+        help: "The way that a policy exit's traffic takes: 1 for `gateway`, `direct` or `block`, 0 for the others.",
+        labels: &["exit", "family", "way"],
+        samples: |report, samples| {
+            for exit in &report.steering {
+                for way in ["gateway", "direct", "block"] {
+                    samples.add(
+                        [&exit.exit, &exit.family, way],
+                        u64::from(exit.state == way),
+                    );
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_exit_gateway_up",
+        help: "Whether a gateway of a policy exit, or its device, is up; one that has not been asked often enough is not.",
+        labels: &["exit", "family", "gateway"],
+        samples: |report, samples| {
+            for exit in &report.steering {
+                for gateway in &exit.gateways {
+                    let up = u64::from(gateway.state == "up");
+                    samples.add([&exit.exit, &exit.family, &gateway.gateway], up);
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_exit_gateway_in_use",
+        help: "Whether a policy exit's traffic goes by this gateway, or by its device.",
+        labels: &["exit", "family", "gateway"],
+        samples: |report, samples| {
+            for exit in &report.steering {
+                for gateway in &exit.gateways {
+                    let used = exit.gateway.as_ref() == Some(&gateway.gateway);
+                    samples.add(
+                        [&exit.exit, &exit.family, &gateway.gateway],
+                        u64::from(used),
+                    );
+                }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_exit_failovers",
+        help: "How often a policy exit has left a gateway because that was down.",
+        labels: &["exit", "family"],
+        samples: |report, samples| {
+            for exit in &report.steering {
+                samples.add([&exit.exit, &exit.family], exit.failovers);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Counter,
+        name: "wificall_exit_repairs",
+        help: "Rules and routes of policy exits that were put back after somebody had removed or changed them.",
+        labels: &[],
+        samples: |report, samples| samples.add([], report.steering_repairs),
+    },
+    Metric {
         kind: Kind::Gauge,
         name: "wificall_hooks_attached",
         help: "1 for each hook where a program of this instance runs.",

@@ -62,6 +62,7 @@ pub fn report(
         });
     }
     report.demoted = demoted(left.demoted);
+    report.bleached = left.bleached;
     for (map, used, size) in &left.endpoints {
         let name = match map {
             EndpointMap::Blocks4 => "ipv4_blocks",
@@ -186,6 +187,9 @@ mod tests {
             master: None,
             parent: None,
             up: true,
+            running: true,
+            mtu: 1500,
+            address: None,
             info_kind: None,
         }];
         let now = UNIX_EPOCH + Duration::from_secs(7);

@@ -35,6 +35,12 @@ pub struct Report {
     pub exits: Vec<Exit>,
     /// Packets over their client's cap, by direction: they passed without DSCP and priority.
     pub demoted: Vec<(String, u64)>,
+    /// Packets that were no match and lost the DSCP of voice that their client had set.
+    #[serde(default)]
+    pub bleached: u64,
+    /// IPsec to other addresses.
+    #[serde(default)]
+    pub other_ipsec: OtherIpsec,
     /// DNS.
     pub discovery: Discovery,
     /// The agent's round of probes.
@@ -45,10 +51,56 @@ pub struct Report {
     /// Where endpoints are.
     #[serde(default)]
     pub geoip: GeoIp,
+    /// The exits that policies send traffic by.
+    #[serde(default)]
+    pub steering: Vec<Steering>,
+    /// Rules and routes of exits put back after someone removed them, since the start.
+    #[serde(default)]
+    pub steering_repairs: u64,
     /// Reloads since the start.
     pub reloads: Reloads,
     /// Hooks put back after someone removed them, since the start.
     pub repairs: u64,
+}
+
+/// An exit, in one family.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Steering {
+    /// Its name.
+    pub exit: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Its mark and mask, as `0x65/0xff`.
+    pub mark: String,
+    /// Its table.
+    pub table: u32,
+    /// `gateway`, `direct` or `block`.
+    pub state: String,
+    /// The gateway in use, or the device; `None` if none is.
+    pub gateway: Option<String>,
+    /// Since when it takes this way.
+    pub since: Option<u64>,
+    /// How often another gateway has taken over, or none, since the start.
+    pub failovers: u64,
+    /// Its gateways in order of preference.
+    pub gateways: Vec<SteeringGateway>,
+}
+
+/// A gateway of an exit, or its device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SteeringGateway {
+    /// Its address, or the device's name.
+    pub gateway: String,
+    /// The device that it is on, if it is on one.
+    pub device: Option<String>,
+    /// `up`, `down` or `unknown`.
+    pub state: String,
+    /// Its Ethernet address.
+    pub ethernet: Option<String>,
+    /// How long ago it answered last, in milliseconds.
+    pub last_answer_ms: Option<u64>,
+    /// Why it cannot be used.
+    pub problem: Option<String>,
 }
 
 /// An interface that the configuration selects.
@@ -128,6 +180,37 @@ pub struct Exit {
     pub exit: String,
     /// Frames, an aggregate as one.
     pub frames: u64,
+}
+
+/// IPsec from clients that is no match, or whose endpoint may not pass a firewall. How many packets were marked, audited
+/// and dropped is in the exits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OtherIpsec {
+    /// `pass`, `mark`, `audit`, `drop`: what is configured.
+    pub action: String,
+    /// Whether `drop` drops. If not, it audits.
+    pub armed: bool,
+    /// Endpoints of the authoritative tier: networks and addresses in the table.
+    pub endpoints: u64,
+    /// From how many on `drop` drops.
+    pub arm_at: Option<u32>,
+    /// Where most of it goes, most first.
+    pub destinations: Vec<Destination>,
+    /// Destinations that are remembered beside those.
+    pub more: u64,
+}
+
+/// A destination of other IPsec. Whose packets they were is not kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Destination {
+    /// The address.
+    pub address: String,
+    /// Packets, about: two at the same moment may count as one.
+    pub packets: u64,
+    /// Bytes of IP packets, likewise.
+    pub bytes: u64,
+    /// When the last one came.
+    pub last: u64,
 }
 
 /// What DNS said.

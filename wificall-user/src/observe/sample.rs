@@ -66,10 +66,48 @@ pub(super) fn report() -> Report {
         exits: vec![
             exit("tc_ingress", "matched", 1511),
             exit("tc_ingress", "malformed", 0),
+            exit("tc_ingress", "other_audited", 2),
+            exit("tc_ingress", "other_dropped", 41),
             exit("tc_egress", "matched", 1400),
             exit("xdp", "matched", 0),
         ],
+        steering: vec![
+            Steering {
+                exit: "au".into(),
+                family: "ipv4".into(),
+                mark: "0x65/0xff".into(),
+                table: 1065,
+                state: "gateway".into(),
+                gateway: Some("192.168.1.3".into()),
+                since: Some(1_700_009_000),
+                failovers: 1,
+                gateways: vec![gateway("192.168.1.2", "down"), gateway("192.168.1.3", "up")],
+            },
+            Steering {
+                exit: "au".into(),
+                family: "ipv6".into(),
+                mark: "0x65/0xff".into(),
+                table: 1065,
+                state: "block".into(),
+                ..Steering::default()
+            },
+        ],
+        steering_repairs: 2,
         demoted: vec![("up".into(), 0), ("down".into(), 70)],
+        bleached: 12,
+        other_ipsec: OtherIpsec {
+            action: "drop".into(),
+            armed: true,
+            endpoints: 104,
+            arm_at: Some(100),
+            destinations: vec![Destination {
+                address: "203.0.113.77".into(),
+                packets: 40,
+                bytes: 20_000,
+                last: 1_700_010_600,
+            }],
+            more: 1,
+        },
         discovery: Discovery {
             known: vec![
                 Address {
@@ -271,5 +309,14 @@ fn snoop() -> Snoop {
             last: 1_700_010_000,
             exchanges: 4,
         }],
+    }
+}
+
+fn gateway(address: &str, state: &str) -> SteeringGateway {
+    SteeringGateway {
+        gateway: address.into(),
+        device: Some("lan".into()),
+        state: state.into(),
+        ..SteeringGateway::default()
     }
 }

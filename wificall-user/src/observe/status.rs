@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::countries;
 use super::metrics::name_state;
-use super::{Exit, Fate, Group, Interface, Name, Report};
+use super::{Fate, Group, Interface, Name, Report};
 
 /// The text of `wificall status`. Ages are those at the time of the report.
 #[must_use]
@@ -21,7 +21,9 @@ pub fn text(report: &Report) -> String {
     );
     section(&mut text, "Interfaces", interfaces(report));
     section(&mut text, "Traffic", traffic(&report.groups));
-    section(&mut text, "Frames by exit", exits(&report.exits));
+    section(&mut text, "Frames by exit", exits(report));
+    section(&mut text, "Other IPsec", other_ipsec(report));
+    section(&mut text, "Exits", steering(report));
     section(&mut text, "Tables", tables(report));
     section(&mut text, "DNS", dns(report));
     section(&mut text, "Probes", probes(report));
@@ -149,7 +151,8 @@ fn traffic(groups: &[Group]) -> String {
     )
 }
 
-fn exits(exits: &[Exit]) -> String {
+fn exits(report: &Report) -> String {
+    let exits = &report.exits;
     let mut rows: Vec<[String; 4]> = Vec::new();
     let counted = |hook: &str, name: &str| {
         exits
@@ -164,7 +167,102 @@ fn exits(exits: &[Exit]) -> String {
             rows.push([exit.exit.clone(), ingress, egress, xdp]);
         }
     }
-    columns(["<exit", ">tc_ingress", ">tc_egress", ">xdp"], &rows)
+    let mut text = columns(["<exit", ">tc_ingress", ">tc_egress", ">xdp"], &rows);
+    if report.bleached > 0 {
+        let _ = writeln!(
+            text,
+            "  {} packets were no match and lost the DSCP of voice that their client had set",
+            report.bleached
+        );
+    }
+    text
+}
+
+fn other_ipsec(report: &Report) -> String {
+    let other = &report.other_ipsec;
+    if matches!(&*other.action, "" | "pass") {
+        return String::new();
+    }
+    let frames = |name: &str| -> u64 {
+        let exits = report.exits.iter().filter(|exit| exit.exit == name);
+        exits.map(|exit| exit.frames).sum()
+    };
+    let state = match (other.arm_at, other.armed) {
+        (None, _) => String::new(),
+        (Some(arm_at), armed) => format!(
+            ", {}: {} authoritative endpoints, arm_at is {arm_at}",
+            if armed { "armed" } else { "not armed" },
+            other.endpoints
+        ),
+    };
+    let mut text = format!(
+        "  {}{state}; {} frames marked, {} audited, {} dropped\n",
+        other.action,
+        frames("other_marked"),
+        frames("other_audited"),
+        frames("other_dropped")
+    );
+    let rows: Vec<_> = other
+        .destinations
+        .iter()
+        .map(|destination| {
+            [
+                destination.address.clone(),
+                destination.packets.to_string(),
+                bytes(destination.bytes),
+                format!("{} ago", age(report.at.saturating_sub(destination.last))),
+            ]
+        })
+        .collect();
+    text += &columns(["<destination", ">packets", ">bytes", ">last"], &rows);
+    if other.more > 0 {
+        let _ = writeln!(text, "  and {} more", other.more);
+    }
+    text
+}
+
+fn steering(report: &Report) -> String {
+    let mut rows = Vec::new();
+    for exit in &report.steering {
+        let gateways = exit.gateways.iter();
+        let gateways: Vec<_> = gateways
+            .map(|gateway| format!("{} {}", gateway.gateway, gateway.state))
+            .collect();
+        let since = exit
+            .since
+            .map_or("-".to_owned(), |since| age(report.at.saturating_sub(since)));
+        rows.push([
+            exit.exit.clone(),
+            exit.family.clone(),
+            exit.mark.clone(),
+            exit.table.to_string(),
+            exit.gateway.clone().unwrap_or_else(|| exit.state.clone()),
+            since,
+            exit.failovers.to_string(),
+            gateways.join(", "),
+        ]);
+    }
+    let mut text = columns(
+        [
+            "<exit",
+            "<family",
+            "<mark",
+            ">table",
+            "<way",
+            ">for",
+            ">failovers",
+            "<gateways",
+        ],
+        &rows,
+    );
+    if report.steering_repairs > 0 {
+        let _ = writeln!(
+            text,
+            "  rules and routes put back after somebody removed them: {}",
+            report.steering_repairs
+        );
+    }
+    text
 }
 
 fn tables(report: &Report) -> String {
@@ -441,8 +539,23 @@ Traffic
   262-01+262-02  DE       keepalive           3      87 B             0         0 B
 
 Frames by exit
-  EXIT     TC_INGRESS  TC_EGRESS  XDP
-  matched        1511       1400    0
+  EXIT           TC_INGRESS  TC_EGRESS  XDP
+  matched              1511       1400    0
+  other_audited           2          0    0
+  other_dropped          41          0    0
+  12 packets were no match and lost the DSCP of voice that their client had set
+
+Other IPsec
+  drop, armed: 104 authoritative endpoints, arm_at is 100; 0 frames marked, 2 audited, 41 dropped
+  DESTINATION   PACKETS    BYTES       LAST
+  203.0.113.77       40  20.0 kB  3 min ago
+  and 1 more
+
+Exits
+  EXIT  FAMILY  MARK       TABLE  WAY             FOR  FAILOVERS  GATEWAYS
+  au    ipv4    0x65/0xff   1065  192.168.1.3  30 min          1  192.168.1.2 down, 192.168.1.3 up
+  au    ipv6    0x65/0xff   1065  block             -          0
+  rules and routes put back after somebody removed them: 2
 
 Tables
   TABLE        ENTRIES   ROOM

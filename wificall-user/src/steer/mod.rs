@@ -2,6 +2,26 @@
 //!
 //! (Not to be confused with `wificall_common::exit`, the ways out of a program.)
 
+//!
+//! ```text
+//! links, addresses ─ place ─┐
+//! ARP, ND, IKE ─── health ──┴─ machine (choice) ─▶ desired − actual ─▶ plan ─▶ control/exits ─▶ net
+//! ```
+//!
+//! All but [`prober`] decides, does no I/O and takes the time as an argument; [`record`] is a file.
+
+pub mod check;
+pub mod choice;
+pub mod health;
+pub mod machine;
+pub mod place;
+pub mod plan;
+pub mod prober;
+pub mod record;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod sysctls;
+
 use std::{net::IpAddr, time::Duration};
 
 use crate::config::Mark;

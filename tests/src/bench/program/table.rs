@@ -106,6 +106,7 @@ pub fn contents(endpoints: u32, shape: Shape) -> Result<Contents> {
             voice: [1; 2],
             valid: 1,
             tier: TIER_TRUSTED,
+            passes: 1,
             // For those whose clients are held to a cap: one that they stay within.
             interval: 1,
             ..Policy::default()

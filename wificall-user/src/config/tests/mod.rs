@@ -174,6 +174,8 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             keep: Duration::from_secs(600),
             longest: Duration::from_secs(4 * 3600),
         },
+        other_ipsec: OtherIpsec::default(),
+        trust: Trust::default(),
         probe: Probe {
             enabled: false,
             interval: Duration::from_secs(6 * 3600),
@@ -367,6 +369,14 @@ first = "mark"
 exit = "de"
 per_second = 5
 
+[other_ipsec]
+action = "mark"
+mark = "0x200/0xf00"
+peers = ["10.0.0.0/8", "198.51.100.7"]
+
+[trust]
+bleach = true
+
 [limits]
 blocks = 1
 hosts = 2
@@ -477,6 +487,17 @@ fn a_file_with_every_key_means_what_it_says() {
         tunnels: 8,
     };
     assert_eq!(config.limits, limits);
+    let other_ipsec = OtherIpsec {
+        action: OtherAction::Mark(Mark {
+            value: 0x200,
+            mask: 0xf00,
+        }),
+        peers: ["10.0.0.0/8", "198.51.100.7/32"]
+            .map(|peer| peer.parse().unwrap())
+            .into(),
+    };
+    assert_eq!(config.other_ipsec, other_ipsec);
+    assert!(config.trust.bleach);
 }
 
 #[test]

@@ -90,6 +90,9 @@ mod tests {
             master,
             parent: None,
             up: true,
+            running: true,
+            mtu: 1500,
+            address: None,
             info_kind: info_kind.map(str::to_owned),
         }
     }

@@ -27,6 +27,9 @@ impl Lab {
             master: None,
             parent: None,
             up: true,
+            running: true,
+            mtu: 1500,
+            address: None,
             info_kind: None,
         };
         let links = [link(WAN, "wan"), link(LAN, "lan")];

@@ -1,0 +1,201 @@
+//! Exits in the agent's loop: when they are looked after, and what follows from it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context as _, Result, anyhow};
+use tracing::{info, warn};
+
+use super::agent::Agent;
+use super::exits::{Because, Exits};
+use super::report::seconds;
+use crate::config::Config;
+use crate::net::{self, Family};
+use crate::observe::{Steering, SteeringGateway};
+use crate::steer::choice::Way;
+use crate::steer::machine::Candidate;
+use crate::steer::prober::Heard;
+use crate::steer::{Exit, health};
+
+/// Checks the exits of a configuration against this box; what may not work, if nothing is sure not to.
+///
+/// # Errors
+///
+/// All that cannot work.
+pub(super) async fn checked(exits: &Exits, config: &Config) -> Result<Vec<String>> {
+    let findings = exits.check(config).await?;
+    if findings.errors.is_empty() {
+        return Ok(findings.warnings);
+    }
+    Err(anyhow!("{}", findings.errors.join("\n")))
+}
+
+impl Agent {
+    /// Adds the rules and routes that are missing, before packets are marked for them.
+    pub(super) async fn steer_first(&mut self) -> Result<()> {
+        self.exits.choose();
+        let result = self.exits.put_in_force(Because::Adding).await;
+        self.world.steering = self.exits.steering();
+        result
+    }
+
+    /// Removes those that nothing is marked for any more.
+    pub(super) async fn steer_last(&mut self) -> Result<()> {
+        self.exits.put_in_force(Because::Moving).await?;
+        self.forget_moved().await;
+        self.follow_trials();
+        Ok(())
+    }
+
+    /// Looks at links and addresses, and at rules and routes.
+    pub(super) async fn steer_by_network(&mut self) -> Result<()> {
+        let interfaces = self.world.config.interfaces.clone();
+        self.exits.follow(&interfaces).await?;
+        self.look_after_exits().await
+    }
+
+    /// Puts back what somebody has removed or changed.
+    pub(super) async fn look_after_exits(&mut self) -> Result<()> {
+        self.note_active_exits()?;
+        let because = if self.exits.choose() {
+            Because::Moving
+        } else {
+            Because::Looking
+        };
+        self.put_exits_in_force(because).await
+    }
+
+    /// Takes in what was heard of a gateway.
+    pub(super) async fn hear_of_gateway(&mut self, heard: Option<Heard>) -> Result<()> {
+        self.exits.hear(heard);
+        self.note_active_exits()?;
+        if self.exits.choose() {
+            self.put_exits_in_force(Because::Moving).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_exits_in_force(&mut self, because: Because) -> Result<()> {
+        let result = self.exits.put_in_force(because).await;
+        self.forget_moved().await;
+        self.follow_trials();
+        let steering = self.exits.steering();
+        if self.world.steering != steering {
+            // From now on it counts who is active: what the programs note of ESP.
+            if steering.failed_over && !self.world.steering.failed_over {
+                self.hold_tunnels(false)?;
+            }
+            self.world.steering = steering;
+            self.reconcile(SystemTime::now(), false).await?;
+        }
+        result
+    }
+
+    /// Forgets the tracked connections of the tunnels that have moved to another gateway: they hold the address that they
+    /// were translated to for the one before.
+    async fn forget_moved(&mut self) {
+        let moved = self.exits.take_moved();
+        let tunnels: BTreeSet<(IpAddr, IpAddr)> = match self.tunnels_of(&moved) {
+            Ok(tunnels) => tunnels.into_iter().map(|(_, pair)| pair).collect(),
+            Err(error) => return warn!("{error:#}"),
+        };
+        match net::forget_connections(&tunnels)
+            .await
+            .context("forget tracked connections")
+        {
+            Ok(0) => {}
+            Ok(connections) => info!(
+                connections,
+                "tracked connections of moved tunnels forgotten"
+            ),
+            Err(error) => warn!("{error:#}"),
+        }
+    }
+
+    /// Takes in which exits have active tunnels: of interest where one could go back to a gateway that it prefers.
+    fn note_active_exits(&mut self) -> Result<()> {
+        if !self.exits.steering().failed_over {
+            return Ok(());
+        }
+        let tables = self.world.config.exits.iter().map(|exit| exit.table);
+        let active = self.tunnels_of(&tables.collect())?.into_iter();
+        let active = active.map(|(table, _)| table).collect();
+        self.exits.note_active(active);
+        Ok(())
+    }
+
+    /// Has IKE tried through the gateways in use, with the ePDG that is configured or one that policies send there.
+    pub(super) fn follow_trials(&mut self) {
+        let trials = self.exits.trials();
+        if trials.is_empty() {
+            self.exits.attempt(BTreeSet::new());
+            return;
+        }
+        let targets = self.world.probe_targets();
+        let to = |mark, family| {
+            let mut targets = targets.iter();
+            let found = targets.find(|(address, wanted)| {
+                Family::from(**address) == family && wanted.source.mark == Some(mark)
+            });
+            found.map(|(address, _)| *address)
+        };
+        let trials = trials.into_iter().filter_map(|trial| {
+            let to = trial.to.or_else(|| to(trial.mark, trial.family))?;
+            Some((trial, to))
+        });
+        self.exits.attempt(trials.collect());
+    }
+
+    /// The exits, for the report.
+    pub(super) fn steering_report(&self) -> Vec<Steering> {
+        let now = Instant::now();
+        let mut report = Vec::new();
+        for (running, since) in self.exits.running() {
+            let exit = &running.exit;
+            for side in &running.sides {
+                let (state, gateway) = match side.way {
+                    Some(way @ Way::By(_)) => ("gateway", Some(side.name(exit, way))),
+                    Some(Way::Block) => ("block", None),
+                    Some(Way::Direct) | None => ("direct", None),
+                };
+                let candidates = side.candidates.iter();
+                report.push(Steering {
+                    exit: exit.name.clone(),
+                    family: side.family.as_str().into(),
+                    mark: format!("{:#x}/{:#x}", exit.mark.value, exit.mark.mask),
+                    table: exit.table,
+                    state: state.into(),
+                    gateway,
+                    since: since.get(&(exit.table, side.family)).map(|at| seconds(*at)),
+                    failovers: side.failovers,
+                    gateways: candidates.map(|it| gateway_report(exit, it, now)).collect(),
+                });
+            }
+        }
+        report
+    }
+}
+
+fn gateway_report(exit: &Exit, candidate: &Candidate, now: Instant) -> SteeringGateway {
+    let place = candidate.place.as_ref();
+    SteeringGateway {
+        gateway: candidate.name(exit),
+        device: place.ok().map(|place| place.device.clone()),
+        state: match candidate.state(now) {
+            health::State::Up => "up",
+            health::State::Down => "down",
+            health::State::Unknown => "unknown",
+        }
+        .into(),
+        ethernet: candidate.address.map(|address| {
+            let octets = address.map(|octet| format!("{octet:02x}"));
+            octets.join(":")
+        }),
+        last_answer_ms: candidate
+            .answers
+            .last()
+            .map(|last| now.saturating_duration_since(last).as_millis() as u64),
+        problem: place.err().map(|nowhere| nowhere.text().to_owned()),
+    }
+}
