@@ -32,6 +32,9 @@ fn link(index: u32, name: &str, kind: Kind) -> NetLink {
         master: None,
         parent: None,
         up: true,
+        running: true,
+        mtu: 1500,
+        address: None,
         info_kind: None,
     }
 }
@@ -262,7 +265,10 @@ fn exits_gateways_and_emergency() {
     let mut world = world(EXITS);
     let leaves = |world: &World, packet: &Packet| explain(world, packet).leaves_by;
     assert_eq!(leaves(&world, &to(ADDRESS)).as_deref(), Some("far"));
-    world.steering.blocked.insert(1065);
+    world
+        .steering
+        .blocked
+        .insert((1065, crate::net::Family::V4));
     assert_eq!(
         leaves(&world, &to(ADDRESS)).as_deref(),
         Some("far"),

@@ -7,14 +7,11 @@ mod attach;
 mod compile;
 mod country;
 mod desired;
-<<<<<<< HEAD
+mod exits;
 mod explain;
 mod explain_act;
 mod explain_endpoint;
 mod explain_why;
-=======
-mod exits;
->>>>>>> main
 mod hooks;
 mod label;
 pub mod lock;
@@ -30,11 +27,8 @@ mod run;
 mod set;
 mod snoop;
 pub mod socket;
-<<<<<<< HEAD
-mod tables;
-=======
 mod steer;
->>>>>>> main
+mod tables;
 mod tunnels;
 mod world;
 
@@ -43,11 +37,8 @@ use crate::config::Errors;
 pub(crate) use agent::discovery;
 pub(crate) use country::Geo;
 pub(crate) use desired::known as endpoints;
-<<<<<<< HEAD
-pub use explain::explain_offline;
-=======
 pub(crate) use exits::{check as check_exits, remove as remove_exits};
->>>>>>> main
+pub use explain::explain_offline;
 pub use label::Label;
 pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};
