@@ -211,7 +211,7 @@ mod tests {
             ("192.0.5.1", Some("192.0.4.1/32")),
             ("193.1.2.1", None),
             ("2001:db8:1:1::1", Some("2001:db8:1::/64")),
-            ("2001:db9::1", None),
+            ("2001:dbb::1", None),
         ] {
             let found = nearest(address.parse().unwrap(), &known);
             assert_eq!(

@@ -270,7 +270,7 @@ fn dscp_name(dscp: u8) -> String {
         46 => "46 (EF)".to_owned(),
         44 => "44 (VA)".to_owned(),
         _ if dscp.is_multiple_of(8) && dscp > 0 => format!("{dscp} (CS{})", dscp / 8),
-        10..=38 if dscp.is_multiple_of(2) && dscp / 8 <= 4 && dscp % 8 != 0 => {
+        10..=38 if dscp.is_multiple_of(2) && dscp / 8 <= 4 && !dscp.is_multiple_of(8) => {
             format!("{dscp} (AF{}{})", dscp / 8, dscp % 8 / 2)
         }
         _ => dscp.to_string(),
