@@ -8,8 +8,8 @@ use crate::{
     exit::Exit,
     frame::Frame,
     wire::{
-        Fragment, PROTOCOL_ESP, PROTOCOL_UDP, Packet, Version, dns, esp, ethernet, ike, ipv4, ipv6,
-        natt, udp,
+        Fragment, Network, PROTOCOL_ESP, PROTOCOL_UDP, Packet, Version, dns, esp, ethernet, ike,
+        ipv4, ipv6, natt, udp,
     },
 };
 
@@ -171,17 +171,17 @@ pub fn begins<F: Frame + ?Sized>(frame: &F, found: &Match, direction: Direction)
 #[inline(always)]
 pub fn client<F: Frame + ?Sized>(
     frame: &F,
-    packet: &Packet,
+    (version, offset): Network,
     link: Link,
     faces_clients: bool,
     direction: Direction,
     ifindex: u32,
 ) -> Option<Client> {
-    let address = match (packet.version, direction) {
-        (Version::V4, Direction::Up) => mapped(ipv4::source(frame, packet.offset)?),
-        (Version::V4, Direction::Down) => mapped(ipv4::destination(frame, packet.offset)?),
-        (Version::V6, Direction::Up) => ipv6::source(frame, packet.offset)?,
-        (Version::V6, Direction::Down) => ipv6::destination(frame, packet.offset)?,
+    let address = match (version, direction) {
+        (Version::V4, Direction::Up) => mapped(ipv4::source(frame, offset)?),
+        (Version::V4, Direction::Down) => mapped(ipv4::destination(frame, offset)?),
+        (Version::V6, Direction::Up) => ipv6::source(frame, offset)?,
+        (Version::V6, Direction::Down) => ipv6::destination(frame, offset)?,
     };
     let mac = if faces_clients && matches!(link, Link::Ethernet) {
         ethernet::address(frame, direction.station())

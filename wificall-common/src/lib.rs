@@ -16,6 +16,7 @@ pub mod abi;
 pub mod bleach;
 pub mod classify;
 pub mod client;
+pub mod companion;
 pub mod endpoint;
 pub mod exit;
 pub mod frame;

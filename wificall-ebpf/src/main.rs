@@ -9,6 +9,8 @@
 
 mod account;
 mod bleach;
+mod catch;
+mod companion;
 mod direct;
 mod maps;
 mod other;

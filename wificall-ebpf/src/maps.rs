@@ -8,10 +8,11 @@ use aya_ebpf::{
 use wificall_common::{
     Class,
     abi::{
-        Bucket, BucketKey, Cell, Choice, ChoiceKey, ClientKey, Counters, Destination, EPOCH_BITS,
-        EVENT_BUCKETS as BUCKET_SLOTS, EVENT_SLOTS, EVENTS_SIZE, EXIT_SLOTS, EndpointRef, Event,
-        Features, FragmentKey, FragmentValue, GroupLabel, HookKey, HookRecord, InterfaceKey, Line,
-        Members, Meta, OTHERS_SIZE, Policy, SPARED_SIZE, StationKey, Tunnel, TunnelKey, line_of,
+        Bucket, BucketKey, COMPANIONS_SIZE, Cell, Choice, ChoiceKey, ClientKey, Counters,
+        Destination, EPOCH_BITS, EVENT_BUCKETS as BUCKET_SLOTS, EVENT_SLOTS, EVENTS_SIZE,
+        EXIT_SLOTS, EndpointRef, Event, Features, FragmentKey, FragmentValue, GroupLabel, HookKey,
+        HookRecord, InterfaceKey, Line, Members, Meta, OTHERS_SIZE, Policy, SPARED_SIZE,
+        StationKey, Tunnel, TunnelKey, line_of,
     },
     classify::Tables,
     client::Clients,
@@ -80,6 +81,18 @@ static CHOICES: HashMap<ChoiceKey, Choice> = HashMap::with_max_entries(65_536, B
 /// One entry: `KEEP_…`.
 #[map]
 pub static KEEP: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Addresses of companion names, likewise. Of the value, only the policy means something.
+#[map]
+pub static COMPANION_HOSTS: HashMap<Aligned<[u8; 16]>, EndpointRef> =
+    HashMap::with_max_entries(COMPANIONS_SIZE, BPF_F_NO_PREALLOC);
+
+/// When the first packet to an address was held. Not pinned: it holds minutes. The agent makes it small where nothing is.
+#[map]
+pub static HELD: LruHashMap<Aligned<[u8; 16]>, u64> = LruHashMap::with_max_entries(4_096, 0);
+/// One entry: when the next address may be caught.
+#[map]
+pub static CATCH_DUE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Which exit tunnels have: written here, tidied by the agent.
 #[map]

@@ -18,7 +18,6 @@ use wificall_common::{
 };
 
 use crate::{
-    account,
     maps::{Aligned, OTHERS, is_spared},
     settings,
     tc::Place,
@@ -28,7 +27,7 @@ use crate::{
 
 const ANY: u32 = Features::OTHER_MARK | Features::OTHER_AUDIT | Features::OTHER_DROP;
 
-/// Whether it is for [`second_look`] to say by which exit this packet leaves, and to count it.
+/// Whether it is for [`second_look`] to say by which exit this packet leaves.
 #[inline(always)]
 pub fn is_asked(place: Place, exit: Exit) -> bool {
     place.is_access_ingress() && settings::any(ANY) && is_unknown(exit)
@@ -55,7 +54,7 @@ pub fn second_look(ctx: &TcContext, exit: Exit, place: Place) -> Exit {
     let number = look_at(skb, number, matches!(place.link, Link::Bare).into());
     let exit = judged(number, exit);
     set_mark(skb, exit);
-    account::leave(place.hook, exit)
+    exit
 }
 
 /// The exit of a match in TC, or what is done with it because its endpoint may not pass.

@@ -4,11 +4,13 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use wificall_common::{
     Direction,
     abi::{Features, Policy, SEEN_SHIFT},
-    classify::{Match, begins, client, tunnel_key},
-    client::choose,
+    classify::{Link, Match, begins, client, tunnel_key},
+    client::{Client, choose},
+    companion::To,
     frame::Frame,
     rewrite::Mark,
     tunnel,
+    wire::Packet,
 };
 
 use crate::{
@@ -33,19 +35,42 @@ pub fn row<F: Frame>(frame: &F, found: &Match, at: At, ifindex: u32) -> Option<&
         faces_clients,
         ..
     } = at;
+    let Packet {
+        version, offset, ..
+    } = found.packet;
     let client = client(
         frame,
-        &found.packet,
+        (version, offset),
         link,
         faces_clients,
         direction,
         ifindex,
     );
+    chosen(row, client)
+}
+
+/// The row that takes the place of `row` for this client.
+#[inline(always)]
+fn chosen(row: &'static Policy, client: Option<Client>) -> Option<&'static Policy> {
     match client.and_then(|client| choose(&KernelTables, row, &client)) {
         // A choice names a row that is written before it.
         Some(choice) => get(choice.policy),
         None => Some(row),
     }
+}
+
+/// The row that the policies have for an `up` packet to a companion, at an access interface.
+#[inline(always)]
+pub fn of_companion<F: Frame>(
+    frame: &F,
+    to: &To,
+    link: Link,
+    index: u32,
+    ifindex: u32,
+) -> Option<&'static Policy> {
+    let row = get(index)?;
+    let at = (to.version, to.offset);
+    chosen(row, client(frame, at, link, true, Direction::Up, ifindex))
 }
 
 #[inline(always)]

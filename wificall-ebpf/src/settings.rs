@@ -34,6 +34,12 @@ static PREVIOUS_NONCE: [u32; 2] = [0; 2];
 /// Value and mask of the mark of other IPsec.
 #[unsafe(no_mangle)]
 static OTHER_MARK: [u32; 2] = [0; 2];
+/// Nanoseconds that one caught address uses up of their rate.
+#[unsafe(no_mangle)]
+static CATCH_GAP: u32 = 50_000_000;
+/// The exit of tunnels to unknown addresses: table, value and mask of the mark.
+#[unsafe(no_mangle)]
+static CATCH_EXIT: [u32; 3] = [0; 3];
 
 /// Nanoseconds that one event uses up of the rate of its kind on a CPU.
 #[unsafe(no_mangle)]
@@ -118,4 +124,16 @@ pub fn event_gap() -> u64 {
 pub fn client_gap() -> u64 {
     // SAFETY: as above.
     unsafe { core::ptr::read_volatile(&raw const CLIENT_GAP) }
+}
+
+#[inline(always)]
+pub fn catch_gap() -> u32 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const CATCH_GAP) }
+}
+
+#[inline(always)]
+pub fn catch_exit() -> [u32; 3] {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const CATCH_EXIT) }
 }

@@ -28,11 +28,11 @@ use crate::{
 
 const _: () = assert!(EVENT_DATA <= LENGTH_MASK);
 
-/// Looks at a packet that was let go, and counted, with this exit.
+/// Looks at a packet that was let go with this exit. Returns whether the agent was told of it.
 #[inline(always)]
-pub fn second_look(ctx: &TcContext, exit: Exit, direction: Direction, link: Link) {
+pub fn second_look(ctx: &TcContext, exit: Exit, direction: Direction, link: Link) -> bool {
     if !settings::on(Features::SNOOP_NAMES) && !settings::on(Features::SNOOP_IKE) {
-        return;
+        return false;
     }
     // One call, wherever the exit comes from: the verifier walks through it again for each place that it is called from.
     let exit = core::hint::black_box(exit as u32);
@@ -41,10 +41,10 @@ pub fn second_look(ctx: &TcContext, exit: Exit, direction: Direction, link: Link
     } else if exit == Exit::NewIke as u32 {
         EventKind::of_ike(direction)
     } else {
-        return;
+        return false;
     };
     let kind = core::hint::black_box(kind as u32);
-    look_at(ctx.skb.skb, kind, matches!(link, Link::Bare).into());
+    look_at(ctx.skb.skb, kind, matches!(link, Link::Bare).into()) != 0
 }
 
 #[inline(never)]
@@ -63,7 +63,7 @@ fn look_at(skb: *mut __sk_buff, kind: u32, bare: u32) -> u32 {
         // SAFETY: this CPU's own value.
         unsafe { *count += 1 };
     }
-    0
+    matches!(fate, EventFate::Sent).into()
 }
 
 #[inline(always)]

@@ -22,7 +22,7 @@ use wificall_common::{
 };
 
 use crate::{
-    account, bleach,
+    account, bleach, catch, companion,
     direct::Direct,
     maps::{Aligned, KernelTables},
     other, policy, settings, snoop,
@@ -108,9 +108,7 @@ macro_rules! program {
         #[classifier]
         #[inline(always)]
         pub fn $name(ctx: TcContext) -> i32 {
-            let exit = run(&ctx, $place);
-            snoop::second_look(&ctx, exit, $place.direction, $place.link);
-            let exit = other::second_look(&ctx, exit, $place);
+            let exit = second_looks(&ctx, run(&ctx, $place), $place);
             match exit {
                 Exit::Matched
                 | Exit::NotIp
@@ -152,6 +150,31 @@ program!(out_down, OUT_DOWN);
 program!(out_down_bare, OUT_DOWN.bare());
 program!(out_down_wifi, OUT_DOWN.wireless());
 
+/// Looks once more at what the classifier has let go. The exit that it leaves by at last is counted then.
+#[inline(always)]
+fn second_looks(ctx: &TcContext, exit: Exit, place: Place) -> Exit {
+    let told = snoop::second_look(ctx, exit, place.direction, place.link);
+    if !is_asked(place, exit) {
+        return exit;
+    }
+    // What is not known may still not pass a firewall.
+    let caught = catch::second_look(ctx, exit, place, told);
+    let exit = match other::second_look(ctx, exit, place) {
+        Exit::OtherDropped => Exit::OtherDropped,
+        other => match caught {
+            Exit::Held | Exit::CaughtFirst => caught,
+            _ => other,
+        },
+    };
+    account::leave(place.hook, exit)
+}
+
+/// Whether the exit of a packet that is no match is known only after a second look.
+#[inline(always)]
+fn is_asked(place: Place, exit: Exit) -> bool {
+    other::is_asked(place, exit) || catch::is_asked(place, exit)
+}
+
 #[inline(always)]
 fn run(ctx: &TcContext, place: Place) -> Exit {
     if place.behind_xdp
@@ -180,8 +203,10 @@ fn run_whole(ctx: &TcContext, place: Place) -> Exit {
 /// Lets a packet go that is no match. Of what may be IPsec to other addresses, the exit is counted when it is known.
 #[inline(always)]
 fn let_go<F: Frame>(ctx: &TcContext, frame: &F, place: Place, exit: Exit) -> Exit {
+    let exit = companion::steer(ctx, frame, place, exit);
+    // The last to read the packet: writing makes its pointers stale.
     bleach::reset(ctx, frame, place);
-    if other::is_asked(place, exit) {
+    if is_asked(place, exit) {
         return exit;
     }
     account::leave(place.hook, exit)
@@ -250,7 +275,7 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
 }
 
 #[inline(always)]
-fn set_mark(skb: *mut __sk_buff, mark: Mark) {
+pub fn set_mark(skb: *mut __sk_buff, mark: Mark) {
     if mark.mask != 0 {
         // SAFETY: a context field that SCHED_CLS may write.
         unsafe { (*skb).mark = mark.over((*skb).mark) };

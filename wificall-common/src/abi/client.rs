@@ -7,6 +7,9 @@
 
 use super::assert_size;
 
+/// Addresses of companion names that there is room for.
+pub const COMPANIONS_SIZE: u32 = 4_096;
+
 /// Bits of the key of the trie `CLIENTS` before those of an address: its epoch.
 pub const EPOCH_BITS: u8 = 32;
 

@@ -17,7 +17,9 @@ mod policy;
 mod tunnel;
 mod xdp;
 
-pub use client::{Choice, ChoiceKey, ClientKey, EPOCH_BITS, InterfaceKey, StationKey};
+pub use client::{
+    COMPANIONS_SIZE, Choice, ChoiceKey, ClientKey, EPOCH_BITS, InterfaceKey, StationKey,
+};
 pub use counters::{
     CELLS, Counter, Counters, EXIT_SLOTS, Hook, bleached_slot, demoted_slot, exit_slot,
 };
