@@ -9,7 +9,7 @@ use wificall_common::{
     exit::Exit,
     other::destination,
     rewrite::Mark,
-    wire::Fragment,
+    wire::{Fragment, Packet},
 };
 
 use crate::{
@@ -45,49 +45,66 @@ pub fn second_look(ctx: &TcContext, exit: Exit, place: Place, told: bool) -> Exi
     }
     let is_new = number == Exit::NewIke as u32 && told;
     let bare = u32::from(matches!(place.link, Link::Bare));
-    let number = look_at(ctx.skb.skb, is_new.into(), bare);
-    if number == Exit::Held as u32 {
-        Exit::Held
-    } else if number == Exit::CaughtFirst as u32 {
+    let skb = ctx.skb.skb;
+    if settings::on(Features::CATCH_HOLD) {
+        return if is_new && hold(skb, bare) != 0 {
+            Exit::Held
+        } else {
+            exit
+        };
+    }
+    if keep(skb, is_new.into(), bare) != 0 {
         Exit::CaughtFirst
     } else {
         exit
     }
 }
 
-#[inline(never)]
-fn look_at(skb: *mut __sk_buff, is_new: u32, bare: u32) -> u32 {
+/// The packet of a frame that may be caught.
+#[inline(always)]
+fn packet(frame: &Whole, bare: u32) -> Option<Packet> {
     let link = if bare == 0 {
         Link::Ethernet
     } else {
         Link::Bare
     };
-    let passes = Exit::NotEndpoint as u32;
+    let packet = network(frame, link).ok()?;
+    if matches!(packet.fragment, Fragment::Later) || is_spared(destination(frame, &packet)?) {
+        return None;
+    }
+    Some(packet)
+}
+
+/// Whether the first packet to an address is held now. In a function of its own, for its stack.
+#[inline(never)]
+fn hold(skb: *mut __sk_buff, bare: u32) -> u32 {
     let frame = Whole { skb };
-    let Ok(packet) = network(&frame, link) else {
-        return passes;
+    let to = packet(&frame, bare).and_then(|packet| destination(&frame, &packet));
+    let Some(to) = to else {
+        return 0;
     };
-    if matches!(packet.fragment, Fragment::Later) {
-        return passes;
-    }
-    let Some(to) = destination(&frame, &packet) else {
-        return passes;
-    };
-    if is_spared(to) {
-        return passes;
-    }
     // SAFETY: no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
-    if settings::on(Features::CATCH_HOLD) {
-        return if is_new != 0 && hold(to, now) {
-            Exit::Held as u32
-        } else {
-            passes
-        };
+    let key = Aligned(to.to_be_bytes());
+    // SAFETY: values are single words.
+    if let Some(held) = unsafe { HELD.get(key) }
+        && now - *held < AGAIN
+    {
+        return 0;
     }
-    let Some(key) = tunnel_key(&frame, &packet) else {
-        return passes;
+    u32::from(has_turn(now) && HELD.insert(key, now, 0).is_ok())
+}
+
+/// Marks a packet of a tunnel that began by the default exit, or that begins now; whether it did. Likewise.
+#[inline(never)]
+fn keep(skb: *mut __sk_buff, is_new: u32, bare: u32) -> u32 {
+    let frame = Whole { skb };
+    let key = packet(&frame, bare).and_then(|packet| tunnel_key(&frame, &packet));
+    let Some(key) = key else {
+        return 0;
     };
+    // SAFETY: no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
     let seen = (now >> SEEN_SHIFT) as u32;
     let mark = if let Some(tunnel) = TUNNELS.get_ptr_mut(key) {
         // SAFETY: a map value, as in `policy::mark`.
@@ -102,7 +119,7 @@ fn look_at(skb: *mut __sk_buff, is_new: u32, bare: u32) -> u32 {
         }
     } else {
         if is_new == 0 || !has_turn(now) {
-            return passes;
+            return 0;
         }
         let [exit, value, mask] = settings::catch_exit();
         let first = Tunnel {
@@ -114,29 +131,12 @@ fn look_at(skb: *mut __sk_buff, is_new: u32, bare: u32) -> u32 {
             reserved: 0,
         };
         if TUNNELS.insert(key, first, 0).is_err() {
-            return passes;
+            return 0;
         }
         Mark { value, mask }
     };
     set_mark(skb, mark);
-    if mark.mask == 0 {
-        passes
-    } else {
-        Exit::CaughtFirst as u32
-    }
-}
-
-/// Whether the first packet to an address is held now.
-#[inline(always)]
-fn hold(to: u128, now: u64) -> bool {
-    let key = Aligned(to.to_be_bytes());
-    // SAFETY: values are single words.
-    if let Some(held) = unsafe { HELD.get(key) }
-        && now - *held < AGAIN
-    {
-        return false;
-    }
-    has_turn(now) && HELD.insert(key, now, 0).is_ok()
+    u32::from(mark.mask != 0)
 }
 
 /// Takes one of the addresses that may be caught in a second.

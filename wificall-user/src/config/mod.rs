@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::catalogue::{Catalogue, Country, OperatorPattern, Plmn};
+use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, Plmn};
 use crate::discover::{Observed, Route, Selection, Upstream, nat64::Nat64};
 use crate::steer::Exit;
 
@@ -390,6 +390,29 @@ pub struct Limits {
 }
 
 impl Config {
+    /// Whether anything is learnt from clients' packets.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.snoop.on() || self.catch_all.enabled
+    }
+
+    /// Whether a policy is for a country as such, whoever is there.
+    #[must_use]
+    pub fn is_for(&self, country: Country) -> bool {
+        let owner = Owner {
+            plmn: None,
+            country: Some(country),
+        };
+        let mut policies = self.policies.iter();
+        policies.any(|policy| !policy.countries.is_empty() && policy.matches(&owner))
+    }
+
+    /// The companion names of all policies.
+    pub fn companions(&self) -> impl Iterator<Item = &str> {
+        let policies = self.policies.iter();
+        policies.flat_map(|policy| policy.companions.iter().map(String::as_str))
+    }
+
     /// The sizes that the kernel's maps are to have: those that are made whole are small where nothing uses them.
     #[must_use]
     pub fn sizes(&self) -> Limits {

@@ -345,6 +345,11 @@ impl Agent {
                 self.unsaved = true;
                 continue;
             }
+            if self.world.memory.companions().has(&update.name) {
+                answered |= self.world.memory.companions_mut().apply(update, &filter);
+                self.unsaved = true;
+                // It may be a name of an ePDG too.
+            }
             let applied = self.world.memory.apply(update, &filter);
             for (address, reason) in &applied.refused {
                 *self.refused.entry(*reason).or_default() += 1;
@@ -464,6 +469,8 @@ impl Agent {
 /// The network that an entry stands for, as the memory knows addresses.
 pub(super) fn net_of(key: Key) -> Option<IpNet> {
     let (address, len) = match key {
+        // Its traffic is nobody's call.
+        Key::Companion(_) => return None,
         Key::Host(address) => (IpAddr::from(address).to_canonical(), None),
         Key::Prefix(len, address) => {
             let address = IpAddr::from(address).to_canonical();

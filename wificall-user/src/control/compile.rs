@@ -8,6 +8,7 @@ use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::IpAddr,
     num::NonZeroU32,
     sync::Arc,
 };
@@ -16,7 +17,7 @@ use ipnet::IpNet;
 use wificall_common::abi::Policy as Row;
 
 use super::{
-    policy::{own_row, row},
+    policy::{companion_row, own_row, row},
     policy_match::Endpoint,
 };
 use crate::{
@@ -34,6 +35,8 @@ pub struct Around<'a> {
     pub blocked: Option<&'a BTreeSet<(u32, Family)>>,
     /// The gateways of exits on access links, whose own traffic is left alone.
     pub own: &'a [Client],
+    /// The addresses of companion names, each with those.
+    pub companions: Option<&'a BTreeMap<IpAddr, BTreeSet<&'a str>>>,
 }
 
 /// For which class of interfaces and which of clients a choice is; 0 is everybody who is of no class.
@@ -194,6 +197,34 @@ impl<'a> Compiler<'a> {
         };
         self.known.insert(asked, (row, choices.clone()));
         (row, choices)
+    }
+
+    /// What port 443 of an address gets that these companion names have: nothing, and the exits of the policies that name
+    /// them for their clients.
+    pub fn companion(&self, names: &BTreeSet<&str>) -> (Row, Choices) {
+        let mut choices: BTreeMap<Class, (u32, Row)> = BTreeMap::new();
+        for placed in &self.policies {
+            let row = match placed.policy {
+                None => own_row(Tier::Authoritative),
+                Some(policy) => {
+                    let mut own = policy.companions.iter();
+                    if !own.any(|name| names.contains(name.as_str())) {
+                        continue;
+                    }
+                    companion_row(self.config, policy)
+                }
+            };
+            for class in self.classes(placed) {
+                choices.entry(class).or_insert((placed.order, row));
+            }
+        }
+        let choices = choices.into_iter();
+        let choices = choices.map(|(class, (order, row))| (class, order, row));
+        let row = Row {
+            epoch: self.clients.epoch,
+            ..own_row(Tier::Authoritative)
+        };
+        (row, Choices::new(choices.collect()))
     }
 
     fn compile(&self, endpoint: &Endpoint) -> (Row, Choices) {

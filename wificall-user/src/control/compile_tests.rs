@@ -160,8 +160,8 @@ fn every_client_gets_the_first_policy_that_matches() {
         let own = [Client::Network(nets[4]), Client::Mac(macs[2])];
         let around = Around {
             links: &links,
-            blocked: None,
             own: &own,
+            ..Around::default()
         };
         let mut compiler = Compiler::new(&config, around);
         for (operator, net, tier, emergency) in [

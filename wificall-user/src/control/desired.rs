@@ -271,6 +271,19 @@ pub fn desired(config: &Config, around: Around<'_>, known: &Known, local: &[IpNe
         .collect();
     ipv4(&meanings, local, &mut entries);
     ipv6(&meanings, local, &mut entries);
+    for (address, names) in around.companions.into_iter().flatten() {
+        let (row, choices) = compiler.companion(names);
+        let meaning = Meaning {
+            label: Label::companion(),
+            row,
+            choices,
+        };
+        let address = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => *address,
+        };
+        entries.insert(Key::Companion(address.octets()), plain(Some(meaning)));
+    }
     Wanted {
         entries,
         clients: compiler.into_clients(),

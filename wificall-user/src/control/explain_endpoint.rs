@@ -69,6 +69,7 @@ impl World {
         let mut endpoint = Endpoint {
             address: Some(Text(found.address)),
             found_as: match found.key {
+                Key::Companion(_) => "companion",
                 Key::Host(_) => "host",
                 Key::Prefix(..) => "prefix",
                 Key::Block4(_) | Key::Block6(_) => "block",

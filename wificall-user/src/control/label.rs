@@ -52,6 +52,15 @@ impl Label {
         }
     }
 
+    /// What the addresses of companion names stand under: nothing is counted there.
+    #[must_use]
+    pub fn companion() -> Self {
+        Self {
+            operator: "companion".into(),
+            country: NONE.into(),
+        }
+    }
+
     /// Where everything goes that finds no group any more.
     #[must_use]
     pub fn overflow() -> Self {

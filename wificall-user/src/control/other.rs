@@ -21,7 +21,7 @@ use wificall_common::{
 use super::{agent::Agent, desired::Desired, plan::LeftOut, world::World};
 use crate::{
     config::{OtherAction, Trust},
-    kernel::ktime,
+    kernel::{Key, ktime},
     observe::{Destination, OtherIpsec},
 };
 
@@ -158,7 +158,9 @@ fn key(net: &IpNet) -> (u32, [u8; 16]) {
 
 /// Endpoints of the authoritative tier, counted as the table has them: networks and addresses.
 fn authoritative(desired: &Desired) -> u64 {
-    let meanings = desired.values().filter_map(|entry| entry.meaning.as_ref());
+    let endpoints = desired.iter();
+    let endpoints = endpoints.filter(|(key, _)| !matches!(key, Key::Companion(_)));
+    let meanings = endpoints.filter_map(|(_, entry)| entry.meaning.as_ref());
     let trusted = meanings.filter(|meaning| meaning.row.tier == TIER_TRUSTED);
     trusted.count() as u64
 }
@@ -175,6 +177,8 @@ const fn missing(left_out: &LeftOut) -> u64 {
         policies,
         // Likewise, treated alike for all clients.
         choices: _,
+        // No endpoints.
+        companions: _,
     } = left_out;
     *ipv4_blocks + *ipv6_blocks + *hosts + *prefixes + *policies
 }
@@ -182,7 +186,7 @@ const fn missing(left_out: &LeftOut) -> u64 {
 impl World {
     fn spared(&self) -> BTreeSet<(u32, [u8; 16])> {
         let other = &self.config.other_ipsec;
-        if other.action == OtherAction::Pass {
+        if other.action == OtherAction::Pass && !self.config.catch_all.enabled {
             return BTreeSet::new();
         }
         let pref64: Vec<Pref64> = self.pref64().collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wificall_common::abi::{Choice, ChoiceKey, Policy as Row};
+use wificall_common::abi::{COMPANIONS_SIZE, Choice, ChoiceKey, Policy as Row};
 
 use super::{
     compile::{Choices, Class, Clients},
@@ -117,6 +117,8 @@ pub struct LeftOut {
     pub groups: u64,
     /// Entries not set for want of a policy row.
     pub policies: u64,
+    /// Addresses of companion names.
+    pub companions: u64,
     /// Entries whose clients are all treated alike for want of room for their choices, or for clients.
     pub choices: u64,
 }
@@ -427,6 +429,7 @@ struct Room {
     ipv6_blocks: u64,
     hosts: u64,
     prefixes: u64,
+    companions: u64,
 }
 
 impl Room {
@@ -436,9 +439,11 @@ impl Room {
             ipv6_blocks: limits.blocks.into(),
             hosts: limits.hosts.into(),
             prefixes: limits.prefixes.into(),
+            companions: COMPANIONS_SIZE.into(),
         };
         for key in actual.entries.keys() {
             let left = match key {
+                Key::Companion(_) => &mut room.companions,
                 Key::Block4(_) => &mut room.ipv4_blocks,
                 Key::Block6(_) => &mut room.ipv6_blocks,
                 Key::Host(_) => &mut room.hosts,
@@ -451,6 +456,7 @@ impl Room {
 
     fn take(&mut self, key: Key, left_out: &mut LeftOut) -> bool {
         let (left, out) = match key {
+            Key::Companion(_) => (&mut self.companions, &mut left_out.companions),
             Key::Block4(_) => (&mut self.ipv4_blocks, &mut left_out.ipv4_blocks),
             Key::Block6(_) => (&mut self.ipv6_blocks, &mut left_out.ipv6_blocks),
             Key::Host(_) => (&mut self.hosts, &mut left_out.hosts),

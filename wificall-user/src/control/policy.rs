@@ -60,6 +60,20 @@ pub(super) fn row(
     row
 }
 
+/// The row of a policy's companions: its mark alone.
+#[must_use]
+pub(super) fn companion_row(config: &Config, policy: &Policy) -> Row {
+    let mark = policy.treatment.mark;
+    let exit = policy.exit.as_ref();
+    let exit = exit.and_then(|name| config.exits.iter().find(|exit| exit.name == *name));
+    Row {
+        mark: mark.map_or(0, |mark| mark.value),
+        mask: mark.map_or(0, |mark| mark.mask),
+        exit: exit.map_or(0, |exit| exit.table),
+        ..own_row(Tier::Authoritative)
+    }
+}
+
 /// The row of what is counted and otherwise left as it came.
 #[must_use]
 pub(super) fn own_row(tier: Tier) -> Row {

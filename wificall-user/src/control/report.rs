@@ -122,7 +122,7 @@ impl Agent {
         problems.extend(self.table_problem.clone());
         problems.extend(self.world.geo.problem.clone());
         problems.extend(self.arming_problem());
-        if self.world.config.snoop.on() {
+        if self.world.config.listens() {
             problems.extend(self.world.origins().problem);
         }
         problems.extend(self.selection.waiting.iter().map(|name| {

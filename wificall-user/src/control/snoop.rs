@@ -59,7 +59,7 @@ impl Agent {
             );
         }
         self.events = None;
-        if config.snoop.on() {
+        if config.listens() {
             self.events = Some(self.plane.events()?);
         }
         Ok(())
@@ -72,6 +72,8 @@ impl Agent {
         let origins = self.world.origins();
         let catalogue = self.world.config.catalogue.clone();
         let observe_ike = self.world.config.snoop.ike == SnoopIke::Observe;
+        let reports_ike = self.world.config.snoop.ike != SnoopIke::Off;
+        let catches = self.world.config.catch_all.enabled;
         let watched: BTreeSet<u32> = self.attached.keys().map(|(_, ifindex)| *ifindex).collect();
         let geo = &self.world.geo;
         let context = Context {
@@ -105,8 +107,20 @@ impl Agent {
                     }
                     all.push(applied);
                 }
+                Some(Found::Asked { address, client }) => {
+                    // Nothing follows from where no policy is for its country: it stays unknown.
+                    let country = geo.country(address);
+                    if catches && country.is_some_and(|country| self.world.config.is_for(country)) {
+                        let applied = memory.catch(address, client, now, &filter);
+                        if !applied.added.is_empty() {
+                            let country = country.map(|country| country.to_string());
+                            info!(%address, country, "IPsec to an unlisted address: its country decides");
+                        }
+                        all.push(applied);
+                    }
+                }
                 Some(Found::Peer { address, client }) => {
-                    if self.snoop.note_candidate(address, &context) {
+                    if reports_ike && self.snoop.note_candidate(address, &context) {
                         let country = geo.country(address);
                         let country = country.map_or("unknown".to_owned(), |c| c.to_string());
                         info!(%address, country, "an unknown address answers IKE: it may be an ePDG");
@@ -132,6 +146,10 @@ impl Agent {
             self.note_unsaved();
         }
         if added {
+            if self.world.config.catch_all.enabled {
+                // A tunnel that began by the default exit keeps it.
+                self.hold_tunnels(false)?;
+            }
             self.reconcile(now, false).await?;
         }
         Ok(())

@@ -61,6 +61,8 @@ impl Tables {
         };
         self.keys.push(key);
         match key {
+            // No endpoint.
+            Key::Companion(_) => {}
             Key::Host(address) => {
                 self.hosts.insert(u128::from_be_bytes(address), endpoint);
             }

@@ -20,7 +20,7 @@ use super::{
     hooks, other, policy,
 };
 use crate::{
-    config::{Client, Config, SnoopIke},
+    config::{Client, Config, First, SnoopIke},
     discover::{
         self, Filter, Found, Memory, Names, Owner, Rank, Stats, Target, Targets, Tier, Update,
         Visited,
@@ -82,6 +82,9 @@ impl World {
         self.memory.set_keep(discovery.keep);
         self.memory
             .set_observed(self.config.observed, discovery.queries_per_second);
+        self.memory
+            .companions_mut()
+            .select(self.config.companions());
         self.follow_nat64();
     }
 
@@ -152,6 +155,7 @@ impl World {
         if self.config.discovery.nat64_prefix == Nat64::Auto {
             further.push(nat64::target());
         }
+        further.extend(self.memory.companions().targets());
         let targets = self.targets.names.iter().chain(&further);
         let rank = |target: &Target| match rank(target) {
             Rank::World if further.iter().any(|other| other.name == target.name) => {
@@ -206,7 +210,12 @@ impl World {
     /// What the endpoint table should hold.
     pub(super) fn desired(&self) -> Wanted {
         let known = self.known();
-        desired::desired(&self.config, self.around(), &known, &self.excluded())
+        let companions = self.memory.companions().addresses();
+        let around = Around {
+            companions: Some(&companions),
+            ..self.around()
+        };
+        desired::desired(&self.config, around, &known, &self.excluded())
     }
 
     /// What policies depend on besides the configuration.
@@ -215,6 +224,7 @@ impl World {
             links: &self.links,
             blocked: Some(&self.steering.blocked),
             own: &self.steering.own,
+            companions: None,
         }
     }
 
@@ -370,14 +380,14 @@ impl World {
     pub(super) fn settings(&self, wanted: &Wanted, armed: bool) -> Settings {
         let on = |feature, on: bool| if on { feature } else { 0 };
         let other = self.config.other_ipsec.action;
-        let awaited = if self.config.snoop.on() {
+        let awaited = if self.config.listens() {
             policy::rows_for_clients(&self.config)
         } else {
             Vec::new()
         };
         let features = policy::features(wanted.rows().chain(&awaited));
         let mut meanings = wanted.entries.values().filter_map(|e| e.meaning.as_ref());
-        let by_client = self.config.snoop.on() || meanings.any(|m| !m.choices.is_empty());
+        let by_client = self.config.listens() || meanings.any(|m| !m.choices.is_empty());
         let clients = &wanted.clients;
         let trie = wanted
             .entries
@@ -402,7 +412,11 @@ impl World {
                     Features::INTERFACES,
                     by_client && !clients.interfaces.is_empty(),
                 )
-                | on(Features::EXITS, !self.config.exits.is_empty()),
+                | on(Features::EXITS, !self.config.exits.is_empty())
+                | on(
+                    Features::COMPANIONS,
+                    self.config.companions().next().is_some(),
+                ),
             pref64,
             events_per_second: self.config.snoop.events_per_second,
             other_mark: other::mark(other),
@@ -420,12 +434,17 @@ fn snoop_features(config: &Config) -> u32 {
         SnoopIke::Off => 0,
         SnoopIke::Report | SnoopIke::Observe => Features::SNOOP_IKE,
     };
-    names | ike
+    let caught = match (config.catch_all.enabled, config.catch_all.first) {
+        (false, _) => 0,
+        (true, First::Hold) => Features::SNOOP_IKE | Features::CATCH_HOLD,
+        (true, First::Mark) => Features::SNOOP_IKE | Features::CATCH_MARK | Features::MARK,
+    };
+    names | ike | caught
 }
 
 /// The interfaces that packets to the Internet leave by. Not asked for where nothing follows from it.
 pub(super) async fn ways_out(config: &Config) -> Result<BTreeSet<u32>> {
-    if !config.snoop.on() || !config.interfaces.uplink.is_empty() {
+    if !config.listens() || !config.interfaces.uplink.is_empty() {
         return Ok(BTreeSet::new());
     }
     let indices = net::ways_out()

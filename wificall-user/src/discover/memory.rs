@@ -30,6 +30,7 @@ use ipnet::IpNet;
 use wificall_common::wire::nat64::Pref64;
 
 use super::asked::Errors;
+use super::companions::Companions;
 use super::nat64;
 use super::observed::{self, How, Noted};
 use super::seen::{Seen, SeenName};
@@ -137,6 +138,7 @@ pub struct Memory {
     pub(super) observed: observed::Pool,
     errors: Errors,
     pub(super) nat64: nat64::Found,
+    pub(super) companions: Companions,
     pref64: Vec<Pref64>,
     overflow: u64,
     displaced: u64,
@@ -157,6 +159,7 @@ impl Memory {
             observed: observed::Pool::default(),
             errors: Errors::default(),
             nat64: nat64::Found::default(),
+            companions: Companions::default(),
             pref64: Vec::new(),
             overflow: 0,
             displaced: 0,
@@ -373,6 +376,22 @@ impl Memory {
         applied
     }
 
+    /// Takes in an address that a client's IKE goes to and whose country policies are for.
+    pub fn catch(
+        &mut self,
+        address: IpAddr,
+        client: IpAddr,
+        at: SystemTime,
+        filter: &Filter,
+    ) -> Applied {
+        let mut applied = Applied {
+            counts: true,
+            ..Applied::default()
+        };
+        self.note_observed(address, client, How::Caught, at, filter, &mut applied);
+        applied
+    }
+
     fn note_observed(
         &mut self,
         address: IpAddr,
@@ -412,6 +431,17 @@ impl Memory {
     /// Says which NAT64 prefixes are in force.
     pub fn set_pref64(&mut self, prefixes: Vec<Pref64>) {
         self.pref64 = prefixes;
+    }
+
+    /// Companion names.
+    #[must_use]
+    pub fn companions(&self) -> &Companions {
+        &self.companions
+    }
+
+    /// Companion names, to select them or to take in an answer.
+    pub fn companions_mut(&mut self) -> &mut Companions {
+        &mut self.companions
     }
 
     /// Takes in what came of the question for [`nat64::NAME`]. Returns whether they changed.
@@ -563,6 +593,7 @@ impl Memory {
         }
         names.retain(|name, state| state.configured() || answering.contains(name));
         self.nat64.expire(now, *keep);
+        self.companions.expire(now, *keep);
         let Observed { keep, longest, .. } = self.rules;
         for address in self.observed.expire(now, keep, longest) {
             let entry = self.addresses.get(&address);
@@ -705,7 +736,8 @@ impl Memory {
 fn sources(entry: &observed::Entry) -> impl Iterator<Item = (Source, SystemTime)> {
     let client = entry.names.values().max().map(|at| (Source::Client, *at));
     let ike = entry.ike.map(|at| (Source::Ike, at));
-    client.into_iter().chain(ike)
+    let caught = entry.caught.map(|at| (Source::Caught, at));
+    client.into_iter().chain(ike).chain(caught)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 
 mod answer;
 mod asked;
+mod companions;
 mod connection;
 pub mod country;
 pub mod filter;
@@ -51,6 +52,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use answer::Lie;
+pub use companions::Companions;
 pub use filter::{Filter, Reason};
 pub use memory::{Applied, Bounds, Known, Memory, Sighting};
 pub use resolver::{Answer, Resolver, ResolverError, RouteIndex};

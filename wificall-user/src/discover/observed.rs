@@ -28,6 +28,8 @@ pub(super) struct Entry {
     pub names: BTreeMap<Arc<str>, SystemTime>,
     /// When an IKE_SA_INIT was answered last.
     pub ike: Option<SystemTime>,
+    /// When a client's IKE_SA_INIT went there last (`catch_all`).
+    pub caught: Option<SystemTime>,
     /// Its longest time is over. It is no endpoint, and stays to be told from a new one.
     pub spent: bool,
 }
@@ -51,6 +53,8 @@ pub(super) enum How<'a> {
     Answer(&'a Arc<str>),
     /// By an IKE exchange.
     Ike,
+    /// By a client's IKE_SA_INIT alone, for its country.
+    Caught,
 }
 
 /// What became of an observation.
@@ -95,6 +99,7 @@ impl Pool {
             client,
             names: BTreeMap::new(),
             ike: None,
+            caught: None,
             spent: false,
         });
         if over(entry.first_seen, longest, at) {
@@ -103,6 +108,7 @@ impl Pool {
         entry.last_seen = entry.last_seen.max(at);
         match how {
             How::Ike => entry.ike = entry.ike.max(Some(at)),
+            How::Caught => entry.caught = entry.caught.max(Some(at)),
             How::Answer(name) => {
                 if !entry.names.contains_key(name)
                     && entry.names.len() >= NAMES_MAX

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use wificall_common::abi::PREF64S;
+use wificall_common::abi::{COMPANIONS_SIZE, PREF64S};
 
 use super::memory::{self, NameState};
 use super::seen::{self, SeenName};
@@ -195,6 +195,9 @@ struct Document {
     observed: BTreeMap<IpAddr, SavedObserved>,
     #[serde(default)]
     nat64: BTreeMap<String, Seconds>,
+    /// Addresses of companion names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    companions: BTreeMap<String, BTreeMap<IpAddr, Seconds>>,
     /// Names that NAPTR records gave, and at which name.
     #[serde(default)]
     found: BTreeMap<String, String>,
@@ -219,6 +222,8 @@ struct SavedObserved {
     client: IpAddr,
     names: BTreeMap<String, Seconds>,
     ike: Option<Seconds>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    caught: Option<Seconds>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -330,6 +335,7 @@ impl Document {
                         client: entry.client,
                         names: by_name(&entry.names),
                         ike: entry.ike.map(Into::into),
+                        caught: entry.caught.map(Into::into),
                     };
                     (*address, saved)
                 })
@@ -339,6 +345,17 @@ impl Document {
                 .prefixes
                 .iter()
                 .map(|(prefix, at)| (prefix.to_string(), (*at).into()))
+                .collect(),
+            companions: memory
+                .companions
+                .names
+                .iter()
+                .filter(|(_, addresses)| !addresses.is_empty())
+                .map(|(name, addresses)| {
+                    let addresses = addresses.iter();
+                    let addresses = addresses.map(|(address, at)| (*address, (*at).into()));
+                    (name.to_string(), addresses.collect())
+                })
                 .collect(),
             // The others can be found again: it is addresses that must not lose their owners.
             found: visited
@@ -411,6 +428,7 @@ impl Document {
                     .map(|(name, at)| (shared(&memory, name), at.into()))
                     .collect(),
                 ike: saved.ike.map(Into::into),
+                caught: saved.caught.map(Into::into),
                 spent: false,
             };
             memory.observed.addresses.insert(address, entry);
@@ -419,6 +437,12 @@ impl Document {
             if let Ok(prefix) = prefix.parse() {
                 memory.nat64.prefixes.insert(prefix, at.into());
             }
+        }
+        for (name, addresses) in self.companions {
+            let addresses = addresses.into_iter().take(COMPANIONS_SIZE as usize);
+            let addresses = addresses.map(|(address, at)| (address, at.into()));
+            let name: Arc<str> = name.into();
+            memory.companions.names.insert(name, addresses.collect());
         }
         memory
     }

@@ -58,17 +58,20 @@ pub enum Source {
     Client,
     /// An IKE_SA_INIT that was answered.
     Ike,
+    /// A client's IKE_SA_INIT, to an address in a country that a policy is for (`catch_all`).
+    Caught,
 }
 
 impl Source {
     /// All.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Static,
         Self::Catalogue,
         Self::Resolver,
         Self::Confirmed,
         Self::Client,
         Self::Ike,
+        Self::Caught,
     ];
 
     /// How far an endpoint of this source alone is trusted.
@@ -77,7 +80,7 @@ impl Source {
         match self {
             Self::Static | Self::Catalogue | Self::Resolver => Tier::Authoritative,
             Self::Confirmed => Tier::Corroborated,
-            Self::Client | Self::Ike => Tier::Observed,
+            Self::Client | Self::Ike | Self::Caught => Tier::Observed,
         }
     }
 
@@ -91,6 +94,7 @@ impl Source {
             Self::Confirmed => "confirmed",
             Self::Client => "client",
             Self::Ike => "ike",
+            Self::Caught => "caught",
         }
     }
 }

@@ -67,13 +67,15 @@ impl EndpointMap {
         }
     }
 
-    const fn of(key: &Key) -> Self {
-        match key {
+    /// `None`: it is no endpoint.
+    const fn of(key: &Key) -> Option<Self> {
+        Some(match key {
+            Key::Companion(_) => return None,
             Key::Block4(_) => Self::Blocks4,
             Key::Block6(_) => Self::Blocks6,
             Key::Host(_) => Self::Hosts,
             Key::Prefix(..) => Self::Prefixes,
-        }
+        })
     }
 }
 
@@ -159,7 +161,9 @@ fn endpoints(generation: &Generation) -> Result<Vec<(EndpointMap, u64, u64)>, Ke
             let path = generation.path.join(map.pin());
             let info = MapInfo::from_pin(&path)
                 .doing(|| format!("read the size of {}", path.display()))?;
-            let used = entries.keys().filter(|key| EndpointMap::of(key) == map);
+            let used = entries
+                .keys()
+                .filter(|key| EndpointMap::of(key) == Some(map));
             Ok((map, used.count() as u64, info.max_entries().into()))
         })
         .collect()

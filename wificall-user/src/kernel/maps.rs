@@ -74,6 +74,8 @@ unsafe impl<T: Abi> Pod for Raw<T> {}
 /// are removed: what refers comes after what it refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
+    /// An address of a companion name, likewise mapped. No endpoint.
+    Companion([u8; 16]),
     /// A single host; IPv4 as `::ffff:a.b.c.d`.
     Host([u8; 16]),
     /// An irregular prefix: length in bits, address; IPv4 mapped likewise, 96 bits longer.
@@ -126,6 +128,7 @@ pub(super) struct Maps {
     members: HashMap<MapData, [u8; 4], Members>,
     blocks6: Blocks<[u8; 8]>,
     hosts: HashMap<MapData, [u8; 16], Raw<EndpointRef>>,
+    companions: HashMap<MapData, [u8; 16], Raw<EndpointRef>>,
     prefixes: LpmTrie<MapData, [u8; 16], Raw<EndpointRef>>,
     policies: Array<MapData, Raw<Policy>>,
     groups: Array<MapData, Raw<GroupLabel>>,
@@ -165,6 +168,7 @@ impl Maps {
             members: open!(directory, "MEMBERS", HashMap),
             blocks6: Blocks::open(directory)?,
             hosts: open!(directory, "HOSTS", HashMap),
+            companions: open!(directory, "COMPANION_HOSTS", HashMap),
             prefixes: open!(directory, "PREFIXES", LpmTrie),
             policies: open!(directory, "POLICIES", Array),
             groups: open!(directory, "GROUPS", Array),
@@ -205,6 +209,10 @@ impl Maps {
             let (key, Raw(host)) = pair.doing(|| "read map HOSTS".into())?;
             all.insert(Key::Host(key), Entry::from(host));
         }
+        for pair in self.companions.iter() {
+            let (key, Raw(host)) = pair.doing(|| "read map COMPANION_HOSTS".into())?;
+            all.insert(Key::Companion(key), Entry::from(host));
+        }
         for pair in self.prefixes.iter() {
             let (key, Raw(prefix)) = pair.doing(|| "read map PREFIXES".into())?;
             all.insert(
@@ -217,6 +225,7 @@ impl Maps {
 
     pub(super) fn set(&mut self, key: Key, entry: &Entry) -> Result<(), KernelError> {
         match key {
+            Key::Companion(address) => self.companions.insert(address, Raw(entry.into()), 0),
             Key::Host(address) => self.hosts.insert(address, Raw(entry.into()), 0),
             Key::Prefix(len, address) => {
                 self.prefixes
@@ -233,6 +242,7 @@ impl Maps {
 
     pub(super) fn remove(&mut self, key: Key) -> Result<(), KernelError> {
         let result = absent(match key {
+            Key::Companion(address) => self.companions.remove(&address),
             Key::Host(address) => self.hosts.remove(&address),
             Key::Prefix(len, address) => self.prefixes.remove(&LpmKey::new(len.into(), address)),
             Key::Block4(key) => self

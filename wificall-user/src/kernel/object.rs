@@ -40,13 +40,14 @@ impl Settings {
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 28] = [
+pub(super) const PINNED: [&str; 29] = [
     "BLOCKS4",
     "BLOCKS6",
     "SPILLED4",
     "SPILLED6",
     "MEMBERS",
     "HOSTS",
+    "COMPANION_HOSTS",
     "PREFIXES",
     "POLICIES",
     "COUNTERS",

@@ -49,6 +49,13 @@ const IKE_PATIENCE: Duration = Duration::from_secs(5);
 pub enum Found {
     /// A client was told addresses of a name.
     Answer(Answered),
+    /// A client's IKE_SA_INIT went to an address.
+    Asked {
+        /// The address.
+        address: IpAddr,
+        /// The client.
+        client: IpAddr,
+    },
     /// An address answered a client's IKE_SA_INIT.
     Peer {
         /// The address.
@@ -222,6 +229,7 @@ impl Snoop {
             None => (Fate::Unknown, None),
             Some(event) => match self.judge(event, context) {
                 Ok(found) => match found {
+                    Some(found @ Found::Asked { .. }) => (Fate::Waiting, Some(found)),
                     Some(found) => (Fate::Taken, Some(found)),
                     None => (Fate::Waiting, None),
                 },
@@ -244,7 +252,7 @@ impl Snoop {
         match event.kind {
             EventKind::NameQuery => self.query(event, context).map(|()| None),
             EventKind::NameAnswer => self.answer(event, context).map(Some),
-            EventKind::IkeRequest => self.request(event, context).map(|()| None),
+            EventKind::IkeRequest => self.request(event, context).map(Some),
             EventKind::IkeResponse => self.response(event, context).map(Some),
         }
     }
@@ -298,11 +306,14 @@ impl Snoop {
         }))
     }
 
-    fn request(&mut self, event: &Event, context: &Context<'_>) -> Result<(), Fate> {
+    fn request(&mut self, event: &Event, context: &Context<'_>) -> Result<Found, Fate> {
         let spi = initiator(&event.data)?;
         context.filter.check(event.far).map_err(|_| Fate::Refused)?;
         self.peers.ask((Ends::of(event), spi), (), event.at);
-        Ok(())
+        Ok(Found::Asked {
+            address: event.far,
+            client: event.client,
+        })
     }
 
     fn response(&mut self, event: &Event, context: &Context<'_>) -> Result<Found, Fate> {
