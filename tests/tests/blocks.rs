@@ -294,6 +294,7 @@ impl Instance {
             features: 0,
             pref64: [None; 4],
             events_per_second: 100,
+            other_mark: [0; 2],
         };
         Ok(Plane::open(self.pins.clone(), settings, limits()?)?)
     }

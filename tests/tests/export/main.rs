@@ -2,6 +2,7 @@
 
 mod dns;
 mod packets;
+mod steering;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -79,7 +79,8 @@ pub(super) async fn notes(config: &Config) -> Vec<Note> {
         config.interfaces.tc,
         read("/proc/sys/kernel/osrelease").trim(),
     ));
-    notes.extend(capabilities(&read("/proc/self/status")));
+    let asks = !config.exits.is_empty();
+    notes.extend(capabilities(&read("/proc/self/status"), asks));
     notes.extend(bpffs(&config.agent.bpffs, &read("/proc/self/mounts")));
     notes
 }
@@ -170,8 +171,10 @@ fn kernel(tc: TcMode, release: &str) -> Option<Note> {
 }
 
 /// By the effective capabilities in a `/proc/<pid>/status` (capabilities(7)).
-fn capabilities(status: &str) -> Option<Note> {
+/// By a `/proc/<pid>/status`. `asks`: gateways are asked by ARP and neighbour solicitations.
+fn capabilities(status: &str, asks: bool) -> Option<Note> {
     const NET_ADMIN: u32 = 12;
+    const NET_RAW: u32 = 13;
     const SYS_ADMIN: u32 = 21;
     const PERFMON: u32 = 38;
     const BPF: u32 = 39;
@@ -180,11 +183,14 @@ fn capabilities(status: &str) -> Option<Note> {
         .find_map(|line| line.strip_prefix("CapEff:"))?;
     let effective = u64::from_str_radix(line.trim(), 16).ok()?;
     let has = |capability: u32| effective >> capability & 1 == 1;
+    let finer = [BPF, PERFMON];
+    let raw = asks.then_some((NET_RAW, "NET_RAW"));
     let missing: Vec<_> = [(BPF, "BPF"), (NET_ADMIN, "NET_ADMIN"), (PERFMON, "PERFMON")]
         .into_iter()
+        .chain(raw)
         // SYS_ADMIN holds what the finer two were made from (Linux 5.8).
         .filter(|(capability, _)| {
-            !has(*capability) && (*capability == NET_ADMIN || !has(SYS_ADMIN))
+            !has(*capability) && (!finer.contains(capability) || !has(SYS_ADMIN))
         })
         .map(|(_, name)| name)
         .collect();
@@ -312,14 +318,16 @@ mod tests {
     #[test]
     fn capabilities_that_are_missing() {
         let about = |mask: u64| {
-            capabilities(&format!("Name:\tx\nCapEff:\t{mask:016x}\n")).map(|note| note.message)
+            let status = format!("Name:\tx\nCapEff:\t{mask:016x}\n");
+            capabilities(&status, mask & 1 == 1).map(|note| note.message)
         };
         assert_eq!(about(u64::MAX), None);
         assert_eq!(about(1 << 39 | 1 << 38 | 1 << 12), None);
         assert_eq!(about(1 << 21 | 1 << 12), None);
         assert!(about(0).unwrap().ends_with(": BPF, NET_ADMIN, PERFMON"));
         assert!(about(1 << 21).unwrap().ends_with(": NET_ADMIN"));
-        assert_eq!(capabilities(""), None);
+        assert!(about(1 << 21 | 1 << 12 | 1).unwrap().ends_with(": NET_RAW"));
+        assert_eq!(capabilities("", false), None);
     }
 
     #[test]

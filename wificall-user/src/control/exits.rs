@@ -51,6 +51,8 @@ pub(super) struct Exits {
     pub repairs: u64,
     /// Exits whose tunnels have moved and whose tracked connections are still to be forgotten.
     moved: BTreeSet<u32>,
+    /// When it was looked at last which exits have tunnels.
+    pub looked: Option<Instant>,
     followed: (BTreeSet<u32>, BTreeSet<IpAddr>),
 }
 
@@ -76,6 +78,7 @@ impl Exits {
             problem,
             repairs: 0,
             moved: BTreeSet::new(),
+            looked: None,
             followed: Default::default(),
         }
     }
@@ -351,7 +354,7 @@ impl Exits {
     }
 
     /// What the subscription to the network's changes is to follow, if that is something else than before.
-    pub(super) fn to_follow(&mut self) -> Option<(BTreeSet<u32>, BTreeSet<IpAddr>)> {
+    pub(super) fn newly_followed(&mut self) -> Option<(BTreeSet<u32>, BTreeSet<IpAddr>)> {
         let exits = self.machine.exits().iter();
         let gateways = exits.flat_map(|running| &running.exit.gateways);
         let wanted = (
@@ -376,12 +379,16 @@ impl Exits {
             })
             .flatten()
             .collect();
-        let sides = || self.machine.exits().iter().flat_map(|exit| &exit.sides);
         Steering {
             blocked: self.machine.blocked(),
             own: own.into_iter().collect(),
-            failed_over: sides().any(|side| matches!(side.way, Some(Way::By(place)) if place > 0)),
+            failed_over: self.machine.failed_over(),
         }
+    }
+
+    /// The exits (by table) that are to return to a better gateway when they have no tunnels.
+    pub(super) fn waiting(&self, now: Instant) -> BTreeSet<u32> {
+        self.machine.waiting(now)
     }
 
     /// The exits, and since when they take the way that they take.

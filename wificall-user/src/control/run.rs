@@ -174,7 +174,7 @@ async fn serve(
 
 /// Has the subscription tell of what the exits need. What changed before it did is looked for once more.
 async fn follow(watch: &mut net::Watch, agent: &mut Agent) -> Result<()> {
-    if let Some((tables, gateways)) = agent.exits.to_follow() {
+    if let Some((tables, gateways)) = agent.exits.newly_followed() {
         watch
             .follow(&tables, gateways)
             .context("subscribe to changes of rules and routes")?;

@@ -7,9 +7,10 @@ use anyhow::{Result, anyhow};
 use ipnet::IpNet;
 
 use super::{
-    compile::Compiler,
     country::Geo,
     desired::{endpoint, tiers},
+    policy::row,
+    policy_match::Endpoint,
     report::seconds,
     world::{Steering, World, network},
 };
@@ -19,6 +20,8 @@ use crate::{
     export::{
         Set, Text, partition,
         set::{Entry, HostName, Name, Origin, Owner, Treatment},
+        steering::{self, Choice, Exit},
+        view::Meaning,
     },
 };
 
@@ -59,34 +62,39 @@ impl World {
     /// The endpoint set.
     pub(super) fn endpoints(&self, origin: Origin) -> Result<Set> {
         let known = self.known();
-        let mut compiler = Compiler::new(&self.config, self.around());
         let meanings: BTreeMap<IpNet, _> = tiers(&known)
             .into_iter()
             .filter_map(|(net, tier)| {
                 let claim = known.get(&net)?;
                 let tier = tier?;
-                let (row, _) = compiler.rows(&endpoint(&net, claim, tier));
-                Some((net, (tier, owned(&claim.owners), Treatment::from(&row))))
+                let meaning = meaning(&self.config, &endpoint(&net, claim, tier));
+                Some((net, (tier, owned(&claim.owners), meaning)))
             })
             .collect();
         // Joins what a host has cut from the block that it says nothing else than.
-        let mut alike: BTreeMap<(Tier, Vec<Owner>, Treatment), Vec<IpNet>> = BTreeMap::new();
+        let mut alike: BTreeMap<(Tier, Vec<Owner>, Meaning), Vec<IpNet>> = BTreeMap::new();
         for (net, meaning) in partition(&meanings, &self.excluded()) {
             alike.entry(meaning).or_default().push(net);
         }
         let mut entries: Vec<Entry> = alike
             .into_iter()
-            .flat_map(|((tier, owners, treatment), nets)| {
+            .flat_map(|((tier, owners, meaning), nets)| {
                 let nets = IpNet::aggregate(&nets).into_iter();
                 nets.map(move |net| Entry {
                     net: Text(net),
                     tier: Text(tier),
                     owners: owners.clone(),
-                    treatment,
+                    treatment: meaning.treatment,
+                    choices: meaning.choices.clone(),
                 })
             })
             .collect();
         entries.sort_by_key(|entry| entry.net);
+        let policies = self.config.policies.iter().map(|policy| {
+            let said = steering::Policy::of(policy);
+            said.ok_or_else(|| anyhow!("the name of policy {:?} has other characters", policy.name))
+        });
+        let policies = policies.collect::<Result<_>>()?;
         let instance = self.config.agent.instance.parse();
         Ok(Set {
             instance: Text(instance.map_err(anyhow::Error::msg)?),
@@ -94,6 +102,8 @@ impl World {
             at: seconds(SystemTime::now()),
             entries,
             names: self.named(),
+            policies,
+            exits: self.config.exits.iter().filter_map(Exit::of).collect(),
         })
     }
 
@@ -138,6 +148,30 @@ impl World {
             name.addresses.dedup();
         }
         names
+    }
+}
+
+/// What the packets of an endpoint get, and what those of some clients get instead: the policies for all of its packets
+/// end the list.
+fn meaning(config: &Config, endpoint: &Endpoint) -> Meaning {
+    let treatment = |policy| Treatment::from(&row(config, policy, endpoint, None));
+    let mut choices = Vec::new();
+    for (index, policy) in config.policies.iter().enumerate() {
+        if !policy.takes(endpoint) {
+            continue;
+        }
+        let treatment = treatment(Some(policy));
+        if policy.clients.is_empty() && policy.interfaces.is_empty() {
+            return Meaning { treatment, choices };
+        }
+        choices.push(Choice {
+            policy: index,
+            treatment,
+        });
+    }
+    Meaning {
+        treatment: treatment(None),
+        choices,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow};
 use tracing::{info, warn};
@@ -17,6 +17,9 @@ use crate::steer::choice::Way;
 use crate::steer::machine::Candidate;
 use crate::steer::prober::Heard;
 use crate::steer::{Exit, health};
+
+/// How often it is looked at which exits have tunnels, while one waits for having none.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Checks the exits of a configuration against this box; what may not work, if nothing is sure not to.
 ///
@@ -57,7 +60,7 @@ impl Agent {
 
     /// Puts back what somebody has removed or changed.
     pub(super) async fn look_after_exits(&mut self) -> Result<()> {
-        self.note_active_exits()?;
+        self.note_active()?;
         let because = if self.exits.choose() {
             Because::Moving
         } else {
@@ -69,17 +72,23 @@ impl Agent {
     /// Takes in what was heard of a gateway.
     pub(super) async fn hear_of_gateway(&mut self, heard: Option<Heard>) -> Result<()> {
         self.exits.hear(heard);
-        self.note_active_exits()?;
+        self.note_active()?;
         if self.exits.choose() {
-            self.put_exits_in_force(Because::Moving).await?;
+            return self.put_exits_in_force(Because::Moving).await;
         }
-        Ok(())
+        self.follow_steering().await
     }
 
     async fn put_exits_in_force(&mut self, because: Because) -> Result<()> {
         let result = self.exits.put_in_force(because).await;
         self.forget_moved().await;
         self.follow_trials();
+        self.follow_steering().await?;
+        result
+    }
+
+    /// Makes the tables anew if another exit blocks, or another gateway is to be left alone.
+    async fn follow_steering(&mut self) -> Result<()> {
         let steering = self.exits.steering();
         if self.world.steering != steering {
             // From now on it counts who is active: what the programs note of ESP.
@@ -89,7 +98,26 @@ impl Agent {
             self.world.steering = steering;
             self.reconcile(SystemTime::now(), false).await?;
         }
-        result
+        Ok(())
+    }
+
+    /// Looks which exits have tunnels, if one is to return to a better gateway when it has none. As long as that was not
+    /// looked at, it has some.
+    fn note_active(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let waiting = self.exits.waiting(now);
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        if self.exits.looked.is_some_and(|at| now - at < LOOK) {
+            self.exits.note_active(waiting);
+            return Ok(());
+        }
+        self.exits.looked = Some(now);
+        let active = self.tunnels_of(&waiting)?.into_iter();
+        self.exits
+            .note_active(active.map(|(table, _)| table).collect());
+        Ok(())
     }
 
     /// Forgets the tracked connections of the tunnels that have moved to another gateway: they hold the address that they
@@ -111,18 +139,6 @@ impl Agent {
             ),
             Err(error) => warn!("{error:#}"),
         }
-    }
-
-    /// Takes in which exits have active tunnels: of interest where one could go back to a gateway that it prefers.
-    fn note_active_exits(&mut self) -> Result<()> {
-        if !self.exits.steering().failed_over {
-            return Ok(());
-        }
-        let tables = self.world.config.exits.iter().map(|exit| exit.table);
-        let active = self.tunnels_of(&tables.collect())?.into_iter();
-        let active = active.map(|(table, _)| table).collect();
-        self.exits.note_active(active);
-        Ok(())
     }
 
     /// Has IKE tried through the gateways in use, with the ePDG that is configured or one that policies send there.

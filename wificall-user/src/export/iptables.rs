@@ -5,8 +5,9 @@ use std::io::{Result, Write};
 use ipnet::IpNet;
 
 use super::set::{Dscp, Kind, Treatment};
-use super::view::{Nets, View};
-use super::{comment, script};
+use super::steering::Policy;
+use super::view::{Meaning, Nets, View};
+use super::{comment, script, unsaid};
 
 /// More than an agent's memory holds, cut into prefixes. The same for every set: one that is there with another size could
 /// not be swapped in place.
@@ -30,6 +31,7 @@ pub fn sets(view: &View, out: &mut dyn Write) -> Result<()> {
 /// Those of the writer.
 pub fn rules(view: &View, out: &mut dyn Write) -> Result<()> {
     comment(view, "#", out)?;
+    unsaid(view, out)?;
     writeln!(out, "*mangle")?;
     for chain in chains(view) {
         writeln!(out, ":{chain} - [0:0]")?;
@@ -45,7 +47,9 @@ pub fn rules(view: &View, out: &mut dyn Write) -> Result<()> {
 pub fn whole_script(view: &View, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "#!/bin/sh")?;
     comment(view, "#", out)?;
+    unsaid(view, out)?;
     out.write_all(script::USAGE.as_bytes())?;
+    script::exits(view, out)?;
     let names: Vec<String> = set_names(view).map(|(name, ..)| name).collect();
     writeln!(out, "\nsets='{}'", names.join(" "))?;
     writeln!(out, "chains='{}'\n", chains(view).join(" "))?;
@@ -80,7 +84,7 @@ sets_there() {
 	ipset list -n | sed -n '/^wificall[46]\(_[0-9]*\)\{0,1\}$/p'
 }
 
-up() {
+marks_up() {
 	elements | ipset restore
 	found=$(programs)
 	[ -n "$found" ] || exit 1
@@ -110,7 +114,7 @@ up() {
 	done
 }
 
-down() {
+marks_down() {
 	for program in $(programs); do
 		while "$program" -w -t mangle -D PREROUTING -j WIFICALL 2>/dev/null; do :; done
 		for chain in $(chains_of "$program"); do
@@ -182,11 +186,61 @@ fn chains(view: &View) -> Vec<String> {
     let mut chains = ["WIFICALL", "WIFICALL_UP", "WIFICALL_DOWN"]
         .map(str::to_owned)
         .to_vec();
-    for number in 1..=view.groups.len() {
-        chains.push(format!("WIFICALL_UP_{number}"));
-        chains.push(format!("WIFICALL_DOWN_{number}"));
+    for (number, (meaning, _)) in (1..).zip(&view.groups) {
+        for (name, up) in [("UP", true), ("DOWN", false)] {
+            chains.push(format!("WIFICALL_{name}_{number}"));
+            chains.extend(
+                choices(view, meaning, up)
+                    .map(|(index, ..)| format!("WIFICALL_{name}_{number}_{index}")),
+            );
+        }
     }
     chains
+}
+
+/// The choices that can be said, with their number, their conditions and what packets get.
+fn choices<'a>(
+    view: &'a View,
+    meaning: &'a Meaning,
+    up: bool,
+) -> impl Iterator<Item = (usize, Vec<String>, &'a Treatment)> {
+    let all = (1..).zip(&meaning.choices);
+    all.filter_map(move |(index, choice)| {
+        let conditions = conditions(view.set.policies.get(choice.policy)?, up);
+        (!conditions.is_empty()).then_some((index, conditions, &choice.treatment))
+    })
+}
+
+/// The conditions of a policy, of which any is enough. Packets to phones are neither at their interface yet nor sent to
+/// their link-layer address.
+fn conditions(policy: &Policy, up: bool) -> Vec<String> {
+    let nets = policy.nets();
+    let end = if up { "-s" } else { "-d" };
+    let v4 = nets.v4.iter().map(|net| format!("-4 {end} {net}"));
+    let v6 = nets.v6.iter().map(|net| format!("-6 {end} {net}"));
+    let mut clients: Vec<String> = v4.chain(v6).collect();
+    if up {
+        clients.extend(
+            policy
+                .macs()
+                .map(|mac| format!("-m mac --mac-source {mac}")),
+        );
+    }
+    let Some(interfaces) = &policy.interfaces else {
+        return clients;
+    };
+    if !up {
+        return Vec::new();
+    }
+    let names = interfaces
+        .iter()
+        .map(|interface| format!("-i {}", interface.0.with('+')));
+    if policy.networks.is_empty() && policy.stations.is_empty() {
+        return names.collect();
+    }
+    names
+        .flat_map(|name| clients.iter().map(move |client| format!("{client} {name}")))
+        .collect()
 }
 
 fn rule_lines(view: &View, out: &mut dyn Write) -> Result<()> {
@@ -196,7 +250,7 @@ fn rule_lines(view: &View, out: &mut dyn Write) -> Result<()> {
           -A WIFICALL -p udp -m multiport --sports 500,4500 -j WIFICALL_DOWN\n\
           -A WIFICALL -p esp -j WIFICALL_DOWN\n",
     )?;
-    for (number, (treatment, _)) in (1..).zip(&view.groups) {
+    for (number, (meaning, _)) in (1..).zip(&view.groups) {
         let suffix = suffix(view, number);
         for (name, up, end) in [("UP", true, "dst"), ("DOWN", false, "src")] {
             for (family, _) in families(view) {
@@ -206,13 +260,23 @@ fn rule_lines(view: &View, out: &mut dyn Write) -> Result<()> {
                      -g WIFICALL_{name}_{number}"
                 )?;
             }
-            treat(&format!("WIFICALL_{name}_{number}"), treatment, up, out)?;
+            let chain = format!("WIFICALL_{name}_{number}");
+            for (index, conditions, treatment) in choices(view, meaning, up) {
+                for condition in conditions {
+                    writeln!(out, "-A {chain} {condition} -g {chain}_{index}")?;
+                }
+                treat(&format!("{chain}_{index}"), treatment, up, out)?;
+            }
+            treat(&chain, &meaning.treatment, up, out)?;
         }
     }
     writeln!(out, "COMMIT")
 }
 
 fn treat(chain: &str, treatment: &Treatment, up: bool, out: &mut dyn Write) -> Result<()> {
+    if treatment.drop {
+        return writeln!(out, "-A {chain} -j DROP");
+    }
     let Treatment { mark, mask, .. } = treatment;
     if up && *mask != 0 {
         writeln!(out, "-A {chain} -j MARK --set-xmark {mark:#x}/{mask:#x}")?;

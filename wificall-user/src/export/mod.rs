@@ -1,7 +1,7 @@
 //! The endpoint set, for what others run: firewalls, DNS servers, routers, proxies, scripts.
 //!
 //! Renderers are pure: a [`View`] and a writer. What they write is stable in its order, and two of the same set differ in
-//! the header's time only. Rules and routes would follow the marks in [`nft`] and [`iptables`].
+//! the header's time only. Rules and routes are in the scripts only ([`script`]).
 
 pub mod dns;
 mod iptables;
@@ -11,8 +11,9 @@ mod partition;
 mod proxy;
 mod script;
 pub mod set;
+pub mod steering;
 mod vendor;
-mod view;
+pub mod view;
 
 #[cfg(test)]
 mod grammar;
@@ -96,6 +97,13 @@ impl Format {
             Self::Plain => list::plain(view, out),
         }
     }
+}
+
+/// What firewalls cannot say of policies, as comments.
+fn unsaid(view: &View, out: &mut dyn Write) -> io::Result<()> {
+    let policies = view.set.policies.iter();
+    let mut lines = policies.filter_map(steering::Policy::unsaid);
+    lines.try_for_each(|line| writeln!(out, "# {line}"))
 }
 
 /// The header, as comments.

@@ -5,8 +5,9 @@ use std::io::{Result, Write};
 use ipnet::IpNet;
 
 use super::set::{Dscp, Kind, Treatment};
+use super::steering::Policy;
 use super::view::{Nets, View};
-use super::{comment, script};
+use super::{comment, script, unsaid};
 
 /// The table: replaced as a whole and at once.
 ///
@@ -15,6 +16,7 @@ use super::{comment, script};
 /// Those of the writer.
 pub fn table(view: &View, out: &mut dyn Write) -> Result<()> {
     comment(view, "#", out)?;
+    unsaid(view, out)?;
     body(view, out)
 }
 
@@ -26,10 +28,12 @@ pub fn table(view: &View, out: &mut dyn Write) -> Result<()> {
 pub fn whole_script(view: &View, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "#!/bin/sh")?;
     comment(view, "#", out)?;
+    unsaid(view, out)?;
     out.write_all(script::USAGE.as_bytes())?;
-    writeln!(out, "\nup() {{\n\tnft -f - <<'EOF'")?;
+    script::exits(view, out)?;
+    writeln!(out, "\nmarks_up() {{\n\tnft -f - <<'EOF'")?;
     body(view, out)?;
-    out.write_all(b"EOF\n}\n\ndown() {\n\tnft -f - <<'EOF'\nadd table inet wificall\ndelete table inet wificall\nEOF\n}\n")?;
+    out.write_all(b"EOF\n}\n\nmarks_down() {\n\tnft -f - <<'EOF'\nadd table inet wificall\ndelete table inet wificall\nEOF\n}\n")?;
     out.write_all(script::MAIN.as_bytes())
 }
 
@@ -45,10 +49,27 @@ fn body(view: &View, out: &mut dyn Write) -> Result<()> {
             sets(view, &format!("_{number}"), nets, out)?;
         }
     }
-    for (number, (treatment, _)) in (1..).zip(&view.groups) {
+    for (number, (meaning, _)) in (1..).zip(&view.groups) {
         for (name, up) in [("up", true), ("down", false)] {
+            let mut choices = Vec::new();
+            for (index, choice) in (1..).zip(&meaning.choices) {
+                let policy = view.set.policies.get(choice.policy);
+                let conditions = policy.map_or_else(Vec::new, |policy| conditions(policy, up));
+                if conditions.is_empty() {
+                    continue;
+                }
+                let chain = format!("{name}_{number}_{index}");
+                writeln!(out, "\tchain {chain} {{")?;
+                treat(view, &choice.treatment, up, out)?;
+                writeln!(out, "\t}}")?;
+                let rule = |condition| format!("{condition} goto {chain}");
+                choices.extend(conditions.into_iter().map(rule));
+            }
             writeln!(out, "\tchain {name}_{number} {{")?;
-            treat(view, treatment, up, out)?;
+            for rule in choices {
+                writeln!(out, "\t\t{rule}")?;
+            }
+            treat(view, &meaning.treatment, up, out)?;
             writeln!(out, "\t}}")?;
         }
     }
@@ -79,6 +100,45 @@ fn body(view: &View, out: &mut dyn Write) -> Result<()> {
           \t\tmeta l4proto esp jump down\n\
           \t}\n}\n",
     )
+}
+
+/// The conditions of a policy, of which any is enough. Packets to phones are neither at their interface yet nor sent to
+/// their link-layer address.
+fn conditions(policy: &Policy, up: bool) -> Vec<String> {
+    let nets = policy.nets();
+    let end = if up { "saddr" } else { "daddr" };
+    let mut clients = Vec::new();
+    let mut add = |what: &str, elements: Vec<String>| {
+        if !elements.is_empty() {
+            clients.push(format!("{what} {{ {} }}", elements.join(", ")));
+        }
+    };
+    add(
+        &format!("ip {end}"),
+        nets.v4.iter().map(ToString::to_string).collect(),
+    );
+    add(
+        &format!("ip6 {end}"),
+        nets.v6.iter().map(ToString::to_string).collect(),
+    );
+    if up {
+        add("ether saddr", policy.macs().collect());
+    }
+    let Some(interfaces) = &policy.interfaces else {
+        return clients;
+    };
+    if !up {
+        return Vec::new();
+    }
+    let names = interfaces
+        .iter()
+        .map(|interface| format!("iifname \"{}\"", interface.0.with('*')));
+    if policy.networks.is_empty() && policy.stations.is_empty() {
+        return names.collect();
+    }
+    names
+        .flat_map(|name| clients.iter().map(move |client| format!("{name} {client}")))
+        .collect()
 }
 
 /// The families that were selected, with the words for their addresses.
@@ -118,6 +178,9 @@ fn sets(view: &View, suffix: &str, nets: &Nets, out: &mut dyn Write) -> Result<(
 }
 
 fn treat(view: &View, treatment: &Treatment, up: bool, out: &mut dyn Write) -> Result<()> {
+    if treatment.drop {
+        return writeln!(out, "\t\tdrop");
+    }
     let Treatment { mark, mask, .. } = treatment;
     if up && *mask != 0 {
         let keep = !mask;

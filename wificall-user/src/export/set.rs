@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use wificall_common::abi::{DSCP_IF_DEFAULT, DSCP_KEEP, Policy, RULES};
 
+use super::steering::{self, Choice, Exit};
 use crate::catalogue::{Country, OperatorPattern, Plmn, names};
 use crate::discover::{self, Tier};
 
@@ -112,6 +113,10 @@ pub struct Set {
     pub entries: Vec<Entry>,
     /// In order, each once.
     pub names: Vec<Name>,
+    /// Policies that choices are by, or that say what no format can.
+    pub policies: Vec<steering::Policy>,
+    /// Exits.
+    pub exits: Vec<Exit>,
 }
 
 /// A network of endpoints that are treated alike.
@@ -125,6 +130,8 @@ pub struct Entry {
     pub owners: Vec<Owner>,
     /// What its packets get.
     pub treatment: Treatment,
+    /// What those of some clients get instead: the first that is for them.
+    pub choices: Vec<Choice>,
 }
 
 /// A name that is looked up, or that a client asked for and our resolver confirmed.
@@ -167,6 +174,8 @@ pub struct Treatment {
     pub mask: u32,
     /// Rules for the DSCP by direction and class, as the kernel has them.
     dscp: [[u8; RULES]; 2],
+    /// Whether they are dropped.
+    pub drop: bool,
 }
 
 impl From<&Policy> for Treatment {
@@ -175,6 +184,7 @@ impl From<&Policy> for Treatment {
             mark: row.mark,
             mask: row.mask,
             dscp: row.dscp,
+            drop: row.drop != 0,
         }
     }
 }
@@ -330,11 +340,34 @@ pub(crate) fn sample() -> Set {
         operator: Some(Text(operator.parse().unwrap())),
         country: Some(Text(country.parse().unwrap())),
     };
+    // Where nothing is marked, one network of clients is, and those of one interface are dropped.
+    let choices = |mark: u32| {
+        let choice = |policy, mark, drop| Choice {
+            policy,
+            treatment: Treatment {
+                mark,
+                mask: 0xff,
+                dscp: EF,
+                drop,
+            },
+        };
+        if mark == 0 {
+            vec![choice(0, 0x66, false), choice(1, 0, true)]
+        } else {
+            Vec::new()
+        }
+    };
     let entry = |net: &str, tier, owners: &[Owner], (mark, mask), dscp| Entry {
         net: Text(net.parse().unwrap()),
         tier: Text(tier),
         owners: owners.to_vec(),
-        treatment: Treatment { mark, mask, dscp },
+        treatment: Treatment {
+            mark,
+            mask,
+            dscp,
+            drop: false,
+        },
+        choices: choices(mark),
     };
     let name = |name: &str, tier, owners: &[Owner], addresses: &[&str]| Name {
         name: Text(name.parse().unwrap()),
@@ -411,5 +444,53 @@ pub(crate) fn sample() -> Set {
                 &["203.0.113.9"],
             ),
         ],
+        policies: vec![
+            steering::Policy {
+                name: Text("phones".parse().unwrap()),
+                networks: ["192.168.1.0/24", "192.168.0.0/16", "fd00::/64"]
+                    .map(|net| Text(net.parse().unwrap()))
+                    .to_vec(),
+                stations: vec![[2, 0, 0, 0, 0, 0xab]],
+                interfaces: None,
+                unsaid: vec![steering::Unsaid::Down, steering::Unsaid::Cap],
+            },
+            steering::Policy {
+                name: Text("guests".parse().unwrap()),
+                networks: vec![Text("192.168.9.0/24".parse().unwrap())],
+                stations: Vec::new(),
+                interfaces: Some(vec![
+                    Text("wlan*".parse().unwrap()),
+                    Text("br-guest".parse().unwrap()),
+                ]),
+                unsaid: Vec::new(),
+            },
+        ],
+        exits: [
+            (0x65, 1065, Some("192.168.1.2")),
+            (0x66, 1066, None),
+            (0x67, 1067, None),
+        ]
+        .map(|(mark, table, via)| {
+            let via = via.map(|via| Text(via.parse().unwrap()));
+            let device = if via.is_some() { "lan" } else { "wg-de" };
+            let route = |ipv4| steering::Route {
+                ipv4,
+                via,
+                device: Some(Text(device.parse().unwrap())),
+            };
+            Exit {
+                name: Text(format!("exit-{mark}").parse().unwrap()),
+                table,
+                priority: table,
+                mark,
+                mask: 0xff,
+                routes: if via.is_some() {
+                    vec![route(true)]
+                } else {
+                    vec![route(true), route(false)]
+                },
+            }
+        })
+        .to_vec(),
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::set::{HostName, Origin, Selection, Set, Treatment};
+use super::steering::{Choice, Exit};
 
 /// What a renderer gets.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,9 +18,20 @@ pub struct View {
     /// All networks.
     pub nets: Nets,
     /// The same by what their packets get, in order.
-    pub groups: Vec<(Treatment, Nets)>,
+    pub groups: Vec<(Meaning, Nets)>,
+    /// Exits that packets take.
+    pub exits: Vec<Exit>,
     /// Whether IPv4 was selected, and IPv6.
     pub families: [bool; 2],
+}
+
+/// What packets of some networks get.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Meaning {
+    /// What they get unless a choice is for their client.
+    pub treatment: Treatment,
+    /// What those of some clients get.
+    pub choices: Vec<Choice>,
 }
 
 /// Disjoint networks, of which none can be joined with its neighbour, in order.
@@ -60,17 +72,34 @@ impl View {
     #[must_use]
     pub fn new(set: &Set, selection: &Selection) -> Self {
         let set = selection.of(set);
-        let mut groups: BTreeMap<Treatment, Vec<IpNet>> = BTreeMap::new();
+        let mut groups: BTreeMap<Meaning, Vec<IpNet>> = BTreeMap::new();
         for entry in &set.entries {
-            let group = groups.entry(entry.treatment).or_default();
-            group.push(entry.net.0);
+            let meaning = Meaning {
+                treatment: entry.treatment,
+                choices: entry.choices.clone(),
+            };
+            groups.entry(meaning).or_default().push(entry.net.0);
         }
+        let takes = |exit: &Exit| {
+            groups.keys().any(|meaning| {
+                let choices = meaning.choices.iter().map(|choice| &choice.treatment);
+                let mut treatments = choices.chain([&meaning.treatment]);
+                treatments.any(|treatment| exit.is_taken_by(treatment))
+            })
+        };
+        let exits = set.exits.iter().filter(|exit| takes(exit)).map(|exit| {
+            let family = |ipv4| if ipv4 { selection.ipv4 } else { selection.ipv6 };
+            let mut exit = exit.clone();
+            exit.routes.retain(|route| family(route.ipv4));
+            exit
+        });
         Self {
             selected: selection.to_string(),
+            exits: exits.collect(),
             nets: Nets::of(set.entries.iter().map(|entry| entry.net.0)),
             groups: groups
                 .into_iter()
-                .map(|(treatment, nets)| (treatment, Nets::of(nets)))
+                .map(|(meaning, nets)| (meaning, Nets::of(nets)))
                 .collect(),
             families: [selection.ipv4, selection.ipv6],
             set,

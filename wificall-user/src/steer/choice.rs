@@ -17,7 +17,8 @@ pub enum Way {
 /// The way to take, from what is known of the gateways (in order of preference), the way in use and whether tunnels are
 /// active in it.
 ///
-/// A way in use is left only when it is down; or for a better one that is up while nobody would notice.
+/// A gateway in use is left only when it is down; or for a better one that is up while nobody would notice. Where there was
+/// none, the first that is up is used at once.
 #[must_use]
 pub fn choose(exit: &Exit, gateways: &[State], current: Option<Way>, active: bool) -> Way {
     // Where the next one is not to take over, the others are not for it.
@@ -34,7 +35,6 @@ pub fn choose(exit: &Exit, gateways: &[State], current: Option<Way>, active: boo
             let better = best < used && gateways[best] == State::Up;
             Way::By(if better && !active { best } else { used })
         }
-        Some(Way::Direct) if active && none(exit) == Way::Direct => Way::Direct,
         _ => Way::By(best),
     }
 }
@@ -88,8 +88,7 @@ mod tests {
         assert_eq!(choose(&[Unknown, Up], Some(By(1)), false), By(1));
         assert_eq!(choose(&[Up, Down], Some(By(1)), true), By(0));
         assert_eq!(choose(&[Down, Down], Some(By(1)), true), Direct);
-        assert_eq!(choose(&[Up, Down], Some(Direct), true), Direct);
-        assert_eq!(choose(&[Up, Down], Some(Direct), false), By(0));
+        assert_eq!(choose(&[Up, Down], Some(Direct), true), By(0));
         assert_eq!(choose(&[], None, false), Direct);
         assert_eq!(
             choose(&[Up], Some(By(4)), true),

@@ -303,6 +303,28 @@ impl Machine {
         self.active = tables;
     }
 
+    /// The exits (by table) that wait for a better gateway until they have no tunnels.
+    #[must_use]
+    pub fn waiting(&self, now: Instant) -> BTreeSet<u32> {
+        let waits = |running: &&Running| {
+            running.sides.iter().any(|side| {
+                let states: Vec<_> = side.candidates.iter().map(|it| it.state(now)).collect();
+                let [busy, idle] =
+                    [true, false].map(|it| choose(&running.exit, &states, side.way, it));
+                busy != idle
+            })
+        };
+        let waiting = self.exits.iter().filter(waits);
+        waiting.map(|running| running.exit.table).collect()
+    }
+
+    /// Whether an exit is on another gateway than the one that it prefers.
+    #[must_use]
+    pub fn failed_over(&self) -> bool {
+        let mut sides = self.exits.iter().flat_map(|running| &running.sides);
+        sides.any(|side| matches!(side.way, Some(Way::By(place)) if place > 0))
+    }
+
     /// Chooses the ways; tells of those that changed.
     pub fn choose(&mut self, now: Instant) -> Vec<Moved> {
         let mut moved = Vec::new();

@@ -87,8 +87,11 @@ fn a_gateway_that_dies_in_a_call_is_replaced_and_returns_after_it() {
     for _ in 0..10 {
         assert!(scene.second(&all).is_empty(), "a call is not moved");
     }
+    assert!(scene.machine.failed_over());
+    assert_eq!(scene.machine.waiting(scene.now), [1065].into());
     scene.machine.note_active(BTreeSet::new());
     assert_eq!(scene.second(&all), [format!("{SECOND} > {FIRST}")]);
+    assert!(!scene.machine.failed_over() && scene.machine.waiting(scene.now).is_empty());
     let side = &scene.machine.exits()[0].sides[0];
     assert_eq!(
         (side.failovers, side.candidates[0].address),
