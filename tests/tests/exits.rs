@@ -84,9 +84,8 @@ impl Scene {
         }
         router.address("wan", &["198.19.255.1/30", "fd00:1::1/64"])?;
         far.address("eth0", &["198.19.255.2/30", "fd00:1::2/64"])?;
-        for [v4, v6] in [ROUTER] {
-            phone.ip(&format!("route add default via {v4}"))?;
-            phone.ip(&format!("route add default via {v6}"))?;
+        for address in ROUTER {
+            phone.ip(&format!("route add default via {address}"))?;
         }
         router.ip("route add default via 198.19.255.2")?;
         router.ip("route add default via fd00:1::2")?;

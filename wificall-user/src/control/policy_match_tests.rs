@@ -233,8 +233,8 @@ fn what_is_not_known_holds_of_nothing() {
     packet.owners.clear();
     packet.names.clear();
     assert_eq!(open().mismatch(&packet.subject()), None);
-    type Change = fn(&mut Policy);
-    let table: [(Change, Reason); 5] = [
+    type Set = fn(&mut Policy);
+    let table: [(Set, Reason); 5] = [
         (
             |p| p.operators = vec!["262-*".parse().unwrap()],
             Reason::Operators,
