@@ -105,6 +105,7 @@ fn compiled(desired: &Wanted) -> (Maps, BTreeMap<u32, Label>) {
             reserved: 0,
         };
         match *key {
+            Key::Companion(_) => unreachable!("none is configured"),
             Key::Host(address) => drop(maps.hosts.insert(address, endpoint)),
             Key::Prefix(len, address) => maps.prefixes.push((len, address, endpoint)),
             Key::Block4(key) => {

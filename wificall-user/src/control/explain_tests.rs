@@ -36,9 +36,6 @@ fn link(index: u32, name: &str, kind: Kind) -> NetLink {
         mtu: 1500,
         address: None,
         info_kind: None,
-        address: None,
-        mtu: 1500,
-        running: true,
     }
 }
 

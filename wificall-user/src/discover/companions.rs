@@ -151,7 +151,7 @@ mod tests {
             names.map(|name| (*name).to_owned()).collect()
         };
         assert_eq!(of(&known, [1, 1, 1, 1]), ["a.example", "b.example"]);
-        let hour = |hours| SystemTime::UNIX_EPOCH + Duration::from_secs(3600 * hours);
+        let hour = |hours: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(3600 * hours);
         known.expire(hour(1000), DAY);
         assert_eq!(known.addresses().len(), 2, "nobody has answered since");
         assert!(known.apply(&update("a.example", &[[1, 1, 1, 9]], 1000), &filter()));

@@ -204,7 +204,7 @@ mod tests {
     fn source_by_action() {
         const YES: bool = true;
         const NO: bool = false;
-        let table: [(Source, [bool; 5], [bool; 5]); 6] = [
+        let table: [(Source, [bool; 5], [bool; 5]); 7] = [
             (Source::Static, [YES; 5], [YES; 5]),
             (Source::Catalogue, [YES; 5], [YES; 5]),
             (Source::Resolver, [YES; 5], [YES; 5]),
@@ -220,6 +220,11 @@ mod tests {
             ),
             (
                 Source::Ike,
+                [YES, YES, NO, NO, NO],
+                [YES, YES, YES, YES, NO],
+            ),
+            (
+                Source::Caught,
                 [YES, YES, NO, NO, NO],
                 [YES, YES, YES, YES, NO],
             ),
