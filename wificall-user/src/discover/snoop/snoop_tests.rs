@@ -278,7 +278,9 @@ fn floods_leave_bounded_tables_and_the_next_phone_through() {
 fn an_address_that_answers_ike_with_its_spi_is_a_peer() {
     let mut lab = Lab::new();
     assert_eq!(lab.take(&ike(true)).0, Fate::Unasked);
-    assert_eq!(lab.take(&ike(false)), (Fate::Waiting, None));
+    let (fate, found) = lab.take(&ike(false));
+    assert_eq!(fate, Fate::Waiting);
+    assert!(matches!(found, Some(Found::Asked { address, .. }) if address == ike(false).far));
     let mut other_spi = ike(true);
     other_spi.data[0] ^= 1;
     assert_eq!(lab.take(&other_spi).0, Fate::Unasked);
