@@ -30,7 +30,7 @@ pub const fn first(row: &Policy, treat_as: Class, keep: u32, seen: u32) -> Tunne
         mask,
         seen,
         began: seen,
-        reserved: 0,
+        moved: 0,
     }
 }
 

@@ -29,8 +29,9 @@ pub struct Tunnel {
     pub seen: u32,
     /// When it began, likewise.
     pub began: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not 0: one between the same two went by another exit before it, and the agent has not yet had its tracked
+    /// connections forgotten.
+    pub moved: u32,
 }
 assert_size!(Tunnel, 24);
 

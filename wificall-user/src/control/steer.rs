@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Result, anyhow};
-use tracing::{info, warn};
+use anyhow::{Result, anyhow};
+use tracing::warn;
 
 use super::agent::Agent;
 use super::exits::{Because, Exits};
 use super::report::seconds;
 use crate::config::Config;
-use crate::net::{self, Family};
+use crate::net::Family;
 use crate::observe::{Steering, SteeringGateway};
 use crate::steer::choice::Way;
 use crate::steer::machine::Candidate;
@@ -128,17 +128,7 @@ impl Agent {
             Ok(tunnels) => tunnels.into_iter().map(|(_, pair)| pair).collect(),
             Err(error) => return warn!("{error:#}"),
         };
-        match net::forget_connections(&tunnels)
-            .await
-            .context("forget tracked connections")
-        {
-            Ok(0) => {}
-            Ok(connections) => info!(
-                connections,
-                "tracked connections of moved tunnels forgotten"
-            ),
-            Err(error) => warn!("{error:#}"),
-        }
+        self.forget_connections(tunnels).await;
     }
 
     /// Has IKE tried through the gateways in use, with the ePDG that is configured or one that policies send there.

@@ -6,14 +6,14 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::Result;
-use tracing::debug;
+use tracing::{debug, info, warn};
 use wificall_common::abi::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, SEEN_SHIFT, Tunnel, TunnelKey};
 
 use super::{
     agent::Agent,
     plan::{Actual, Plan},
 };
-use crate::kernel;
+use crate::{kernel, net};
 
 /// Steps of [`Tunnel::seen`] (about seconds) after which a tunnel that was not seen is over: phones ask whether their
 /// gateway is alive every 120 s (AOSP `IkeSessionParams`), and keep NATs open every 20 s.
@@ -105,8 +105,9 @@ impl Agent {
         }
     }
 
-    /// Forgets tunnels that are over, and lets ESP go by policy again when nobody is left who could be elsewhere.
-    pub(super) fn follow_tunnels(&mut self) -> Result<()> {
+    /// Forgets tunnels that are over, and lets ESP go by policy again when nobody is left who could be elsewhere. Those
+    /// whose exit is none any more move: so do their tracked connections.
+    pub(super) async fn follow_tunnels(&mut self) -> Result<()> {
         let exits: BTreeSet<u32> = self
             .world
             .config
@@ -121,9 +122,16 @@ impl Agent {
         let Judgement { mode, over } =
             self.keeping
                 .judge(&tunnels, step(), &exits, self.world.steering.failed_over);
+        let orphaned: BTreeSet<TunnelKey> = tunnels
+            .iter()
+            .filter(|(_, tunnel)| tunnel.exit != 0 && !exits.contains(&tunnel.exit))
+            .map(|(key, _)| *key)
+            .collect();
         for key in over {
             self.plane.remove_tunnel(key)?;
         }
+        self.forget_connections(orphaned.iter().map(ends).collect())
+            .await;
         if mode != self.keeping.mode {
             debug!(mode, "tunnels' exits");
             self.plane.set_keep(mode)?;
@@ -141,14 +149,53 @@ impl Agent {
             return Ok(Vec::new());
         }
         let now = step();
-        let address = |octets: [u8; 16]| IpAddr::from(octets).to_canonical();
         let tunnels = self.plane.tunnels()?.into_iter();
         Ok(tunnels
             .filter(|(_, tunnel)| tables.contains(&tunnel.exit))
             .filter(|(_, tunnel)| now.saturating_sub(tunnel.seen) <= IDLE)
-            .map(|(key, tunnel)| (tunnel.exit, (address(key.client), address(key.endpoint))))
+            .map(|(key, tunnel)| (tunnel.exit, ends(&key)))
             .collect())
     }
+
+    /// Whether tunnels may begin anew by another exit: to be looked after every second then.
+    pub(super) fn may_move(&self) -> bool {
+        self.keeping.mode != KEEP_OFF && !self.world.config.exits.is_empty()
+    }
+
+    /// Forgets the tracked connections of tunnels that began anew by another exit: where this box translates addresses,
+    /// they hold those of the exit before, and the phone's ports are the same.
+    pub(super) async fn follow_moved(&mut self) -> Result<()> {
+        let mut moved = BTreeSet::new();
+        for (key, tunnel) in self.plane.tunnels()? {
+            if tunnel.moved != 0 {
+                moved.insert(ends(&key));
+                self.plane.set_tunnel(key, Tunnel { moved: 0, ..tunnel })?;
+            }
+        }
+        self.forget_connections(moved).await;
+        Ok(())
+    }
+
+    /// Forgets tracked connections between clients and endpoints, on IPsec's ports.
+    pub(super) async fn forget_connections(&self, tunnels: BTreeSet<(IpAddr, IpAddr)>) {
+        if tunnels.is_empty() {
+            return;
+        }
+        match net::forget_connections(&tunnels).await {
+            Ok(0) => {}
+            Ok(connections) => info!(
+                connections,
+                "tracked connections of moved tunnels forgotten"
+            ),
+            Err(error) => warn!("forget tracked connections: {error}"),
+        }
+    }
+}
+
+/// Client and endpoint.
+fn ends(key: &TunnelKey) -> (IpAddr, IpAddr) {
+    let address = |octets: [u8; 16]| IpAddr::from(octets).to_canonical();
+    (address(key.client), address(key.endpoint))
 }
 
 #[cfg(test)]
