@@ -114,9 +114,8 @@ impl Agent {
             return Ok(());
         }
         self.exits.looked = Some(now);
-        let active = self.tunnels_of(&waiting)?.into_iter();
-        self.exits
-            .note_active(active.map(|(table, _)| table).collect());
+        let active = self.in_use(&waiting)?;
+        self.exits.note_active(active);
         Ok(())
     }
 

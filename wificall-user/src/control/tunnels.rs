@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::Result;
 use tracing::{debug, info, warn};
-use wificall_common::abi::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, SEEN_SHIFT, Tunnel, TunnelKey};
+use wificall_common::abi::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, MOVED, SEEN_SHIFT, Tunnel, TunnelKey};
 
 use super::{
     agent::Agent,
@@ -18,6 +18,10 @@ use crate::{kernel, net};
 /// Steps of [`Tunnel::seen`] (about seconds) after which a tunnel that was not seen is over: phones ask whether their
 /// gateway is alive every 120 s (AOSP `IkeSessionParams`), and keep NATs open every 20 s.
 const IDLE: u32 = 300;
+
+/// Likewise, after which a tunnel without ESP carries no call: also silence is six packets a second
+/// (comfort noise, 3GPP TS 26.193).
+const QUIET: u32 = 30;
 
 /// Since when, and how, the exits of tunnels are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +57,7 @@ impl Keeping {
             idle || (tunnel.exit != 0 && !exits.contains(&tunnel.exit))
         };
         let (over, alive): (Vec<_>, Vec<_>) = tunnels.iter().partition(|(_, t)| is_gone(t));
-        let from_before = |tunnel: &Tunnel| tunnel.began <= self.changed;
+        let from_before = |tunnel: &Tunnel| tunnel.began & !MOVED <= self.changed;
         let stays = !watched || failed_over || alive.iter().any(|(_, t)| from_before(t));
         let mode = match self.mode {
             // Who is seen again is known by now.
@@ -157,6 +161,21 @@ impl Agent {
             .collect())
     }
 
+    /// Of these exits, by table, those with a tunnel that has carried something lately. One that only keeps itself alive
+    /// may be moved: its phone sets it up again.
+    pub(super) fn in_use(&self, tables: &BTreeSet<u32>) -> Result<BTreeSet<u32>> {
+        if tables.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let now = step();
+        let tunnels = self.plane.tunnels()?.into_iter().map(|(_, tunnel)| tunnel);
+        Ok(tunnels
+            .filter(|tunnel| tables.contains(&tunnel.exit))
+            .filter(|tunnel| tunnel.esp != 0 && now.saturating_sub(tunnel.esp) <= QUIET)
+            .map(|tunnel| tunnel.exit)
+            .collect())
+    }
+
     /// Whether tunnels may begin anew by another exit: to be looked after every second then.
     pub(super) fn may_move(&self) -> bool {
         self.keeping.mode != KEEP_OFF && !self.world.config.exits.is_empty()
@@ -167,9 +186,10 @@ impl Agent {
     pub(super) async fn follow_moved(&mut self) -> Result<()> {
         let mut moved = BTreeSet::new();
         for (key, tunnel) in self.plane.tunnels()? {
-            if tunnel.moved != 0 {
+            if tunnel.began & MOVED != 0 {
                 moved.insert(ends(&key));
-                self.plane.set_tunnel(key, Tunnel { moved: 0, ..tunnel })?;
+                let began = tunnel.began & !MOVED;
+                self.plane.set_tunnel(key, Tunnel { began, ..tunnel })?;
             }
         }
         self.forget_connections(moved).await;
