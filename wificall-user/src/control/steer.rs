@@ -95,8 +95,10 @@ impl Agent {
             if steering.failed_over && !self.world.steering.failed_over {
                 self.hold_tunnels(false)?;
             }
-            self.world.steering = steering;
+            let before = std::mem::replace(&mut self.world.steering, steering);
             self.reconcile(SystemTime::now(), false).await?;
+            let newly = self.world.steering.blocked.difference(&before.blocked);
+            self.release_tunnels(&newly.copied().collect())?;
         }
         Ok(())
     }

@@ -13,7 +13,10 @@ use super::{
     agent::Agent,
     plan::{Actual, Plan},
 };
-use crate::{kernel, net};
+use crate::{
+    kernel,
+    net::{self, Family},
+};
 
 /// Steps of [`Tunnel::seen`] (about seconds) after which a tunnel that was not seen is over: phones ask whether their
 /// gateway is alive every 120 s (AOSP `IkeSessionParams`), and keep NATs open every 20 s.
@@ -159,6 +162,21 @@ impl Agent {
             .filter(|(_, tunnel)| now.saturating_sub(tunnel.seen) <= IDLE)
             .map(|(key, tunnel)| (tunnel.exit, ends(&key)))
             .collect())
+    }
+
+    /// Lets the tunnels of exits that block now, by table and family, go by policy: one that was moved to another exit may
+    /// take that, and an emergency call is not to be blocked.
+    pub(super) fn release_tunnels(&mut self, blocked: &BTreeSet<(u32, Family)>) -> Result<()> {
+        if blocked.is_empty() {
+            return Ok(());
+        }
+        for (key, tunnel) in self.plane.tunnels()? {
+            let (_, endpoint) = ends(&key);
+            if blocked.contains(&(tunnel.exit, Family::from(endpoint))) {
+                self.plane.remove_tunnel(key)?;
+            }
+        }
+        Ok(())
     }
 
     /// Of these exits, by table, those with a tunnel that has carried something lately. One that only keeps itself alive
