@@ -40,7 +40,7 @@ impl Settings {
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 29] = [
+pub(super) const PINNED: [&str; 30] = [
     "BLOCKS4",
     "BLOCKS6",
     "SPILLED4",
@@ -69,6 +69,7 @@ pub(super) const PINNED: [&str; 29] = [
     "INTERFACES",
     "CHOICES",
     "KEEP",
+    "GATEWAYS",
     "TUNNELS",
 ];
 
@@ -90,7 +91,8 @@ fn sizes(limits: &Limits) -> [(&'static str, u32); 18] {
         ("MEMBERS", limits.blocks),
         ("HOSTS", limits.hosts),
         ("PREFIXES", limits.prefixes),
-        ("POLICIES", limits.policies),
+        // Those in force, and those that replace them.
+        ("POLICIES", 2 * limits.policies),
         ("COUNTERS", limits.groups),
         ("GROUPS", limits.groups),
         ("CARRIED", limits.groups),
