@@ -13,7 +13,10 @@ use super::{
     agent::Agent,
     plan::{Actual, Plan},
 };
-use crate::kernel;
+use crate::{
+    config::{CatchAll, First},
+    kernel::{self, Key},
+};
 
 /// Steps of [`Tunnel::seen`] (about seconds) after which a tunnel that was not seen is over: phones ask whether their
 /// gateway is alive every 120 s (AOSP `IkeSessionParams`), and keep NATs open every 20 s.
@@ -92,12 +95,18 @@ impl Agent {
         Ok(())
     }
 
-    /// Likewise, if a plan could move anybody.
+    /// Likewise, if a plan could move anybody: whose policy changes, and who began by the default exit before anybody knew
+    /// the endpoint (`catch_all`).
     pub(super) fn hold_for(&mut self, plan: &Plan, actual: &Actual) -> Result<()> {
-        let moves = plan.set.iter().any(|(key, entry)| {
-            let before = actual.entries.get(key);
-            before.is_some_and(|before| before.policy != entry.policy)
-        });
+        let CatchAll { enabled, first, .. } = self.world.config.catch_all;
+        let catches = enabled && first == First::Mark;
+        let moves = plan
+            .set
+            .iter()
+            .any(|(key, entry)| match actual.entries.get(key) {
+                Some(before) => before.policy != entry.policy,
+                None => catches && !matches!(key, Key::Companion(_)),
+            });
         if moves {
             self.hold_tunnels(false)
         } else {
