@@ -203,7 +203,7 @@ fn wait_https(lab: &Lab, to: [&str; 2], way: Way) -> Result<()> {
 
 fn hosts(agent: &Agent<'_>) -> Result<Vec<IpAddr>> {
     let map = Map::HashMap(agent.map("COMPANION_HOSTS")?);
-    let map: HashMap<_, [u8; 16], [u8; 8]> = HashMap::try_from(map)?;
+    let map: HashMap<_, [u8; 16], [u8; 16]> = HashMap::try_from(map)?;
     let keys = map.keys().map(|key| Ok(IpAddr::from(key?).to_canonical()));
     let mut keys: Vec<IpAddr> = keys.collect::<Result<_>>()?;
     keys.sort();
