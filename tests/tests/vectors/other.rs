@@ -22,6 +22,9 @@ use wificall_tests::{
     vectors::{Contents, MARK, PROGRAMS, Program, Setup, contents},
 };
 
+/// Packets and bytes by destination.
+type Destinations = BTreeMap<[u8; 16], (u64, u64)>;
+
 const ROWS: &str = include_str!("../../vectors/other.toml");
 const LINKS: [&str; 7] = [
     "",
@@ -153,7 +156,7 @@ impl Firewall {
         program: &Program,
         frame: &[u8],
         gso_segs: u32,
-    ) -> Option<(Run, Exit, BTreeMap<[u8; 16], (u64, u64)>)> {
+    ) -> Option<(Run, Exit, Destinations)> {
         let run = self.kernel.run(program.name, frame, gso_segs).unwrap()?;
         let outcome = self.kernel.outcome(&run, program.hook).unwrap();
         let exits: Vec<_> = outcome.exits.iter().collect();
