@@ -3,7 +3,9 @@
 use crate::{
     Class,
     abi::{KEEP_OFF, KEEP_UNKNOWN, Policy, Tunnel},
+    frame::Frame,
     rewrite::Mark,
+    wire::{Fragment, PROTOCOL_ESP, Packet, natt, udp},
 };
 
 /// Whether `TUNNELS` is to be asked about a packet. ESP is most of all packets, and has to ask only while tunnels may be
@@ -51,6 +53,23 @@ pub const fn mark(tunnel: &Tunnel, row: &Policy) -> Mark {
 #[must_use]
 pub const fn is_esp(class: Class) -> bool {
     matches!(class, Class::EspUdp | Class::Esp)
+}
+
+/// Whether a packet to an address that is no endpoint carries what is inside a tunnel, as far as its headers tell.
+#[inline(always)]
+pub fn carries<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> bool {
+    if packet.protocol == PROTOCOL_ESP {
+        return true;
+    }
+    let payload = packet.offset + packet.header_len;
+    let Ok(header) = udp::parse(frame, payload) else {
+        return false;
+    };
+    let first = frame.read(payload + udp::HEADER_LEN);
+    !matches!(packet.fragment, Fragment::Later)
+        && header.destination == udp::PORT_NATT
+        && header.len > udp::HEADER_LEN + natt::MARKER_LEN
+        && first.unwrap_or([0; natt::MARKER_LEN]) != [0; natt::MARKER_LEN]
 }
 
 #[cfg(test)]

@@ -82,6 +82,8 @@ pub(super) struct Agent {
     pub snoop: Snoop,
     /// The reading end of that; `None` if nothing is looked at.
     pub events: Option<kernel::Events>,
+    /// When the next unknown address may become an endpoint for its country ([`Bucket`](wificall_common::abi::Bucket)).
+    pub catch_due: u64,
     pub exits: Exits,
     unsaved: bool,
     saved: SystemTime,
@@ -155,6 +157,7 @@ impl Agent {
             questions_changed: false,
             snoop: Snoop::new(kernel::ktime()),
             events: None,
+            catch_due: 0,
             exits,
             unsaved: false,
             saved: now,

@@ -204,12 +204,18 @@ impl<'a> Compiler<'a> {
     }
 
     /// What port 443 of an address gets that these companion names have: nothing, and the exits of the policies that name
-    /// them for their clients.
+    /// them for their clients. Who is left alone by a policy before those is so here too.
     pub fn companion(&self, names: &BTreeSet<&str>) -> (Row, Choices) {
         let mut choices: BTreeMap<Class, (u32, Row)> = BTreeMap::new();
         for placed in &self.policies {
             let row = match placed.policy {
                 None => gateway_row(Tier::Authoritative),
+                Some(policy) if policy.leaves_alone() => {
+                    if placed.interfaces.is_none() && placed.clients.is_none() {
+                        break;
+                    }
+                    own_row(Tier::Authoritative)
+                }
                 Some(policy) => {
                     let mut own = policy.companions.iter();
                     if !own.any(|name| names.contains(name.as_str())) {

@@ -438,8 +438,20 @@ impl World {
             pref64,
             events_per_second: self.config.snoop.events_per_second,
             other_mark: other::mark(other),
+            catch_per_second: self.config.catch_all.per_second,
+            catch_exit: catch_exit(&self.config),
         }
     }
+}
+
+/// The exit of tunnels to unknown addresses, as the programs have it; none: zeroes.
+fn catch_exit(config: &Config) -> [u32; 3] {
+    let name = config.catch_all.exit.as_deref();
+    let exit = config
+        .exits
+        .iter()
+        .find(|exit| Some(exit.name.as_str()) == name);
+    exit.map_or([0; 3], |exit| [exit.table, exit.mark.value, exit.mark.mask])
 }
 
 fn snoop_features(config: &Config) -> u32 {
