@@ -424,7 +424,8 @@ impl World {
     }
 }
 
-fn snoop_features(config: &Config) -> u32 {
+/// The load-time features of what is looked at a second time.
+pub(super) fn snoop_features(config: &Config) -> u32 {
     let names = if config.snoop.names {
         Features::SNOOP_NAMES
     } else {

@@ -35,7 +35,8 @@ Client     10.0.0.2, 02:00:00:00:00:01, at lan
 Policy     not "australia": it is for countries AU, NZ, and the endpoint's are DE
            not "guests": it is for interfaces guest*, and the packet's is not known: give --interface
            "germany" matches
-Exit       berlin
+Tunnel     it began with this exit, 25 s ago
+Exit       berlin: IPv4 by 10.0.0.9 (up); IPv6 direct: it goes the box's own way
 Result     lan tc_ingress: DSCP 46 (EF), mark 0x65/0xff, neither DSCP nor priority beyond 150 packets a second of a client
 "#;
 
@@ -50,6 +51,10 @@ fn no_match_says_why_and_what_to_do() {
     explanation.why = "TCP: neither UDP nor ESP".into();
     explanation.origin = Origin::Offline;
     explanation.hints = vec!["do this".into()];
+    explanation.policies.clear();
+    explanation.steps.clear();
+    explanation.leaves_by = None;
+    explanation.hooks.clear();
     assert_eq!(explanation.text(), NO_MATCH.trim_start());
 }
 
@@ -76,6 +81,7 @@ fn every_condition_has_a_sentence() {
         "tiers",
         "clients",
         "interfaces",
+        "companions",
     ];
     for key in keys {
         for found in [vec![], vec!["FOUND".to_owned()]] {
