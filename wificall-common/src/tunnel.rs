@@ -30,7 +30,7 @@ pub const fn first(row: &Policy, treat_as: Class, keep: u32, seen: u32) -> Tunne
         mask,
         seen,
         began: seen,
-        reserved: 0,
+        esp: if is_esp(treat_as) { seen } else { 0 },
     }
 }
 
@@ -47,7 +47,9 @@ pub const fn mark(tunnel: &Tunnel, row: &Policy) -> Mark {
     }
 }
 
-const fn is_esp(class: Class) -> bool {
+/// Whether a packet carries what is inside the tunnel.
+#[must_use]
+pub const fn is_esp(class: Class) -> bool {
     matches!(class, Class::EspUdp | Class::Esp)
 }
 

@@ -128,7 +128,7 @@ fn keep(skb: *mut __sk_buff, is_new: u32, bare: u32) -> u32 {
             mask,
             seen,
             began: seen,
-            reserved: 0,
+            esp: 0,
         };
         if TUNNELS.insert(key, first, 0).is_err() {
             return 0;

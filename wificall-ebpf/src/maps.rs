@@ -256,7 +256,7 @@ impl Clients for KernelTables {
         }
         // In words: of bytes, the compiler would make moves that are not aligned.
         let words = [
-            u64::from(EPOCH_BITS) + 128 | u64::from(epoch) << 32,
+            (u64::from(EPOCH_BITS) + 128) | (u64::from(epoch) << 32),
             ((address >> 64) as u64).to_be(),
             (address as u64).to_be(),
         ];
@@ -292,10 +292,12 @@ impl Clients for KernelTables {
     fn choice(&self, key: &ChoiceKey) -> Option<Choice> {
         // In words, as above.
         let words = [
-            u64::from(key.set) | u64::from(key.interface) << 32,
+            u64::from(key.set) | (u64::from(key.interface) << 32),
             u64::from(key.client),
         ];
-        // SAFETY: as long as a key, with its parts where it has them; the agent replaces whole values.
-        unsafe { CHOICES.get(&*(&raw const words).cast::<ChoiceKey>()) }.copied()
+        // SAFETY: as long as a key, with its parts where it has them.
+        let key = unsafe { &*(&raw const words).cast::<ChoiceKey>() };
+        // SAFETY: the agent replaces whole values.
+        unsafe { CHOICES.get(key) }.copied()
     }
 }

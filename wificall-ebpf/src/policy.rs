@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use wificall_common::{
     Direction,
-    abi::{Features, Policy, SEEN_SHIFT},
+    abi::{Features, MOVED, Policy, SEEN_SHIFT, Tunnel},
     classify::{Link, Match, begins, client, tunnel_key},
     client::{Client, choose},
     companion::To,
@@ -107,9 +107,15 @@ pub fn mark<F: Frame>(frame: &F, found: &Match, row: &Policy) -> Mark {
     // meanwhile costs that one its exit until it begins anew.
     unsafe {
         if begins(frame, found, Direction::Up) && (*known).exit != row.exit {
-            *known = new;
+            *known = Tunnel {
+                began: new.began | MOVED,
+                ..new
+            };
         } else if (*known).seen != now {
             (*known).seen = now;
+        }
+        if tunnel::is_esp(found.treat_as) && (*known).esp != now {
+            (*known).esp = now;
         }
         tunnel::mark(&*known, row)
     }

@@ -38,7 +38,7 @@ pub use policy::{
     Bucket, BucketKey, CAP_BURST, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, DSCP_IF_DEFAULT, DSCP_KEEP,
     Policy, RULES, TIER_CORROBORATED, TIER_OBSERVED, TIER_TRUSTED,
 };
-pub use tunnel::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, SEEN_SHIFT, Tunnel, TunnelKey};
+pub use tunnel::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, MOVED, SEEN_SHIFT, Tunnel, TunnelKey};
 pub use xdp::{VERDICT_MAGIC, XdpVerdict};
 
 /// Version of everything in this module. A data plane of an older version is migrated, a newer one is refused.

@@ -27,15 +27,18 @@ pub struct Tunnel {
     pub mask: u32,
     /// When it was last seen, in steps of 2^[`SEEN_SHIFT`] nanoseconds of the monotonic clock.
     pub seen: u32,
-    /// When it began, likewise.
+    /// When it began, likewise; with [`MOVED`].
     pub began: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// When it last carried ESP, likewise, as far as that was noted; 0: never. A call does so all the time.
+    pub esp: u32,
 }
 assert_size!(Tunnel, 24);
 
 /// A step of [`Tunnel::seen`] is about a second: 2^30 ns.
 pub const SEEN_SHIFT: u32 = 30;
+/// In [`Tunnel::began`]: one between the same two went by another exit before it, and the agent has not yet had its tracked
+/// connections forgotten.
+pub const MOVED: u32 = 1 << 31;
 
 /// Entry 0 of the map `KEEP`: what is done about ESP, whose packets are many. IKE and keepalives always go by `TUNNELS`.
 /// No tunnel is where it should not be: ESP goes by its policy and asks nothing.

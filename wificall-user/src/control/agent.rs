@@ -399,7 +399,7 @@ impl Agent {
         self.snoop.expire(now);
         self.world.follow_geoip();
         self.repair().await?;
-        self.follow_tunnels()?;
+        self.follow_tunnels().await?;
         self.reconcile(now, false).await?;
         self.steer_by_network().await
     }

@@ -97,6 +97,7 @@ impl Agent {
         // An exit is there before the first packet is marked for it, and goes after the last.
         self.steer_first().await?;
         self.put_tables_in_force(before).await?;
+        self.follow_tunnels().await?;
         self.steer_last().await
     }
 

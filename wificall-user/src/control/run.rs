@@ -1,6 +1,11 @@
 //! `wificall run`: start, then one event at a time until told to end.
 
-use std::{future::Future, path::PathBuf, pin::pin, time::SystemTime};
+use std::{
+    future::Future,
+    path::PathBuf,
+    pin::pin,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -24,6 +29,9 @@ use crate::{
     observe,
 };
 
+/// How often tunnels that begin anew by another exit are looked for, while there may be some: phones send their next message
+/// again within two seconds (RFC 7296 §2.1).
+const MOVING: Duration = Duration::from_secs(1);
 /// Updates taken in at once.
 const BATCH: usize = 64;
 
@@ -93,6 +101,8 @@ async fn serve(
     let mut resync = tokio::time::interval(config.agent.resync);
     resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     resync.reset();
+    let mut moving = tokio::time::interval(MOVING);
+    moving.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let settings = discovery(&config);
     let mut agent = Agent::start(path, config).await?;
     let (mut refresher, mut updates) =
@@ -151,6 +161,7 @@ async fn serve(
                 agent.find(&found, &refresher);
                 continue;
             }
+            _ = moving.tick(), if agent.may_move() => agent.follow_moved().await,
             _ = resync.tick() => {
                 let result = agent.resync(SystemTime::now()).await;
                 give_back_memory();

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Result, anyhow};
-use tracing::{info, warn};
+use anyhow::{Result, anyhow};
+use tracing::warn;
 
 use super::agent::Agent;
 use super::exits::{Because, Exits};
 use super::report::seconds;
 use crate::config::Config;
-use crate::net::{self, Family};
+use crate::net::Family;
 use crate::observe::{Steering, SteeringGateway};
 use crate::steer::choice::Way;
 use crate::steer::machine::Candidate;
@@ -95,8 +95,10 @@ impl Agent {
             if steering.failed_over && !self.world.steering.failed_over {
                 self.hold_tunnels(false)?;
             }
-            self.world.steering = steering;
+            let before = std::mem::replace(&mut self.world.steering, steering);
             self.reconcile(SystemTime::now(), false).await?;
+            let newly = self.world.steering.blocked.difference(&before.blocked);
+            self.release_tunnels(&newly.copied().collect())?;
         }
         Ok(())
     }
@@ -114,9 +116,8 @@ impl Agent {
             return Ok(());
         }
         self.exits.looked = Some(now);
-        let active = self.tunnels_of(&waiting)?.into_iter();
-        self.exits
-            .note_active(active.map(|(table, _)| table).collect());
+        let active = self.in_use(&waiting)?;
+        self.exits.note_active(active);
         Ok(())
     }
 
@@ -128,17 +129,7 @@ impl Agent {
             Ok(tunnels) => tunnels.into_iter().map(|(_, pair)| pair).collect(),
             Err(error) => return warn!("{error:#}"),
         };
-        match net::forget_connections(&tunnels)
-            .await
-            .context("forget tracked connections")
-        {
-            Ok(0) => {}
-            Ok(connections) => info!(
-                connections,
-                "tracked connections of moved tunnels forgotten"
-            ),
-            Err(error) => warn!("{error:#}"),
-        }
+        self.forget_connections(tunnels).await;
     }
 
     /// Has IKE tried through the gateways in use, with the ePDG that is configured or one that policies send there.

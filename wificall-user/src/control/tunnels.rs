@@ -6,18 +6,25 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::Result;
-use tracing::debug;
-use wificall_common::abi::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, SEEN_SHIFT, Tunnel, TunnelKey};
+use tracing::{debug, info, warn};
+use wificall_common::abi::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, MOVED, SEEN_SHIFT, Tunnel, TunnelKey};
 
 use super::{
     agent::Agent,
     plan::{Actual, Plan},
 };
-use crate::kernel;
+use crate::{
+    kernel,
+    net::{self, Family},
+};
 
 /// Steps of [`Tunnel::seen`] (about seconds) after which a tunnel that was not seen is over: phones ask whether their
 /// gateway is alive every 120 s (AOSP `IkeSessionParams`), and keep NATs open every 20 s.
 const IDLE: u32 = 300;
+
+/// Likewise, after which a tunnel without ESP carries no call: also silence is six packets a second
+/// (comfort noise, 3GPP TS 26.193).
+const QUIET: u32 = 30;
 
 /// Since when, and how, the exits of tunnels are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +60,7 @@ impl Keeping {
             idle || (tunnel.exit != 0 && !exits.contains(&tunnel.exit))
         };
         let (over, alive): (Vec<_>, Vec<_>) = tunnels.iter().partition(|(_, t)| is_gone(t));
-        let from_before = |tunnel: &Tunnel| tunnel.began <= self.changed;
+        let from_before = |tunnel: &Tunnel| tunnel.began & !MOVED <= self.changed;
         let stays = !watched || failed_over || alive.iter().any(|(_, t)| from_before(t));
         let mode = match self.mode {
             // Who is seen again is known by now.
@@ -105,8 +112,9 @@ impl Agent {
         }
     }
 
-    /// Forgets tunnels that are over, and lets ESP go by policy again when nobody is left who could be elsewhere.
-    pub(super) fn follow_tunnels(&mut self) -> Result<()> {
+    /// Forgets tunnels that are over, and lets ESP go by policy again when nobody is left who could be elsewhere. Those
+    /// whose exit is none any more move: so do their tracked connections.
+    pub(super) async fn follow_tunnels(&mut self) -> Result<()> {
         let exits: BTreeSet<u32> = self
             .world
             .config
@@ -121,9 +129,16 @@ impl Agent {
         let Judgement { mode, over } =
             self.keeping
                 .judge(&tunnels, step(), &exits, self.world.steering.failed_over);
+        let orphaned: BTreeSet<TunnelKey> = tunnels
+            .iter()
+            .filter(|(_, tunnel)| tunnel.exit != 0 && !exits.contains(&tunnel.exit))
+            .map(|(key, _)| *key)
+            .collect();
         for key in over {
             self.plane.remove_tunnel(key)?;
         }
+        self.forget_connections(orphaned.iter().map(ends).collect())
+            .await;
         if mode != self.keeping.mode {
             debug!(mode, "tunnels' exits");
             self.plane.set_keep(mode)?;
@@ -141,14 +156,84 @@ impl Agent {
             return Ok(Vec::new());
         }
         let now = step();
-        let address = |octets: [u8; 16]| IpAddr::from(octets).to_canonical();
         let tunnels = self.plane.tunnels()?.into_iter();
         Ok(tunnels
             .filter(|(_, tunnel)| tables.contains(&tunnel.exit))
             .filter(|(_, tunnel)| now.saturating_sub(tunnel.seen) <= IDLE)
-            .map(|(key, tunnel)| (tunnel.exit, (address(key.client), address(key.endpoint))))
+            .map(|(key, tunnel)| (tunnel.exit, ends(&key)))
             .collect())
     }
+
+    /// Lets the tunnels of exits that block now, by table and family, go by policy: one that was moved to another exit may
+    /// take that, and an emergency call is not to be blocked.
+    pub(super) fn release_tunnels(&mut self, blocked: &BTreeSet<(u32, Family)>) -> Result<()> {
+        if blocked.is_empty() {
+            return Ok(());
+        }
+        for (key, tunnel) in self.plane.tunnels()? {
+            let (_, endpoint) = ends(&key);
+            if blocked.contains(&(tunnel.exit, Family::from(endpoint))) {
+                self.plane.remove_tunnel(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of these exits, by table, those with a tunnel that has carried something lately. One that only keeps itself alive
+    /// may be moved: its phone sets it up again.
+    pub(super) fn in_use(&self, tables: &BTreeSet<u32>) -> Result<BTreeSet<u32>> {
+        if tables.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let now = step();
+        let tunnels = self.plane.tunnels()?.into_iter().map(|(_, tunnel)| tunnel);
+        Ok(tunnels
+            .filter(|tunnel| tables.contains(&tunnel.exit))
+            .filter(|tunnel| tunnel.esp != 0 && now.saturating_sub(tunnel.esp) <= QUIET)
+            .map(|tunnel| tunnel.exit)
+            .collect())
+    }
+
+    /// Whether tunnels may begin anew by another exit: to be looked after every second then.
+    pub(super) fn may_move(&self) -> bool {
+        self.keeping.mode != KEEP_OFF && !self.world.config.exits.is_empty()
+    }
+
+    /// Forgets the tracked connections of tunnels that began anew by another exit: where this box translates addresses,
+    /// they hold those of the exit before, and the phone's ports are the same.
+    pub(super) async fn follow_moved(&mut self) -> Result<()> {
+        let mut moved = BTreeSet::new();
+        for (key, tunnel) in self.plane.tunnels()? {
+            if tunnel.began & MOVED != 0 {
+                moved.insert(ends(&key));
+                let began = tunnel.began & !MOVED;
+                self.plane.set_tunnel(key, Tunnel { began, ..tunnel })?;
+            }
+        }
+        self.forget_connections(moved).await;
+        Ok(())
+    }
+
+    /// Forgets tracked connections between clients and endpoints, on IPsec's ports.
+    pub(super) async fn forget_connections(&self, tunnels: BTreeSet<(IpAddr, IpAddr)>) {
+        if tunnels.is_empty() {
+            return;
+        }
+        match net::forget_connections(&tunnels).await {
+            Ok(0) => {}
+            Ok(connections) => info!(
+                connections,
+                "tracked connections of moved tunnels forgotten"
+            ),
+            Err(error) => warn!("forget tracked connections: {error}"),
+        }
+    }
+}
+
+/// Client and endpoint.
+fn ends(key: &TunnelKey) -> (IpAddr, IpAddr) {
+    let address = |octets: [u8; 16]| IpAddr::from(octets).to_canonical();
+    (address(key.client), address(key.endpoint))
 }
 
 #[cfg(test)]

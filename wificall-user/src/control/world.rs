@@ -412,7 +412,8 @@ impl World {
                     Features::INTERFACES,
                     by_client && !clients.interfaces.is_empty(),
                 )
-                | on(Features::EXITS, !self.config.exits.is_empty())
+                // Tunnels keep the mark that they began with, whatever policies say now.
+                | on(Features::EXITS | Features::MARK, !self.config.exits.is_empty())
                 | on(
                     Features::COMPANIONS,
                     self.config.companions().next().is_some(),

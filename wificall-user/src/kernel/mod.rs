@@ -344,6 +344,15 @@ impl Plane {
         self.maps.tunnels()
     }
 
+    /// Notes which exit a tunnel has.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_tunnel(&mut self, key: TunnelKey, tunnel: Tunnel) -> Result<(), KernelError> {
+        self.maps.set_tunnel(key, tunnel)
+    }
+
     /// Forgets which exit a tunnel has.
     ///
     /// # Errors
