@@ -327,6 +327,27 @@ fn cases() -> Vec<(&'static str, String, Vec<(String, &'static str)>)> {
             ],
         ),
         (
+            "catch_all",
+            format!(
+                "[geoip]\ndatabase = \"{}/data/GeoLite2-Country-Test.mmdb\"\n[catch_all]\nenabled = true\n",
+                env!("CARGO_MANIFEST_DIR")
+            ),
+            vec![
+                (v4(PHONE4, PEER, "", "udp 500 > 500 / ike 300"), "held"),
+                (
+                    v4(PHONE4, OTHER4, "", "udp 40000 > 4500 / marker / ike 300"),
+                    "held",
+                ),
+                (to(OTHER4), "not_endpoint"),
+                (v4(PHONE4, OTHER4, "", "esp 100"), "not_endpoint"),
+                (
+                    v4(PHONE4, NEIGHBOUR, "", "udp 500 > 500 / ike 300"),
+                    "new_ike",
+                ),
+                (v4(PHONE4, EPDG4, "", "udp 500 > 500 / ike 300"), "matched"),
+            ],
+        ),
+        (
             "a policy that drops",
             policy("operators = [\"001-01\"]\ndrop = true"),
             vec![(to(EPDG4), "dropped"), (to(SECOND_EPDG), "matched")],

@@ -30,7 +30,7 @@ use super::{
     world::World,
 };
 use crate::{
-    config::{First, OtherAction, Policy},
+    config::{First, Glob, OtherAction, Policy},
     discover::{Owner, Tier},
     explanation::{Client, Explanation, Step, Tried},
 };
@@ -345,7 +345,7 @@ fn try_companion(policy: &Policy, names: &BTreeSet<&str>, origin: &Origin) -> Tr
     tried.condition = Some(reason.key().into());
     match reason {
         Reason::Interfaces => {
-            tried.wanted = few(policy.interfaces.iter().map(|glob| glob.as_str()));
+            tried.wanted = few(policy.interfaces.iter().map(Glob::as_str));
             tried.found = few(origin.interface.iter());
         }
         _ => {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use wificall_common::abi::{Features, KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, Tunnel, TunnelKey};
+use wificall_common::abi::{Features, KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, MOVED, Tunnel, TunnelKey};
 
 use super::tests::{ADDRESS, SOS_ADDRESS, packet, to, world};
 use super::*;
@@ -371,8 +371,8 @@ fn live(table: u32, endpoint: &str) -> Live {
         mark: 0x65,
         mask: 0xff,
         seen: 1000,
-        began: 900,
-        reserved: 0,
+        began: 900 | MOVED,
+        esp: 0,
     };
     Live {
         features: Features::MARK | Features::EXITS,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use wificall_common::abi::{Features, SEEN_SHIFT, Tunnel, TunnelKey};
+use wificall_common::abi::{Features, MOVED, SEEN_SHIFT, Tunnel, TunnelKey};
 
 use super::{agent::Agent, other::Arming, report::seconds, tunnels::step};
 use crate::observe::Steering;
@@ -39,7 +39,7 @@ impl Live {
 
     /// The seconds since a step of [`Tunnel::began`].
     fn age(&self, began: u32) -> u64 {
-        let steps = u64::from(self.now.saturating_sub(began));
+        let steps = u64::from(self.now.saturating_sub(began & !MOVED));
         Duration::from_nanos(steps << SEEN_SHIFT).as_secs()
     }
 

@@ -231,18 +231,26 @@ impl World {
         let action = self.config.other_ipsec.action;
         let (exit, result, why) = match action {
             OtherAction::Pass => return (None, Step::new(PART, "passes", "nothing is done")),
-            OtherAction::Mark(_) => (Exit::OtherMarked, "marked", "it gets its mark".to_owned()),
+            OtherAction::Mark(_) => (
+                Exit::OtherMarked,
+                "marked",
+                "other IPsec gets its mark".to_owned(),
+            ),
             OtherAction::Audit => (
                 Exit::OtherAudited,
                 "audited",
-                "it passes and is counted: `drop` would drop it".to_owned(),
+                "other IPsec passes and is counted: `drop` would drop it".to_owned(),
             ),
             OtherAction::Drop { .. } => match unarmed(action, arming) {
-                None => (Exit::OtherDropped, "dropped", "it is dropped".to_owned()),
+                None => (
+                    Exit::OtherDropped,
+                    "dropped",
+                    "other IPsec is dropped".to_owned(),
+                ),
                 Some(why) => (
                     Exit::OtherAudited,
                     "not_armed",
-                    format!("it would be dropped, but is only counted: {why}"),
+                    format!("other IPsec would be dropped, but is only counted: {why}"),
                 ),
             },
         };

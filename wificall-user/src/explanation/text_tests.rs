@@ -41,6 +41,22 @@ Result     lan tc_ingress: DSCP 46 (EF), mark 0x65/0xff, neither DSCP nor priori
 "#;
 
 #[test]
+fn an_exit_says_which_way_it_takes() {
+    let mut explanation = sample(&packet("10.0.0.2 192.0.2.1 esp"));
+    explanation.ways[0].gateways[0].state = "down".into();
+    (explanation.ways[1].state, explanation.ways[1].gateway) = ("block".into(), None);
+    let text = explanation.text();
+    let expected = "berlin: IPv4 by 10.0.0.9 (down); IPv6 is blocked: no gateway is up, its traffic is refused\n";
+    assert!(text.contains(expected), "{text}");
+    explanation.ways.clear();
+    let text = explanation.text();
+    assert!(
+        text.contains("berlin: which gateway is in use is not known"),
+        "{text}"
+    );
+}
+
+#[test]
 fn no_match_says_why_and_what_to_do() {
     let mut explanation = sample(&packet("fd00::2 2001:db8::1 tcp 40000 443"));
     explanation.matches = false;
