@@ -13,11 +13,12 @@ mod snoop;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wificall_common::abi::Features;
 use wificall_tests::{
     programs::{
         self, Kernel,
         instructions::{self, Instructions},
-        pass,
+        pass, verifier,
     },
     vectors::{Contents, Host, Outcome, PROGRAMS, Program, Setup, Vector, contents, vectors},
 };
@@ -204,6 +205,27 @@ fn kernel(setup: &Setup, contents: &Contents) -> Kernel {
     let mut kernel = Kernel::load(setup).unwrap();
     kernel.fill(contents).unwrap();
     kernel
+}
+
+/// The verifier looks at what is left of a program when features are off: each by itself with those that it needs, and all
+/// but each.
+#[test]
+fn every_feature_loads_without_the_others() {
+    let mut refused = Vec::new();
+    for bit in 0..Features::ALL.count_ones() {
+        let feature = 1 << bit;
+        let usual = Features::DSCP | Features::MARK | Features::COUNT_ACCESS;
+        for features in [feature, feature | usual, Features::ALL & !feature] {
+            let setup = Setup {
+                features,
+                pref64: None,
+            };
+            if let Err(error) = verifier::efforts(&setup) {
+                refused.push(format!("{features:#x}: {error:#}"));
+            }
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
 }
 
 /// How much of its million instructions (`BPF_COMPLEXITY_LIMIT_INSNS`) the verifier needs, so that a change that blows it

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use wificall_common::{
     Direction,
-    abi::{Features, MOVED, Policy, SEEN_SHIFT, Tunnel},
+    abi::{Features, KEEP_UNKNOWN, MOVED, Policy, SEEN_SHIFT, Tunnel},
     classify::{Link, Match, begins, client, tunnel_key},
     client::{Client, choose},
     companion::To,
@@ -98,9 +98,10 @@ pub fn mark<F: Frame>(frame: &F, found: &Match, row: &Policy) -> Mark {
     };
     // SAFETY: no precondition.
     let now = (unsafe { bpf_ktime_get_ns() } >> SEEN_SHIFT) as u32;
-    let begins = begins(frame, found, Direction::Up);
-    let new = tunnel::first(row, found.treat_as, begins, keep, now);
     let Some(known) = TUNNELS.get_ptr_mut(key) else {
+        // Asked only where it matters.
+        let is_first = keep != KEEP_UNKNOWN || begins(frame, found, Direction::Up);
+        let new = tunnel::first(row, found.treat_as, is_first, keep, now);
         // A full table forgets who was quiet longest.
         let _ = TUNNELS.insert(key, new, 0);
         return tunnel::mark(&new, row);
@@ -108,8 +109,9 @@ pub fn mark<F: Frame>(frame: &F, found: &Match, row: &Policy) -> Mark {
     // SAFETY: a map value. Packets of one tunnel race to write the same; an entry that is given to another tunnel
     // meanwhile costs that one its exit until it begins anew.
     unsafe {
-        if begins {
+        if begins(frame, found, Direction::Up) {
             let moved = if (*known).exit == row.exit { 0 } else { MOVED };
+            let new = tunnel::first(row, found.treat_as, true, keep, now);
             *known = Tunnel {
                 began: new.began | moved,
                 ..new
