@@ -53,7 +53,7 @@ impl Settings {
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 29] = [
+pub(super) const PINNED: [&str; 30] = [
     "BLOCKS4",
     "BLOCKS6",
     "SPILLED4",
@@ -82,6 +82,7 @@ pub(super) const PINNED: [&str; 29] = [
     "INTERFACES",
     "CHOICES",
     "KEEP",
+    "GATEWAYS",
     "TUNNELS",
 ];
 
@@ -103,7 +104,8 @@ fn sizes(limits: &Limits) -> [(&'static str, u32); 18] {
         ("MEMBERS", limits.blocks),
         ("HOSTS", limits.hosts),
         ("PREFIXES", limits.prefixes),
-        ("POLICIES", limits.policies),
+        // Those in force, and those that replace them.
+        ("POLICIES", 2 * limits.policies),
         ("COUNTERS", limits.groups),
         ("GROUPS", limits.groups),
         ("CARRIED", limits.groups),
