@@ -32,7 +32,6 @@ use crate::{
     },
     explain::explain,
     explanation::{Explanation, Packet},
-    export::set::Origin,
     kernel::{self, Attachment, Key, Pins, Plane},
     probe::background::Prober,
 };
@@ -276,9 +275,10 @@ impl Agent {
     /// If a map cannot be read.
     pub(super) fn explain(&self, packet: &Packet) -> Result<Explanation> {
         let desired = desired::with_recovered(self.world.desired().entries, &self.recovered);
+        let live = self.live()?;
         let mut explanation = self
             .world
-            .explain(packet, &desired, &self.selection, Origin::Agent);
+            .explain(packet, &desired, &self.selection, Some(&live));
         if self.left_out != LeftOut::default() {
             explanation.notes.push(
                 "the kernel's tables are full: this may be one of those left out (`wificall status`)"

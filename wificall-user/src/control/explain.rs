@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Result;
 use wificall_common::{
     Class, Direction,
-    abi::FragmentKey,
+    abi::{Features, FragmentKey},
     classify::{Link, Match, classify, fragment_key, network},
     endpoint,
     exit::Exit,
@@ -15,13 +15,16 @@ use wificall_common::{
 use super::{
     desired::{self, Desired},
     explain_act::Case,
+    explain_aside::Aside,
+    explain_hooks::{Deed, Entry},
+    explain_live::Live,
     explain_why::Refusal,
     hooks::{self, Role, Selected, Selection},
     tables::Tables,
-    world::World,
+    world::{World, snoop_features},
 };
 use crate::{
-    config::{Config, SnoopIke},
+    config::Config,
     explanation::{Client, Explanation, Mac, Packet, Parsed, dissect},
     export::set::Origin,
     kernel::{self, Key},
@@ -38,7 +41,7 @@ pub async fn explain_offline(config: Config, packet: &Packet) -> Result<Explanat
     let interfaces = &world.config.interfaces;
     let selection = hooks::selection(interfaces, &world.links, kernel::has_tcx());
     let desired = world.desired().entries;
-    Ok(world.explain(packet, &desired, &selection, Origin::Offline))
+    Ok(world.explain(packet, &desired, &selection, None))
 }
 
 /// What the classifier says of a packet that goes one way.
@@ -52,13 +55,14 @@ struct Judged {
 }
 
 impl World {
-    /// What is done with a packet where `desired` is the table and `selection` says what runs where.
+    /// What is done with a packet where `desired` is the table and `selection` says what runs where. `live`: what the agent
+    /// knows that runs.
     pub(super) fn explain(
         &self,
         packet: &Packet,
         desired: &Desired,
         selection: &Selection,
-        origin: Origin,
+        live: Option<&Live>,
     ) -> Explanation {
         let at = self.interface(packet, selection);
         let link = match (packet.link, at) {
@@ -75,7 +79,7 @@ impl World {
             .zip(judged.found)
             .map(|(far, key)| self.found(far, key, desired, &known, &tiers));
         let mut explanation = Explanation {
-            origin,
+            origin: live.map_or(Origin::Offline, |_| Origin::Agent),
             direction: Some(judged.direction.into()),
             matches: judged.result.is_ok(),
             exit: judged.result.err().unwrap_or(Exit::Matched).name().into(),
@@ -86,31 +90,44 @@ impl World {
             endpoint: found.as_ref().map(|found| self.endpoint(found)),
             policies: Vec::new(),
             policy: None,
+            steps: Vec::new(),
             leaves_by: None,
+            ways: Vec::new(),
             client: client(packet, &parsed, judged.direction, link, at),
             hooks: Vec::new(),
             notes: Vec::new(),
             parsed,
         };
-        if found.is_none() && packet.direction.is_none() {
+        if found.is_none() && packet.direction.is_none() && judged.direction == Direction::Up {
             explanation.direction = None;
         }
-        match (judged.result, &found) {
+        let enters = judged.direction == Direction::Up
+            && !self.config.interfaces.access.is_empty()
+            && at.is_none_or(|at| at.role == Role::Access)
+            && (at.is_some() || packet.interface.is_none());
+        let arming = live.map_or_else(|| self.arming_of(desired), |live| live.arming);
+        let frame = &packet.frame.0.0[..];
+        let deed = match (judged.result, &found) {
             (Ok(matched), Some(found)) => {
                 explanation.class = Some(matched.class.name().into());
                 explanation.treated_as = Some(matched.treat_as.name().into());
                 explanation.why = "an endpoint, and IPsec".into();
                 let case = Case {
                     world: self,
+                    live,
+                    arming,
+                    frame,
                     found,
                     direction: judged.direction,
-                    class: matched.treat_as,
+                    matched,
+                    enters,
                 };
-                case.act(&mut explanation, packet, selection, at);
+                case.act(&mut explanation)
             }
             (result, _) => {
+                let exit = result.err().unwrap_or(Exit::NotEndpoint);
                 let refusal = Refusal {
-                    exit: result.err().unwrap_or(Exit::NotEndpoint),
+                    exit,
                     parsed: &explanation.parsed,
                     direction: judged.direction,
                     far,
@@ -118,7 +135,28 @@ impl World {
                     known: &known,
                 };
                 (explanation.why, explanation.hints) = refusal.told();
+                let aside = Aside {
+                    world: self,
+                    live,
+                    arming,
+                    frame,
+                    link,
+                    exit,
+                };
+                let entry = if enters {
+                    aside.act(&mut explanation)
+                } else {
+                    Entry::default()
+                };
+                Some(Deed::aside(judged.direction, exit, entry))
             }
+        };
+        if let Some(deed) = deed {
+            tell_hooks(&mut explanation, packet, selection, at, &deed);
+        }
+        if let (Some(live), Some(exit)) = (live, &explanation.leaves_by) {
+            let ways = live.steering.iter().filter(|way| way.exit == *exit);
+            explanation.ways = ways.cloned().collect();
         }
         explanation
     }
@@ -142,7 +180,7 @@ impl World {
         let mut tables = Tables::new(desired);
         tables.pref64 = self.pref64().collect();
         tables.snoops_names = self.config.snoop.names;
-        tables.snoops_ike = self.config.snoop.ike != SnoopIke::Off;
+        tables.snoops_ike = snoop_features(&self.config) & Features::SNOOP_IKE != 0;
         let frame = &packet.frame.0.0[..];
         let ways = match packet.direction {
             Some(way) => vec![Direction::from(way)],
@@ -175,7 +213,16 @@ impl World {
             .iter()
             .position(|judged| judged.result.is_ok())
             .or_else(|| all.iter().position(|judged| judged.found.is_some()));
-        all.swap_remove(best.unwrap_or(0))
+        // Of neither: what goes to a network of ours comes from outside.
+        let to_us = || {
+            let is_own = |address: IpAddr| self.local.iter().any(|own| own.contains(&address));
+            let (from, to) = (parsed.source?.0, parsed.destination?.0);
+            let is_down = |judged: &Judged| judged.direction == Direction::Down;
+            let comes = is_own(to) && !is_own(from);
+            all.iter().position(is_down).filter(|_| comes)
+        };
+        let best = best.or_else(to_us).unwrap_or(0);
+        all.swap_remove(best)
     }
 
     /// An address as it is looked up: behind NAT64, the one that it stands for.
@@ -187,6 +234,37 @@ impl World {
             .pref64()
             .find_map(|pref64| pref64.extract(&v6.octets()));
         inner.map_or(address, IpAddr::from)
+    }
+}
+
+/// What each hook does that sees the packet.
+fn tell_hooks(
+    explanation: &mut Explanation,
+    packet: &Packet,
+    selection: &Selection,
+    at: Option<&Selected>,
+    deed: &Deed,
+) {
+    if let (Some(name), None) = (&packet.interface, at) {
+        explanation.notes.push(format!(
+            "`{name}` is no interface of the configuration: no program runs there"
+        ));
+        return;
+    }
+    let seen = selection.interfaces.iter().filter(|selected| {
+        packet
+            .interface
+            .as_ref()
+            .is_none_or(|name| selected.link.name == *name)
+    });
+    for selected in seen {
+        explanation.notes.extend(selected.problem.clone());
+        explanation.hooks.extend(deed.at(selected));
+    }
+    if selection.interfaces.is_empty() {
+        explanation
+            .notes
+            .push("none of the configured interfaces exists here".into());
     }
 }
 
@@ -235,3 +313,7 @@ fn lookup(tables: &Tables, address: IpAddr) -> Option<endpoint::Endpoint> {
 #[cfg(test)]
 #[path = "explain_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "explain_aside_tests.rs"]
+mod aside_tests;

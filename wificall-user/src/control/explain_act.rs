@@ -1,75 +1,180 @@
-//! What is done with a packet that matches: by which policy, and at which hook.
+//! What is done with a packet that matches, and by which policy.
 
 use wificall_common::{
-    Class, Direction,
-    abi::{Hook, Policy as Row},
-    rewrite,
+    Direction,
+    abi::{MOVED, Policy as Row, Tunnel},
+    classify::{Match, begins, tunnel_key},
+    exit::Exit,
+    other::destination,
+    rewrite::{self, Mark},
+    tunnel,
+    wire::Fragment,
 };
 
 use super::{
     desired,
     explain_endpoint::{Found, few},
-    hooks::{Role, Selected, Selection},
+    explain_hooks::{Deed, Entry},
+    explain_live::Live,
+    other::Arming,
     policy::{own_row, row},
     policy_match::{Origin, Reason, Subject},
     world::World,
 };
 use crate::{
-    config::{Action, Client, Policy},
-    explanation::{Explanation, Packet, Treated, Tried},
+    config::{Action, Client, OtherAction, Policy},
+    explanation::{Explanation, Step, Tried},
 };
-
-/// What cfg80211 reads as user priority 6, voice.
-const PRIORITY_WIRELESS_VOICE: u32 = 256 + 6;
-/// TC_PRIO_INTERACTIVE.
-const PRIORITY_INTERACTIVE: u32 = 6;
 
 /// A packet that matches.
 pub(super) struct Case<'c> {
     pub world: &'c World,
+    /// `None`: no agent was asked.
+    pub live: Option<&'c Live>,
+    pub arming: Arming,
+    pub frame: &'c [u8],
     pub found: &'c Found<'c>,
     pub direction: Direction,
-    /// The class whose DSCP it gets.
-    pub class: Class,
+    pub matched: Match,
+    /// Whether it comes in where clients are, as far as that is known.
+    pub enters: bool,
 }
 
 impl<'c> Case<'c> {
-    /// Tries the policies, and says what each hook does that sees the packet.
-    pub(super) fn act(
-        &self,
-        explanation: &mut Explanation,
-        packet: &Packet,
-        selection: &Selection,
-        at: Option<&Selected>,
-    ) {
-        let Some(row) = self.decide(explanation) else {
-            return;
-        };
+    /// Tries the policies; what is done with the packet, `None` if nothing is known of it.
+    pub(super) fn act(&self, explanation: &mut Explanation) -> Option<Deed> {
+        let row = self.decide(explanation)?;
         let parsed = &explanation.parsed;
         let current = parsed.dscp.unwrap_or(0) << 2 | parsed.ecn.unwrap_or(0);
-        let rule = rewrite::rule(&row, self.direction, self.class);
-        let dscp = rewrite::traffic_class(current, rule).map(|class| class >> 2);
-        if let (Some(name), None) = (&packet.interface, at) {
-            explanation.notes.push(format!(
-                "`{name}` is no interface of the configuration: no program runs there"
-            ));
-            return;
+        let rule = rewrite::rule(&row, self.direction, self.matched.treat_as);
+        let dropped = row.drop != 0;
+        let entry = if self.enters && !dropped {
+            self.enter(explanation, &row)
+        } else {
+            Entry::default()
+        };
+        Some(Deed {
+            direction: self.direction,
+            exit: Exit::Matched,
+            dropped,
+            dscp: rewrite::traffic_class(current, rule).map(|class| class >> 2),
+            voice: row.voice[self.direction as usize] != 0,
+            interval: row.interval,
+            entry,
+        })
+    }
+
+    /// What is done where clients' packets come in.
+    fn enter(&self, explanation: &mut Explanation, row: &Row) -> Entry {
+        let mut entry = Entry::default();
+        let to = destination(self.frame, &self.matched.packet);
+        if let Some(to) = to
+            && self.world.config.other_ipsec.action != OtherAction::Pass
+        {
+            let (exit, step) = match row.passes {
+                0 => self.world.other_step(to, self.arming),
+                _ => (None, passes()),
+            };
+            explanation.steps.push(step);
+            entry.exit = exit;
+            // XDP tells TC no more of a later fragment than its mark.
+            entry.not_behind_xdp = self.matched.packet.fragment == Fragment::Later;
         }
-        let seen = selection.interfaces.iter().filter(|selected| {
-            packet
-                .interface
-                .as_ref()
-                .is_none_or(|name| selected.link.name == *name)
-        });
-        for selected in seen {
-            explanation.notes.extend(selected.problem.clone());
-            explanation.hooks.extend(self.at(selected, &row, dscp));
+        if entry.exit == Some(Exit::OtherMarked) {
+            entry.other_mark = self.world.other_mark();
         }
-        if selection.interfaces.is_empty() {
-            explanation
-                .notes
-                .push("none of the configured interfaces exists here".into());
+        if entry.exit == Some(Exit::OtherDropped) {
+            return entry;
         }
+        let (mark, exit) = self.tunnel(explanation, row);
+        entry.mark = mark;
+        explanation.leaves_by = self.world.exit_of(exit).filter(|_| mark.mask != 0);
+        entry
+    }
+
+    /// The mark, and the exit that it leads to: those of the policy, unless the tunnel began with others. By the steps of
+    /// the programs.
+    fn tunnel(&self, explanation: &mut Explanation, row: &Row) -> (Mark, u32) {
+        let own = (Mark::of(row), row.exit);
+        let class = self.matched.treat_as;
+        let Some(live) = self.live else {
+            if row.exit != 0 {
+                explanation.steps.push(Step::new(
+                    "tunnel",
+                    "unknown",
+                    "a tunnel that is up keeps the exit that it began with: a running agent knows which",
+                ));
+            }
+            return own;
+        };
+        let mut say = |result: &str, why: String, known: Option<&Tunnel>| {
+            explanation.steps.push(Step {
+                exit: known.and_then(|tunnel| self.world.exit_of(tunnel.exit)),
+                since: known.map(|tunnel| live.since(tunnel.began & !MOVED)),
+                ..Step::new("tunnel", result, why)
+            });
+        };
+        if !live.keeps_exits() || row.own != 0 {
+            return own;
+        }
+        let Some(key) = tunnel_key(self.frame, &self.matched.packet) else {
+            return own;
+        };
+        let known = live.tunnels.get(&key);
+        let name = |table: u32| match (table, self.world.exit_of(table)) {
+            (0, _) => "no exit".to_owned(),
+            (_, Some(name)) => format!("exit `{name}`"),
+            (table, None) => format!("an exit that is no more (table {table})"),
+        };
+        if !tunnel::asks(class, live.keep) {
+            if row.exit != 0 || known.is_some() {
+                let why =
+                    "no tunnel may be elsewhere than its policy says: nothing is asked for ESP";
+                say("by_policy", why.into(), known);
+            }
+            return own;
+        }
+        let begins = begins(self.frame, &self.matched, self.direction);
+        let new = tunnel::first(row, class, begins, live.keep, live.now);
+        let Some(known) = known else {
+            if new.exit != row.exit {
+                let why = "it may be older than the exits: it stays without one";
+                say("kept", why.into(), None);
+            } else if row.exit != 0 {
+                let why = format!(
+                    "none is known between these two: it begins with {}",
+                    name(new.exit)
+                );
+                say("begins", why, None);
+            }
+            return (tunnel::mark(&new, row), new.exit);
+        };
+        let ago = live.ago(known.began & !MOVED);
+        if known.exit == row.exit {
+            if row.exit != 0 {
+                say(
+                    "agrees",
+                    format!("it began with this exit, {ago}"),
+                    Some(known),
+                );
+            }
+            return own;
+        }
+        if begins {
+            let (now, before) = (name(row.exit), name(known.exit));
+            say(
+                "renewed",
+                format!("it begins anew, with {now}; it had {before}, since {ago}"),
+                Some(known),
+            );
+            return own;
+        }
+        let why = format!(
+            "it began with {}, {ago}, and keeps it until it begins anew, whatever the policy says now",
+            name(known.exit)
+        );
+        say("kept", why, Some(known));
+        (tunnel::mark(known, row), known.exit)
     }
 
     /// The row that the packet is treated by; `None` if nothing is known of it.
@@ -91,13 +196,16 @@ impl<'c> Case<'c> {
                 interface: client.interface.as_deref(),
             },
         };
-        if self.is_gateway(&subject) {
+        let mut policies = world.config.policies.iter();
+        if world.is_gateway(&subject.origin)
+            && policies.any(|policy| policy.exit.is_some() && policy.takes(&subject.endpoint))
+        {
             explanation.notes.push(
                 "the client is a gateway of an exit: its own traffic is left as it came".into(),
             );
             return Some(own_row(tier));
         }
-        let (tried, matched) = self.try_policies(&subject);
+        let (tried, matched) = world.try_policies(&subject);
         let row = row(&world.config, matched, &subject.endpoint, world.around());
         if self.found.meaning.is_some_and(|meaning| {
             let there = Row {
@@ -112,12 +220,7 @@ impl<'c> Case<'c> {
             );
         }
         let exit = matched.and_then(|policy| policy.exit.as_ref());
-        if row.exit != 0 {
-            explanation.leaves_by = exit.cloned();
-            explanation
-                .notes
-                .push("a tunnel that is up keeps the exit that it began with".into());
-        } else if exit.is_some() && claim.emergency {
+        if row.exit == 0 && exit.is_some() && claim.emergency {
             explanation
                 .notes
                 .push("the exit blocks now: emergency calls go their own way".into());
@@ -126,11 +229,13 @@ impl<'c> Case<'c> {
         explanation.policies = tried;
         Some(row)
     }
+}
 
+impl World {
     /// The policies up to the one that matches, and that.
-    fn try_policies(&self, subject: &Subject) -> (Vec<Tried>, Option<&'c Policy>) {
+    pub(super) fn try_policies(&self, subject: &Subject) -> (Vec<Tried>, Option<&Policy>) {
         let mut tried = Vec::new();
-        for policy in &self.world.config.policies {
+        for policy in &self.config.policies {
             let result = try_policy(policy, subject);
             let matched = result.matched;
             tried.push(result);
@@ -141,71 +246,30 @@ impl<'c> Case<'c> {
         (tried, None)
     }
 
-    /// Whether the packet is of a gateway of an exit, where a policy sends packets of this endpoint to one.
-    fn is_gateway(&self, subject: &Subject) -> bool {
-        let origin = &subject.origin;
+    /// Whether a packet comes from a gateway of an exit.
+    pub(super) fn is_gateway(&self, origin: &Origin) -> bool {
         let is_own = |own: &Client| match own {
             Client::Network(net) => origin.address.is_some_and(|address| net.contains(&address)),
             Client::Mac(mac) => origin.mac == Some(*mac),
         };
-        let mut policies = self.world.config.policies.iter();
-        self.world.steering.own.iter().any(is_own)
-            && policies.any(|policy| policy.exit.is_some() && policy.takes(&subject.endpoint))
+        self.steering.own.iter().any(is_own)
     }
 
-    /// What the programs of an interface do, in the order in which they see the packet.
-    fn at(&self, selected: &Selected, row: &Row, dscp: Option<u8>) -> Vec<Treated> {
-        let Row {
-            mark,
-            mask,
-            interval,
-            ..
-        } = *row;
-        let comes_in = match (selected.role, self.direction) {
-            (Role::Access, Direction::Up) | (Role::Uplink, Direction::Down) => true,
-            (Role::Access, Direction::Down) | (Role::Uplink, Direction::Up) => false,
-        };
-        let mut attachments: Vec<_> = selected
-            .attachments
-            .iter()
-            .filter(|attachment| (attachment.hook != Hook::TcEgress) == comes_in)
-            .collect();
-        attachments.sort_by_key(|attachment| attachment.hook != Hook::Xdp);
-        let by_xdp = attachments
-            .iter()
-            .any(|attachment| attachment.hook == Hook::Xdp);
-        let mut treated = Vec::new();
-        for attachment in attachments {
-            let hook = attachment.hook;
-            // What XDP has done, TC does only where the driver cannot tell it so.
-            let first = hook == Hook::Xdp || !by_xdp;
-            let marks = hook == Hook::TcIngress && self.direction == Direction::Up && mask != 0;
-            let voice = hook == Hook::TcEgress && row.voice[self.direction as usize] != 0;
-            let priority = if selected.wireless {
-                PRIORITY_WIRELESS_VOICE
-            } else {
-                PRIORITY_INTERACTIVE
-            };
-            let dropped = row.drop != 0;
-            treated.push(Treated {
-                interface: selected.link.name.clone(),
-                role: selected.role.name().into(),
-                hook: hook.name().into(),
-                program: attachment.program.into(),
-                dropped,
-                dscp: dscp.filter(|_| first && !dropped),
-                mark: (marks && !dropped).then(|| format!("{mark:#x}/{mask:#x}")),
-                priority: (voice && !dropped).then_some(priority),
-                cap: 1_000_000_000_u32
-                    .checked_div(interval)
-                    .filter(|_| first && !dropped),
-            });
-            if dropped {
-                break;
-            }
-        }
-        treated
+    /// The name of the exit that has a table.
+    pub(super) fn exit_of(&self, table: u32) -> Option<String> {
+        let mut exits = self.config.exits.iter();
+        let exit = exits.find(|exit| exit.table == table)?;
+        Some(exit.name.clone())
     }
+}
+
+/// Other IPsec is none of this endpoint's.
+fn passes() -> Step {
+    Step::new(
+        "other_ipsec",
+        "passes",
+        "it is an endpoint that may pass a firewall: of the authoritative tier, or for emergency calls",
+    )
 }
 
 /// Tries one policy.

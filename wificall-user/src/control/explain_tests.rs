@@ -20,8 +20,8 @@ use crate::net::Link as NetLink;
 const NAME: &str = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
 const EMERGENCY: &str = "sos.epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
 /// What the names are answered with.
-const ADDRESS: &str = "109.237.187.195";
-const SOS_ADDRESS: &str = "109.237.187.200";
+pub(super) const ADDRESS: &str = "109.237.187.195";
+pub(super) const SOS_ADDRESS: &str = "109.237.187.200";
 
 fn link(index: u32, name: &str, kind: Kind) -> NetLink {
     NetLink {
@@ -40,7 +40,7 @@ fn link(index: u32, name: &str, kind: Kind) -> NetLink {
 }
 
 /// A box with `lan`, `wlan0`, `tun0` and `wan`, whose resolver has answered both names.
-fn world(source: &str) -> World {
+pub(super) fn world(source: &str) -> World {
     let source = format!("[discovery]\noperators = [\"262-01\"]\n{source}");
     let config = match config::parse(&source, "test.toml".as_ref()) {
         Ok(parsed) => parsed.config,
@@ -84,7 +84,7 @@ fn world(source: &str) -> World {
     }
 }
 
-fn packet(text: &str) -> Packet {
+pub(super) fn packet(text: &str) -> Packet {
     let words: Vec<_> = text.split_whitespace().collect();
     Packet {
         frame: Text(Hex(Flow::parse(&words).unwrap().frame(None))),
@@ -96,14 +96,14 @@ fn packet(text: &str) -> Packet {
     }
 }
 
-fn to(address: &str) -> Packet {
+pub(super) fn to(address: &str) -> Packet {
     packet(&format!("10.1.2.3 {address} udp 40000 4500"))
 }
 
 fn explain(world: &World, packet: &Packet) -> Explanation {
     let selection = selection(&world.config.interfaces, &world.links, true);
     let desired = world.desired().entries;
-    world.explain(packet, &desired, &selection, Origin::Agent)
+    world.explain(packet, &desired, &selection, Some(&Live::default()))
 }
 
 /// `policy condition` of those that were tried.
@@ -428,7 +428,7 @@ fn what_is_left_over_is_treated_as_it_was() {
     };
     desired.insert(Key::Block4([9, 9, 9, 0]), entry);
     let selection = selection(&world.config.interfaces, &world.links, true);
-    let explanation = world.explain(&to("9.9.9.9"), &desired, &selection, Origin::Agent);
+    let explanation = world.explain(&to("9.9.9.9"), &desired, &selection, Some(&Live::default()));
     assert!(explanation.matches);
     assert_eq!(explanation.hooks[0].mark.as_deref(), Some("0x9/0xff"));
     assert!(explanation.notes[0].contains("left from an agent before"));

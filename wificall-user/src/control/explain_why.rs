@@ -16,7 +16,7 @@ use crate::{
     explanation::{Parsed, protocol_name},
 };
 
-/// A packet that passes untouched.
+/// A packet that does not match.
 pub(super) struct Refusal<'r> {
     pub exit: Exit,
     pub parsed: &'r Parsed,

@@ -15,12 +15,15 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tracing::{info, warn};
 use wificall_common::{
     abi::{Features, TIER_TRUSTED},
+    exit::Exit,
+    rewrite::Mark,
     wire::nat64::Pref64,
 };
 
-use super::{agent::Agent, desired::Desired, plan::LeftOut, world::World};
+use super::{agent::Agent, country::written, desired::Desired, plan::LeftOut, world::World};
 use crate::{
     config::{OtherAction, Trust},
+    explanation::Step,
     kernel::{Key, ktime},
     observe::{Destination, OtherIpsec},
 };
@@ -183,7 +186,99 @@ const fn missing(left_out: &LeftOut) -> u64 {
     *ipv4_blocks + *ipv6_blocks + *hosts + *prefixes + *policies
 }
 
+/// Why what is configured to be dropped is not; `None` if it is, or nothing is to be.
+fn unarmed(action: OtherAction, arming: Arming) -> Option<String> {
+    let OtherAction::Drop { arm_at } = action else {
+        return None;
+    };
+    let Arming {
+        armed,
+        endpoints,
+        left_out,
+    } = arming;
+    if armed {
+        return None;
+    }
+    Some(if left_out > 0 {
+        format!(
+            "{left_out} endpoints or spared networks found no room: raise [limits], or list fewer peers"
+        )
+    } else {
+        format!("{endpoints} authoritative endpoints are known, and arm_at is {arm_at}")
+    })
+}
+
 impl World {
+    /// Whether an agent that starts with this table would drop other IPsec.
+    pub(super) fn arming_of(&self, desired: &Desired) -> Arming {
+        let action = self.config.other_ipsec.action;
+        Arming::default().next(action, authoritative(desired), 0)
+    }
+
+    /// The mark of other IPsec.
+    pub(super) fn other_mark(&self) -> Mark {
+        let [value, mask] = mark(self.config.other_ipsec.action);
+        Mark { value, mask }
+    }
+
+    /// What becomes of IPsec to an address (IPv4 mapped) that is no endpoint, or one that may not pass a firewall, where
+    /// something is configured: the way out, if that is one of other IPsec's, and why.
+    pub(super) fn other_step(&self, to: u128, arming: Arming) -> (Option<Exit>, Step) {
+        const PART: &str = "other_ipsec";
+        if let Some(why) = self.sparing(to) {
+            return (None, Step::new(PART, "spared", why));
+        }
+        let action = self.config.other_ipsec.action;
+        let (exit, result, why) = match action {
+            OtherAction::Pass => return (None, Step::new(PART, "passes", "nothing is done")),
+            OtherAction::Mark(_) => (
+                Exit::OtherMarked,
+                "marked",
+                "other IPsec gets its mark".to_owned(),
+            ),
+            OtherAction::Audit => (
+                Exit::OtherAudited,
+                "audited",
+                "other IPsec passes and is counted: `drop` would drop it".to_owned(),
+            ),
+            OtherAction::Drop { .. } => match unarmed(action, arming) {
+                None => (
+                    Exit::OtherDropped,
+                    "dropped",
+                    "other IPsec is dropped".to_owned(),
+                ),
+                Some(why) => (
+                    Exit::OtherAudited,
+                    "not_armed",
+                    format!("other IPsec would be dropped, but is only counted: {why}"),
+                ),
+            },
+        };
+        (Some(exit), Step::new(PART, result, why))
+    }
+
+    /// Why IPsec to an address (IPv4 mapped) is nobody's business, if it is.
+    pub(super) fn sparing(&self, to: u128) -> Option<String> {
+        let is_in = |(len, network): &(u32, [u8; 16])| {
+            (to ^ u128::from_be_bytes(*network)).leading_zeros() >= *len
+        };
+        let spared = self.spared().iter().any(is_in);
+        let address = Ipv6Addr::from(to).to_canonical();
+        let shown = self.plain(address);
+        spared.then(|| {
+            let has = |net: &&IpNet| net.contains(&address) || net.contains(&shown);
+            if let Some(peer) = self.config.other_ipsec.peers.iter().find(has) {
+                format!("{shown} is in other_ipsec.peers ({})", written(*peer))
+            } else if self.local.iter().any(|own| own.addr() == address) {
+                format!("{address} is this box")
+            } else if let Some(own) = self.local.iter().find(has) {
+                format!("{address} is in this box's network {}", own.trunc())
+            } else {
+                format!("{address} is local everywhere")
+            }
+        })
+    }
+
     fn spared(&self) -> BTreeSet<(u32, [u8; 16])> {
         let other = &self.config.other_ipsec;
         if other.action == OtherAction::Pass && !self.config.catch_all.enabled {
@@ -229,27 +324,8 @@ impl Agent {
 
     /// Why what is configured to be dropped is not.
     pub(super) fn arming_problem(&self) -> Option<String> {
-        let OtherAction::Drop { arm_at } = self.world.config.other_ipsec.action else {
-            return None;
-        };
-        let Arming {
-            armed,
-            endpoints,
-            left_out,
-        } = self.arming;
-        if armed {
-            return None;
-        }
-        Some(if left_out > 0 {
-            format!(
-                "other IPsec is not dropped: {left_out} endpoints or spared networks found no room: raise [limits], or \
-                 list fewer peers"
-            )
-        } else {
-            format!(
-                "other IPsec is not dropped: {endpoints} authoritative endpoints are known, and arm_at is {arm_at}"
-            )
-        })
+        let why = unarmed(self.world.config.other_ipsec.action, self.arming)?;
+        Some(format!("other IPsec is not dropped: {why}"))
     }
 
     pub(super) fn other_report(&self) -> Result<OtherIpsec> {

@@ -83,7 +83,7 @@ impl Keeping {
 }
 
 /// Now, as the kernel notes it.
-fn step() -> u32 {
+pub(super) fn step() -> u32 {
     (kernel::ktime() >> SEEN_SHIFT) as u32
 }
 

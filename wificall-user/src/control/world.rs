@@ -454,7 +454,8 @@ fn catch_exit(config: &Config) -> [u32; 3] {
     exit.map_or([0; 3], |exit| [exit.table, exit.mark.value, exit.mark.mask])
 }
 
-fn snoop_features(config: &Config) -> u32 {
+/// The load-time features of what is looked at a second time.
+pub(super) fn snoop_features(config: &Config) -> u32 {
     let names = if config.snoop.names {
         Features::SNOOP_NAMES
     } else {

@@ -13,7 +13,10 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use serde::{Deserialize, Serialize};
 use wificall_common::{Direction, classify::Link};
 
-use crate::export::set::{Origin, Text};
+use crate::{
+    export::set::{Origin, Text},
+    observe::Steering,
+};
 
 pub use dissect::{Fragment, Parsed, dissect};
 pub use flow::{Content, Flow, FlowError};
@@ -183,7 +186,7 @@ pub struct Explanation {
     pub direction: Option<Way>,
     /// Whether it matches: it goes to or comes from an endpoint, and is IPsec.
     pub matches: bool,
-    /// The way out of the program.
+    /// The way out of the classifier; that of each program is with its hook.
     pub exit: String,
     /// `ike`, `esp_udp`, `keepalive`, `esp`, `fragment`; `None` if it does not match.
     pub class: Option<String>,
@@ -199,8 +202,12 @@ pub struct Explanation {
     pub policies: Vec<Tried>,
     /// The policy that matched; `None` if the defaults apply, or nothing does.
     pub policy: Option<String>,
+    /// What else decides, in the order in which the programs ask.
+    pub steps: Vec<Step>,
     /// The exit that it leaves by.
     pub leaves_by: Option<String>,
+    /// The ways that this exit takes, by family; empty if no agent was asked.
+    pub ways: Vec<Steering>,
     /// What policies had to go by.
     pub client: Client,
     /// What is done, at each hook that sees it.
@@ -255,6 +262,38 @@ pub struct Tried {
     pub found: Vec<String>,
 }
 
+/// Something besides endpoint and policy that decides what is done.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// `tunnel`, `companions`, `bleach`, `catch_all`, `other_ipsec`.
+    pub part: String,
+    /// What comes of it, in a word.
+    pub result: String,
+    /// The same, and why, in a sentence.
+    pub why: String,
+    /// The exit that the tunnel began with.
+    pub exit: Option<String>,
+    /// When it did, in seconds since the Unix epoch.
+    pub since: Option<u64>,
+    /// The country of the address.
+    pub country: Option<String>,
+    /// The policy that is to decide.
+    pub policy: Option<String>,
+}
+
+impl Step {
+    /// One without further details.
+    #[must_use]
+    pub fn new(part: &str, result: &str, why: impl Into<String>) -> Self {
+        Self {
+            part: part.into(),
+            result: result.into(),
+            why: why.into(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Whose packet it is, and where it is seen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Client {
@@ -267,7 +306,7 @@ pub struct Client {
 }
 
 /// What is done at a hook.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Treated {
     /// The interface.
     pub interface: String,
@@ -277,6 +316,8 @@ pub struct Treated {
     pub hook: String,
     /// The program that runs there.
     pub program: String,
+    /// The way out of it, as `wificall_exits_total` counts it.
+    pub exit: String,
     /// The packet ends here.
     pub dropped: bool,
     /// The DSCP that it gets; `None`: it keeps its own.
@@ -288,6 +329,9 @@ pub struct Treated {
     /// Packets a second of one client in one direction beyond which there is neither DSCP nor priority.
     pub cap: Option<u32>,
 }
+
+#[cfg(test)]
+use crate::observe::SteeringGateway;
 
 /// An answer to a question of tests.
 #[cfg(test)]
@@ -342,7 +386,34 @@ pub(crate) fn sample(packet: &Packet) -> Explanation {
             },
         ],
         policy: Some("germany".into()),
+        steps: vec![Step {
+            exit: Some("berlin".into()),
+            since: Some(1_700_000_000),
+            ..Step::new("tunnel", "agrees", "it began with this exit, 25 s ago")
+        }],
         leaves_by: Some("berlin".into()),
+        ways: [
+            ("ipv4", "gateway", Some("10.0.0.9")),
+            ("ipv6", "direct", None),
+        ]
+        .map(|(family, state, gateway)| Steering {
+            exit: "berlin".into(),
+            family: family.into(),
+            mark: "0x65/0xff".into(),
+            table: 1065,
+            state: state.into(),
+            gateway: gateway.map(Into::into),
+            gateways: gateway
+                .map(|gateway| SteeringGateway {
+                    gateway: gateway.into(),
+                    state: "up".into(),
+                    ..SteeringGateway::default()
+                })
+                .into_iter()
+                .collect(),
+            ..Steering::default()
+        })
+        .into(),
         client: Client {
             address: "10.0.0.2".parse().ok().map(Text),
             mac: Some(Text(Mac([2, 0, 0, 0, 0, 1]))),
@@ -353,6 +424,7 @@ pub(crate) fn sample(packet: &Packet) -> Explanation {
             role: "access".into(),
             hook: "tc_ingress".into(),
             program: "in_up".into(),
+            exit: "matched".into(),
             dropped: false,
             dscp: Some(46),
             mark: Some("0x65/0xff".into()),

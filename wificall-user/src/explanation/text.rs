@@ -32,19 +32,20 @@ impl Explanation {
             (None, _) => format!("no match ({}): {}", self.exit, self.why),
         };
         line("Verdict", &verdict);
-        if self.matches {
+        if self.matches || !self.policies.is_empty() {
             let client = client(&self.client);
             if !client.is_empty() {
                 line("Client", &client);
             }
-            line("Policy", &policies(&self.policies, self.policy.as_deref()));
-            if let Some(exit) = &self.leaves_by {
-                line("Exit", exit);
-            }
-            line("Result", &hooks(&self.hooks));
-        } else {
-            line("Result", "it passes untouched");
+            line("Policy", &self.policies());
         }
+        for step in &self.steps {
+            line(title(&step.part), &step.why);
+        }
+        if let Some(exit) = &self.leaves_by {
+            line("Exit", &self.exit(exit));
+        }
+        line("Result", &self.hooks());
         if self.origin == Origin::Offline {
             line(
                 "Note",
@@ -59,6 +60,103 @@ impl Explanation {
         }
         text
     }
+
+    fn policies(&self) -> String {
+        let mut lines: Vec<String> = self
+            .policies
+            .iter()
+            .filter(|tried| !tried.matched)
+            .map(|tried| format!("not {:?}: {}", tried.policy, why_not(tried)))
+            .collect();
+        lines.push(match &self.policy {
+            Some(name) => format!("{name:?} matches"),
+            None if !self.matches => "none matches".to_owned(),
+            None if self.policies.is_empty() => "there are none: [defaults] applies".to_owned(),
+            None => "none matches: [defaults] applies".to_owned(),
+        });
+        lines.join("\n")
+    }
+
+    /// The exit, and which way it takes.
+    fn exit(&self, name: &str) -> String {
+        if self.ways.is_empty() {
+            return format!("{name}: which gateway is in use is not known without an agent");
+        }
+        let ways = self.ways.iter().map(|way| {
+            let family = match way.family.as_str() {
+                "ipv4" => "IPv4",
+                "ipv6" => "IPv6",
+                other => other,
+            };
+            match (way.state.as_str(), &way.gateway) {
+                ("block", _) => {
+                    format!("{family} is blocked: no gateway is up, its traffic is refused")
+                }
+                (_, Some(gateway)) => {
+                    let mut gateways = way.gateways.iter();
+                    let state = gateways
+                        .find(|it| it.gateway == *gateway)
+                        .map_or("unknown", |it| &it.state);
+                    format!("{family} by {gateway} ({state})")
+                }
+                (_, None) => format!("{family} direct: it goes the box's own way"),
+            }
+        });
+        format!("{name}: {}", ways.collect::<Vec<_>>().join("; "))
+    }
+
+    fn hooks(&self) -> String {
+        let is_nothing = |done: &Treated| done.exit == self.exit && changes(done).is_empty();
+        if !self.matches && self.hooks.iter().all(is_nothing) {
+            return "it passes untouched".to_owned();
+        }
+        if self.hooks.is_empty() {
+            return "nothing: no program sees it".to_owned();
+        }
+        let lines = self.hooks.iter().map(|done| {
+            // What goes without saying.
+            let usual = [self.exit.as_str(), "by_xdp", "dropped"];
+            let counted = match done.exit.as_str() {
+                exit if usual.contains(&exit) => String::new(),
+                exit => format!(" (counted as {exit})"),
+            };
+            let mut changes = changes(done);
+            if changes.is_empty() {
+                changes.push("nothing is changed".to_owned());
+            }
+            changes.extend(done.cap.map(|cap| {
+                format!("neither DSCP nor priority beyond {cap} packets a second of a client")
+            }));
+            let changes = changes.join(", ");
+            format!("{} {}: {changes}{counted}", done.interface, done.hook)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// What the part of the configuration is called that a step is about.
+fn title(part: &str) -> &str {
+    match part {
+        "tunnel" => "Tunnel",
+        "companions" => "Companion",
+        "bleach" => "Bleach",
+        "catch_all" => "Catch-all",
+        "other_ipsec" => "Other",
+        other => other,
+    }
+}
+
+/// What a hook changes of a packet.
+fn changes(done: &Treated) -> Vec<String> {
+    if done.dropped {
+        return vec!["dropped".to_owned()];
+    }
+    let mut parts = Vec::new();
+    parts.extend(done.dscp.map(|dscp| format!("DSCP {}", dscp_name(dscp))));
+    parts.extend(done.mark.as_ref().map(|mark| format!("mark {mark}")));
+    let priority = done.priority;
+    parts.extend(priority.map(|priority| format!("priority {priority}")));
+    parts
 }
 
 fn packet(parsed: &Parsed) -> String {
@@ -184,20 +282,6 @@ fn client(client: &Client) -> String {
     parts.join(", ")
 }
 
-fn policies(tried: &[Tried], matched: Option<&str>) -> String {
-    let mut lines: Vec<String> = tried
-        .iter()
-        .filter(|tried| !tried.matched)
-        .map(|tried| format!("not {:?}: {}", tried.policy, why_not(tried)))
-        .collect();
-    lines.push(match matched {
-        Some(name) => format!("{name:?} matches"),
-        None if tried.is_empty() => "there are none: [defaults] applies".to_owned(),
-        None => "none matches: [defaults] applies".to_owned(),
-    });
-    lines.join("\n")
-}
-
 /// Why a policy did not match.
 fn why_not(tried: &Tried) -> String {
     let wanted = tried.wanted.join(", ");
@@ -230,38 +314,12 @@ fn why_not(tried: &Tried) -> String {
             "it is for interfaces {wanted}, and the packet's is not known: give --interface"
         ),
         ("interfaces", true) => format!("it is for interfaces {wanted}, and this is {found}"),
+        ("companions", _) => {
+            format!("its companion names are {wanted}, and the address is of {found}")
+        }
         ("drop", _) => "it drops, and emergency calls are not dropped".to_owned(),
         (other, _) => format!("{other}: {wanted}, not {found}"),
     }
-}
-
-fn hooks(treated: &[Treated]) -> String {
-    if treated.is_empty() {
-        return "nothing: no program sees it".to_owned();
-    }
-    let lines = treated.iter().map(|treated| {
-        let what = if treated.dropped {
-            "dropped".to_owned()
-        } else {
-            let mut parts = Vec::new();
-            parts.extend(treated.dscp.map(|dscp| format!("DSCP {}", dscp_name(dscp))));
-            parts.extend(treated.mark.as_ref().map(|mark| format!("mark {mark}")));
-            parts.extend(
-                treated
-                    .priority
-                    .map(|priority| format!("priority {priority}")),
-            );
-            if parts.is_empty() {
-                parts.push("nothing is changed".to_owned());
-            }
-            parts.extend(treated.cap.map(|cap| {
-                format!("neither DSCP nor priority beyond {cap} packets a second of a client")
-            }));
-            parts.join(", ")
-        };
-        format!("{} {}: {what}", treated.interface, treated.hook)
-    });
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// A DSCP with its name, if it has one (RFC 2474, RFC 2597, RFC 3246, RFC 5865).

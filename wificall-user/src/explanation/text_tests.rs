@@ -35,9 +35,26 @@ Client     10.0.0.2, 02:00:00:00:00:01, at lan
 Policy     not "australia": it is for countries AU, NZ, and the endpoint's are DE
            not "guests": it is for interfaces guest*, and the packet's is not known: give --interface
            "germany" matches
-Exit       berlin
+Tunnel     it began with this exit, 25 s ago
+Exit       berlin: IPv4 by 10.0.0.9 (up); IPv6 direct: it goes the box's own way
 Result     lan tc_ingress: DSCP 46 (EF), mark 0x65/0xff, neither DSCP nor priority beyond 150 packets a second of a client
 "#;
+
+#[test]
+fn an_exit_says_which_way_it_takes() {
+    let mut explanation = sample(&packet("10.0.0.2 192.0.2.1 esp"));
+    explanation.ways[0].gateways[0].state = "down".into();
+    (explanation.ways[1].state, explanation.ways[1].gateway) = ("block".into(), None);
+    let text = explanation.text();
+    let expected = "berlin: IPv4 by 10.0.0.9 (down); IPv6 is blocked: no gateway is up, its traffic is refused\n";
+    assert!(text.contains(expected), "{text}");
+    explanation.ways.clear();
+    let text = explanation.text();
+    assert!(
+        text.contains("berlin: which gateway is in use is not known"),
+        "{text}"
+    );
+}
 
 #[test]
 fn no_match_says_why_and_what_to_do() {
@@ -50,6 +67,10 @@ fn no_match_says_why_and_what_to_do() {
     explanation.why = "TCP: neither UDP nor ESP".into();
     explanation.origin = Origin::Offline;
     explanation.hints = vec!["do this".into()];
+    explanation.policies.clear();
+    explanation.steps.clear();
+    explanation.leaves_by = None;
+    explanation.hooks.clear();
     assert_eq!(explanation.text(), NO_MATCH.trim_start());
 }
 
@@ -76,6 +97,7 @@ fn every_condition_has_a_sentence() {
         "tiers",
         "clients",
         "interfaces",
+        "companions",
     ];
     for key in keys {
         for found in [vec![], vec!["FOUND".to_owned()]] {
