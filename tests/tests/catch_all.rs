@@ -128,7 +128,6 @@ const WAYS: [(&str, Way); 3] = [
 #[derive(Clone, Debug)]
 struct Arrival {
     way: Way,
-    to: IpAddr,
     dscp: u8,
     /// The last four octets, by which the tests number what they send.
     tag: [u8; 4],
@@ -147,7 +146,6 @@ impl Watch {
                 }
                 Some(Arrival {
                     way,
-                    to: view.destination,
                     dscp: view.dscp(),
                     tag: *view.payload.last_chunk()?,
                     at: frame.time,

@@ -52,9 +52,13 @@ pub fn check<F: Frame + ?Sized>(frame: &F, offset: usize, len: usize) -> Result<
 #[inline(always)]
 #[must_use]
 pub fn is_init<F: Frame + ?Sized>(frame: &F, offset: usize, direction: Direction) -> bool {
-    let [exchange, flags] = frame.read(offset + EXCHANGE_OFFSET).unwrap_or([0; 2]);
+    // In one piece: of two, the compiler would go on with an undefined register where the frame ends between them, which
+    // the verifier refuses.
+    let Some(header) = frame.read::<12>(offset + 8) else {
+        return false;
+    };
+    let [spi_r @ .., _next, _version, exchange, flags] = header;
     let flags = flags & (FLAG_INITIATOR | FLAG_RESPONSE);
-    let spi_r: [u8; 8] = frame.read(offset + 8).unwrap_or([0; 8]);
     let unknown = spi_r == [0; 8];
     exchange == EXCHANGE_SA_INIT
         && match direction {
