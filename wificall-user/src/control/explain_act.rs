@@ -17,7 +17,7 @@ use super::{
     explain_hooks::{Deed, Entry},
     explain_live::Live,
     other::Arming,
-    policy::{own_row, row},
+    policy::{gateway_row, row},
     policy_match::{Origin, Reason, Subject},
     world::World,
 };
@@ -48,7 +48,7 @@ impl<'c> Case<'c> {
         let current = parsed.dscp.unwrap_or(0) << 2 | parsed.ecn.unwrap_or(0);
         let rule = rewrite::rule(&row, self.direction, self.matched.treat_as);
         let dropped = row.drop != 0;
-        let entry = if self.enters && !dropped {
+        let entry = if self.enters && !dropped && row.own == 0 {
             self.enter(explanation, &row)
         } else {
             Entry::default()
@@ -110,7 +110,7 @@ impl<'c> Case<'c> {
         let mut say = |result: &str, why: String, known: Option<&Tunnel>| {
             explanation.steps.push(Step {
                 exit: known.and_then(|tunnel| self.world.exit_of(tunnel.exit)),
-                since: known.map(|tunnel| live.since(tunnel.began)),
+                since: known.and_then(|tunnel| live.since(tunnel.began)),
                 ..Step::new("tunnel", result, why)
             });
         };
@@ -134,7 +134,8 @@ impl<'c> Case<'c> {
             }
             return own;
         }
-        let new = tunnel::first(row, class, live.keep, live.now);
+        let begins = begins(self.frame, &self.matched, self.direction);
+        let new = tunnel::first(row, class, begins, live.keep, live.now);
         let Some(known) = known else {
             if new.exit != row.exit {
                 let why = "it may be older than the exits: it stays without one";
@@ -159,7 +160,7 @@ impl<'c> Case<'c> {
             }
             return own;
         }
-        if begins(self.frame, &self.matched, self.direction) {
+        if begins {
             let (now, before) = (name(row.exit), name(known.exit));
             say(
                 "renewed",
@@ -202,11 +203,10 @@ impl<'c> Case<'c> {
             explanation.notes.push(
                 "the client is a gateway of an exit: its own traffic is left as it came".into(),
             );
-            return Some(own_row(tier));
+            return Some(gateway_row(tier));
         }
         let (tried, matched) = world.try_policies(&subject);
-        let blocked = &world.steering.blocked;
-        let row = row(&world.config, matched, &subject.endpoint, Some(blocked));
+        let row = row(&world.config, matched, &subject.endpoint, world.around());
         if self.found.meaning.is_some_and(|meaning| {
             let there = Row {
                 set: 0,
