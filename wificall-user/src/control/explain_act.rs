@@ -2,7 +2,7 @@
 
 use wificall_common::{
     Direction,
-    abi::{MOVED, Policy as Row, Tunnel},
+    abi::{Policy as Row, Tunnel},
     classify::{Match, begins, tunnel_key},
     exit::Exit,
     other::destination,
@@ -17,7 +17,7 @@ use super::{
     explain_hooks::{Deed, Entry},
     explain_live::Live,
     other::Arming,
-    policy::{own_row, row},
+    policy::{gateway_row, row},
     policy_match::{Origin, Reason, Subject},
     world::World,
 };
@@ -48,7 +48,7 @@ impl<'c> Case<'c> {
         let current = parsed.dscp.unwrap_or(0) << 2 | parsed.ecn.unwrap_or(0);
         let rule = rewrite::rule(&row, self.direction, self.matched.treat_as);
         let dropped = row.drop != 0;
-        let entry = if self.enters && !dropped {
+        let entry = if self.enters && !dropped && row.own == 0 {
             self.enter(explanation, &row)
         } else {
             Entry::default()
@@ -110,11 +110,11 @@ impl<'c> Case<'c> {
         let mut say = |result: &str, why: String, known: Option<&Tunnel>| {
             explanation.steps.push(Step {
                 exit: known.and_then(|tunnel| self.world.exit_of(tunnel.exit)),
-                since: known.map(|tunnel| live.since(tunnel.began & !MOVED)),
+                since: known.and_then(|tunnel| live.since(tunnel.began)),
                 ..Step::new("tunnel", result, why)
             });
         };
-        if !live.keeps_exits() || row.own != 0 {
+        if !live.keeps_exits() {
             return own;
         }
         let Some(key) = tunnel_key(self.frame, &self.matched.packet) else {
@@ -149,7 +149,7 @@ impl<'c> Case<'c> {
             }
             return (tunnel::mark(&new, row), new.exit);
         };
-        let ago = live.ago(known.began & !MOVED);
+        let ago = live.ago(known.began);
         if known.exit == row.exit {
             if row.exit != 0 {
                 say(
@@ -203,7 +203,7 @@ impl<'c> Case<'c> {
             explanation.notes.push(
                 "the client is a gateway of an exit: its own traffic is left as it came".into(),
             );
-            return Some(own_row(tier));
+            return Some(gateway_row(tier));
         }
         let (tried, matched) = world.try_policies(&subject);
         let row = row(&world.config, matched, &subject.endpoint, world.around());

@@ -17,7 +17,6 @@ use wificall_common::{
     other::{destination, look},
     rewrite::Mark,
     snoop,
-    wire::Fragment,
 };
 
 use super::{
@@ -52,6 +51,11 @@ impl Aside<'_> {
     pub(super) fn act(&self, explanation: &mut Explanation) -> Entry {
         let config = &self.world.config;
         let mut entry = Entry::default();
+        if self.world.is_gateway(&origin(&explanation.client)) {
+            let why = "the client is a gateway of an exit: its own traffic is left as it came";
+            explanation.notes.push(why.into());
+            return entry;
+        }
         if matches!(self.exit, Exit::OtherProtocol | Exit::OtherPort) {
             entry.mark = self.companion(explanation);
             entry.exit = (entry.mark.mask != 0).then_some(Exit::Companion);
@@ -116,17 +120,22 @@ impl Aside<'_> {
         };
         let shown = few(names.iter()).join(", ");
         let origin = origin(&explanation.client);
-        if !world.config.exits.is_empty() && world.is_gateway(&origin) {
-            let why = format!(
-                "{address} is of {shown}, and the client is a gateway of an exit: left alone"
-            );
-            say(explanation, "left_alone", why);
-            return Mark::default();
-        }
         let mut tried = Vec::new();
         let mut matched = None;
         let naming = world.config.policies.iter();
-        for policy in naming.filter(|policy| !policy.companions.is_empty()) {
+        for policy in naming {
+            if policy.leaves_alone() && policy.origin_mismatch(&origin).is_none() {
+                let why = format!(
+                    "{address} is of {shown}, and policy {:?} before leaves this client alone",
+                    policy.name
+                );
+                explanation.policies = tried;
+                say(explanation, "left_alone", why);
+                return Mark::default();
+            }
+            if policy.companions.is_empty() {
+                continue;
+            }
             let result = try_companion(policy, names, &origin);
             let is_it = result.matched;
             tried.push(result);
@@ -154,13 +163,8 @@ impl Aside<'_> {
         const NOTHING: (Option<Exit>, Mark) = (None, Mark { value: 0, mask: 0 });
         let world = self.world;
         let packet = network(self.frame, self.link).ok();
-        let packet = packet.filter(|packet| packet.fragment != Fragment::Later);
         let to = packet.and_then(|packet| destination(self.frame, &packet));
         let (Some(packet), Some(to)) = (packet, to) else {
-            let why = "a later fragment has no port to know it by: it passes";
-            explanation
-                .steps
-                .push(Step::new("catch_all", "passes", why));
             return NOTHING;
         };
         if let Some(why) = world.sparing(to) {

@@ -45,12 +45,16 @@ impl Live {
 
     /// How long ago that was.
     pub(super) fn ago(&self, began: u32) -> String {
+        // It was there before anybody noted it.
+        if began & !MOVED == 0 {
+            return "nobody knows when".into();
+        }
         format!("{} s ago", self.age(began))
     }
 
     /// When that was, in seconds since the Unix epoch.
-    pub(super) fn since(&self, began: u32) -> u64 {
-        self.at.saturating_sub(self.age(began))
+    pub(super) fn since(&self, began: u32) -> Option<u64> {
+        (began & !MOVED != 0).then(|| self.at.saturating_sub(self.age(began)))
     }
 }
 
