@@ -93,7 +93,7 @@ pub struct ParsedName {
 }
 
 /// GSMA's domain; names for the public Internet are below `pub`.
-const DOMAIN: &str = "3gppnetwork.org";
+pub(crate) const DOMAIN: &str = "3gppnetwork.org";
 
 /// No DNS name is longer (RFC 1035 §2.3.4).
 const LONGEST: usize = 253;

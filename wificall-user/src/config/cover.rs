@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use super::{Client, Glob, NamePattern, Policy};
 use crate::catalogue::OperatorPattern;
+use crate::discover::Tier;
 
 /// Whether `first` matches every packet that `second` matches; `treated` are the interfaces that packets are treated at.
 pub(super) fn covers(first: &Policy, second: &Policy, treated: &[Glob]) -> bool {
@@ -15,11 +16,14 @@ pub(super) fn covers(first: &Policy, second: &Policy, treated: &[Glob]) -> bool 
         })
         && each(&first.names, &second.names, covers_name)
         && (first.emergency.is_none() || first.emergency == second.emergency)
-        // An endpoint is a network, and matches if one prefix has all of it: two halves are not the whole.
-        && each(&first.prefixes, &second.prefixes, |wide, narrow| {
-            wide.contains(narrow)
-        })
-        && each(&first.tiers, &second.tiers, |wide, narrow| wide == narrow)
+        // An endpoint is a network, and matches if one prefix has all of it: two halves are not the whole. Of both families
+        // it has one.
+        && (is_everything(&first.prefixes)
+            || each(&first.prefixes, &second.prefixes, |wide, narrow| {
+                wide.contains(narrow)
+            }))
+        && (Tier::ALL.iter().all(|tier| first.tiers.contains(tier))
+            || each(&first.tiers, &second.tiers, |wide, narrow| wide == narrow))
         && covers_interfaces(first, second, treated)
         && covers_clients(&first.clients, &second.clients)
 }
@@ -66,13 +70,22 @@ fn covers_clients(wide: &[Client], narrow: &[Client]) -> bool {
     // Two halves are the whole: a client is one address.
     let networks: Vec<IpNet> = wide.iter().filter_map(network).collect();
     let whole = IpNet::aggregate(&networks);
-    let all = whole.iter().filter(|net| net.prefix_len() == 0).count() == 2;
+    let all = is_everything(&whole);
     let joined: Vec<Client> = whole.into_iter().map(Client::Network).collect();
     all || (joined.len() < networks.len()
         && !narrow.is_empty()
         && narrow.iter().all(|client| {
             each_client(&joined, std::slice::from_ref(client)) || wide.contains(client)
         }))
+}
+
+/// Whether all IPv4 and all IPv6 are among the networks.
+fn is_everything(networks: &[IpNet]) -> bool {
+    let has = |ipv4| {
+        let mut whole = networks.iter().filter(|net| net.prefix_len() == 0);
+        whole.any(|net| net.addr().is_ipv4() == ipv4)
+    };
+    has(true) && has(false)
 }
 
 fn each_client(wide: &[Client], narrow: &[Client]) -> bool {

@@ -204,8 +204,11 @@ pub(super) fn named<'e>(item: &Item, exits: &'e [Placed]) -> Result<&'e Exit, Mi
     Err(Mismatch::expected("the name of an [[exit]]").hint(hint))
 }
 
-/// That a section's own mark does not lead to an exit that it does not name.
-pub(super) fn foreign_mark(section: &Section, exits: &[Placed]) {
+/// How packets are sent by an exit.
+pub(super) const BY_POLICY: &str = "a policy whose packets are to go there says";
+
+/// That a section's own mark does not lead to an exit that it does not name; `by` says who can.
+pub(super) fn foreign_mark(section: &Section, exits: &[Placed], by: &str) {
     let Some(item) = section.item("mark") else {
         return;
     };
@@ -225,9 +228,7 @@ pub(super) fn foreign_mark(section: &Section, exits: &[Placed]) {
                 Mismatch::expected(format!(
                     "a mark that does not lead to exit {name:?}, whose is {shown}"
                 ))
-                .hint(format!(
-                    "a policy whose packets are to go there says exit = {name:?}"
-                )),
+                .hint(format!("{by} exit = {name:?}")),
             );
         } else if mark.mask != mask {
             item.warn(

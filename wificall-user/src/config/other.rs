@@ -5,9 +5,10 @@ use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
+use super::exits::{self, Placed};
 use super::reader::{Item, Section};
 use super::report::Mismatch;
-use super::{Config, Interfaces, Limits, Mark, SnoopIke, checks, treatment, values};
+use super::{Config, First, Interfaces, Limits, Mark, SnoopIke, checks, treatment, values};
 
 /// `[other_ipsec]`: what is done with clients' IPsec to other addresses than ePDGs'.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub struct Trust {
 /// The largest number of `peers`: the programs have room for a few thousand networks, the box's own among them.
 const MOST_PEERS: usize = 2048;
 
-pub(super) fn other_ipsec(section: Section, config: &Config) -> OtherIpsec {
+pub(super) fn other_ipsec(section: Section, config: &Config, exits: &[Placed]) -> OtherIpsec {
     let Config {
         interfaces,
         snoop,
@@ -124,6 +125,14 @@ pub(super) fn other_ipsec(section: Section, config: &Config) -> OtherIpsec {
             );
         }
     }
+    if name == "mark" {
+        exits::foreign_mark(
+            &section,
+            exits,
+            "by an exit goes what [catch_all] takes, with",
+        );
+        beside_first(&section, mark, config, exits);
+    }
     let action = match (name, mark, arm_at) {
         ("mark", Some(mark), _) => OtherAction::Mark(mark),
         ("audit", ..) => OtherAction::Audit,
@@ -144,6 +153,30 @@ pub(super) fn other_ipsec(section: Section, config: &Config) -> OtherIpsec {
     OtherIpsec {
         action,
         peers: peers.into_iter().map(|(_, peer)| peer).collect(),
+    }
+}
+
+/// That packets do not get both this mark and that of the exit of [`First::Mark`]: the first to an unknown address are
+/// other IPsec too.
+fn beside_first(section: &Section, mark: Option<Mark>, config: &Config, exits: &[Placed]) {
+    let catch_all = &config.catch_all;
+    let marks = catch_all.enabled && catch_all.first == First::Mark;
+    let named = |placed: &&Placed| catch_all.exit.as_ref() == Some(&placed.exit.name);
+    if let Some(Placed { exit, .. }) = exits.iter().find(named).filter(|_| marks)
+        && let Some(item) = section.item("mark")
+        && let Some(mark) = mark.filter(|mark| mark.mask & exit.mark.mask != 0)
+    {
+        let Mark { value, mask } = exit.mark;
+        let bits = mark.mask & mask;
+        item.refuse(
+            Mismatch::expected(format!(
+                "a mask without bits of {value:#x}/{mask:#x}, the mark of exit {:?} that catch_all.first = \"mark\" sets",
+                exit.name
+            ))
+            .hint(format!(
+                "first packets to unknown addresses get both marks, which share the bits {bits:#x}"
+            )),
+        );
     }
 }
 

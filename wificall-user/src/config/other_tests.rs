@@ -112,3 +112,41 @@ fn peers_are_networks_and_addresses() {
     let error = refused(ACCESS, &section(&many.join(", ")));
     assert!(error.contains("at most 2048 peers"), "{error}");
 }
+
+const EXIT: &str = "[[exit]]\nname = \"au\"\ngateways = [\"192.168.1.2\"]\ntable = 1065\nmark = \"0x65/0xff\"\n[[policy]]\nname = \"au\"\n\
+     countries = [\"AU\"]\nexit = \"au\"\n";
+
+#[test]
+fn a_mark_leads_to_no_exit() {
+    let section =
+        |mark: &str| format!("[other_ipsec]\naction = \"mark\"\nmark = \"{mark}\"\n{EXIT}");
+    let error = refused(ACCESS, &section("0x65/0xff"));
+    assert!(
+        error.contains("f:3:8: other_ipsec.mark: found \"0x65/0xff\", expected a mark that does not lead to exit \"au\""),
+        "{error}"
+    );
+    let overlapping = read(ACCESS, &section("0x3/0xf")).unwrap().warnings;
+    assert!(overlapping.to_string().contains("other_ipsec.mark"));
+    let apart = read(ACCESS, &section("0x300/0xf00")).unwrap().warnings;
+    assert!(!apart.to_string().contains("other_ipsec"), "{apart}");
+}
+
+/// The first packet to an unknown address gets both.
+#[test]
+fn a_mark_shares_no_bits_with_that_of_first_packets() {
+    let section = |mark: &str, first: &str| {
+        format!(
+            "[other_ipsec]\naction = \"mark\"\nmark = \"{mark}\"\n[geoip]\ndatabase = \"/x.mmdb\"\n[catch_all]\nenabled = true\n\
+             {first}\n{EXIT}"
+        )
+    };
+    let marked = "first = \"mark\"\nexit = \"au\"";
+    let error = refused(ACCESS, &section("0x3/0xf", marked));
+    assert!(
+        error.contains("expected a mask without bits of 0x65/0xff")
+            && error.contains("share the bits 0xf"),
+        "{error}"
+    );
+    assert!(read(ACCESS, &section("0x300/0xf00", marked)).is_ok());
+    assert!(read(ACCESS, &section("0x3/0xf", "first = \"hold\"")).is_ok());
+}

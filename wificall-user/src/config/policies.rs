@@ -197,7 +197,7 @@ fn with_action(policy: Policy, section: &Section, config: &Config, exits: &[Plac
         ..policy
     };
     match section.item("exit") {
-        None => exits::foreign_mark(section, exits),
+        None => exits::foreign_mark(section, exits, exits::BY_POLICY),
         Some(item) => {
             refuse_beside(
                 section,

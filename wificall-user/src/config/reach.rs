@@ -7,7 +7,7 @@ use super::conditions::treated;
 use super::reader::Section;
 use super::report::Mismatch;
 use super::{Client, Config, NamePattern, Policy, SnoopIke, cover};
-use crate::catalogue::Owner;
+use crate::catalogue::{Owner, names::DOMAIN};
 use crate::discover::{Tier, targets};
 
 /// Whether policies can match anything, and anything that no policy before them takes.
@@ -98,6 +98,17 @@ impl<'c> Reach<'c> {
                     .hint("this policy matches nothing: add them to `names` in [discovery]"),
             );
         }
+        if let Some(item) = section.item("names")
+            && policy.emergency == Some(true)
+            && !policy.names.is_empty()
+            && !policy.names.iter().any(|name| self.may_be_emergency(name))
+        {
+            item.refuse(
+                Mismatch::expected("names that phones ask for to make emergency calls")
+                    .found("only others")
+                    .hint("they have the label `sos` and are below 3gppnetwork.org (TS 23.003 §19.4.2.9A)"),
+            );
+        }
         if let Some(item) = section.item("tiers") {
             let observes = snoop.names || snoop.ike == SnoopIke::Observe || catch_all.enabled;
             let possible = |tier: &Tier| match tier {
@@ -128,6 +139,21 @@ impl<'c> Reach<'c> {
         let found = self.config.catch_all.enabled || self.config.snoop.ike == SnoopIke::Observe;
         let unplaced = || self.owners.iter().any(|owner| owner.country.is_none());
         policy.operators.is_empty() && self.config.geoip.database.is_some() && (found || unplaced())
+    }
+
+    /// Whether a name of this pattern can be one for emergency calls, which are all below 3gppnetwork.org.
+    fn may_be_emergency(&self, pattern: &NamePattern) -> bool {
+        match pattern {
+            NamePattern::Exact(name) => {
+                let owner = self.config.catalogue.owner_of_name(name);
+                owner.is_some_and(|(kind, _)| kind.is_emergency())
+            }
+            NamePattern::Below(suffix) => {
+                let is_below =
+                    |one: &str, other: &str| format!(".{one}").ends_with(&format!(".{other}"));
+                is_below(suffix, DOMAIN) || is_below(DOMAIN, suffix)
+            }
+        }
     }
 
     /// Whether one of the names is looked up.

@@ -65,12 +65,12 @@ pub(super) fn config(
         trust: Trust::default(),
     };
     let exits = exits::read(&root, in_lab);
-    exits::foreign_mark(&defaults_section, &exits);
+    exits::foreign_mark(&defaults_section, &exits, exits::BY_POLICY);
     config.catch_all = catch_all::read(root.section("catch_all"), &config, &exits);
     config.policies = policies::read(&root, &config, &exits);
     exits::used(&exits, &config);
+    config.other_ipsec = other::other_ipsec(root.section("other_ipsec"), &config, &exits);
     config.exits = exits.into_iter().map(|placed| placed.exit).collect();
-    config.other_ipsec = other::other_ipsec(root.section("other_ipsec"), &config);
     config.trust = other::trust(root.section("trust"), &config.interfaces);
     let routes = discovery_section.sections("upstream").into_iter();
     config.discovery.routes = routes

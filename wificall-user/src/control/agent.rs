@@ -208,6 +208,7 @@ impl Agent {
             self.recovered.clear();
         }
         let mut wanted = self.world.desired();
+        self.exits.epdgs = None;
         wanted.entries = desired::with_recovered(wanted.entries, &self.recovered);
         let actual = self.actual()?;
         let plan = plan(&wanted, &actual, self.plane.limits());

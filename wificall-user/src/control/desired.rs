@@ -67,16 +67,19 @@ impl From<BTreeSet<Owner>> for Claim {
     }
 }
 
-/// Claims of one tier add up, a better one replaces a worse.
+/// Claims of one tier add up, a better one replaces a worse; but emergency calls are told by each.
 fn claim(known: &mut Known, net: IpNet, claim: &Claim) {
+    let emergency = claim.emergency || known.get(&net).is_some_and(|before| before.emergency);
     match known.get_mut(&net) {
         Some(before) if before.tier > claim.tier => {}
         Some(before) if before.tier == claim.tier => {
             before.owners.extend(&claim.owners);
             before.names.extend(claim.names.iter().cloned());
-            before.emergency |= claim.emergency;
         }
         _ => drop(known.insert(net, claim.clone())),
+    }
+    if let Some(claim) = known.get_mut(&net) {
+        claim.emergency = emergency;
     }
 }
 
@@ -219,6 +222,20 @@ pub fn with_recovered(desired: Desired, recovered: &Desired) -> Desired {
         }
     }
     desired
+}
+
+/// Takes out of what was found in the kernel what policies decided that are no longer in force: by which exit packets go,
+/// for whom, and what is dropped. It goes on being counted, and keeps its class of service.
+pub fn forget_policies(recovered: &mut Desired) {
+    let meanings = recovered
+        .values_mut()
+        .filter_map(|entry| entry.meaning.as_mut());
+    for meaning in meanings {
+        meaning.choices = Choices::default();
+        let row = &mut meaning.row;
+        (row.mark, row.mask, row.exit) = (0, 0, 0);
+        (row.set, row.epoch, row.drop) = (0, 0, 0);
+    }
 }
 
 /// The block around an address. One that stands for an IPv4 host behind the well-known NAT64 prefix (RFC 6052 §2.1) is

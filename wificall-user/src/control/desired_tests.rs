@@ -429,3 +429,30 @@ fn what_contains_a_known_ipv4_address_is_not_widened() {
         assert_eq!(widened(&[ipv4, address]), native, "{address}");
     }
 }
+
+#[test]
+fn what_was_found_in_the_kernel_outlives_its_policies_without_what_they_decided() {
+    let source = "[interfaces]\naccess = [\"lan\"]\n[[exit]]\nname = \"de\"\ngateways = [\"10.1.0.2\"]\ntable = 1065\n\
+                  mark = \"0x65/0xff\"\n[[policy]]\nname = \"one\"\nclients = [\"10.1.2.3\"]\nexit = \"de\"\n\
+                  [[policy]]\nname = \"all\"\ncountries = [\"DE\"]\nexit = \"de\"\n[discovery]\noperators = [\"262-01\"]\n";
+    let config = config::parse(source, "f".as_ref()).unwrap().config;
+    let owners = BTreeSet::from([Owner::of(&config.catalogue, "262-01".parse().unwrap())]);
+    let known = known(&config, [("8.0.114.9".parse().unwrap(), owners)], []);
+    let mut recovered = desired(&config, Around::default(), &known, &[]).entries;
+    let before = recovered.clone();
+    let meanings = |entries: &Desired| -> Vec<Meaning> {
+        entries.values().filter_map(|e| e.meaning.clone()).collect()
+    };
+    let all = meanings(&before);
+    assert!(
+        all.iter()
+            .all(|it| it.row.exit == 1065 && !it.choices.is_empty())
+    );
+    forget_policies(&mut recovered);
+    assert_eq!(recovered.len(), before.len());
+    for (now, before) in meanings(&recovered).iter().zip(all) {
+        assert_eq!((now.row.mark, now.row.mask, now.row.exit), (0, 0, 0));
+        assert!(now.choices.is_empty() && now.row.epoch == 0);
+        assert_eq!((now.row.dscp, &now.label), (before.row.dscp, &before.label));
+    }
+}

@@ -16,7 +16,7 @@ use crate::config::{Client, Config, Interfaces};
 use crate::net::{self, Family, Link, Route, Rule, Sysctl};
 use crate::steer::check::{self, Findings};
 use crate::steer::choice::Way;
-use crate::steer::machine::{Machine, Moved, Running, Trial};
+use crate::steer::machine::{Machine, Moved, Running};
 use crate::steer::place::{Network, Place};
 use crate::steer::prober::{Heard, Prober};
 use crate::steer::record::{Changed, Record};
@@ -45,6 +45,12 @@ pub(super) struct Exits {
     warnings: Vec<String>,
     /// Sysctls that should be others.
     advice: Vec<String>,
+    /// Sysctls that could not be set, or set back.
+    unset: Vec<String>,
+    /// Exits whose IKE is tried with nobody, by name.
+    untried: BTreeSet<String>,
+    /// What can be asked by each exit (by table), as policies are; `None`: they may have changed since.
+    pub epdgs: Option<BTreeMap<(u32, Family), IpAddr>>,
     /// What went wrong the last time.
     problem: Option<String>,
     /// Rules and routes put back after somebody removed them.
@@ -54,6 +60,12 @@ pub(super) struct Exits {
     /// When it was looked at last which exits have tunnels.
     pub looked: Option<Instant>,
     followed: (BTreeSet<u32>, BTreeSet<IpAddr>),
+}
+
+/// What is known of the exits of a configuration, to go on with if the next one is refused.
+pub(super) struct Kept {
+    machine: Machine,
+    since: BTreeMap<(u32, Family), SystemTime>,
 }
 
 impl Exits {
@@ -75,6 +87,9 @@ impl Exits {
             since: BTreeMap::new(),
             warnings: Vec::new(),
             advice: Vec::new(),
+            unset: Vec::new(),
+            untried: BTreeSet::new(),
+            epdgs: None,
             problem,
             repairs: 0,
             moved: BTreeSet::new(),
@@ -98,8 +113,9 @@ impl Exits {
         if self.is_idle() {
             return Ok(());
         }
+        let rules = net::rules().await.context("read the policy rules")?;
         let routes = read_routes(&self.machine.desired().tables()).await?;
-        self.machine.adopt(&routes);
+        self.machine.adopt(&rules, &routes);
         Ok(())
     }
 
@@ -111,6 +127,22 @@ impl Exits {
             return Ok(());
         }
         self.follow(&config.interfaces).await
+    }
+
+    /// What is known of the exits, before others are taken.
+    pub(super) fn keep(&self) -> Kept {
+        Kept {
+            machine: self.machine.clone(),
+            since: self.since.clone(),
+        }
+    }
+
+    /// Goes on with the exits as they were: which gateways are up, and the ways in use. Nothing is installed yet.
+    pub(super) fn put_back(&mut self, kept: Kept) {
+        Kept {
+            machine: self.machine,
+            since: self.since,
+        } = kept;
     }
 
     /// What was found by checking a configuration that is in force now.
@@ -136,13 +168,33 @@ impl Exits {
         self.prober.ask(self.machine.questions());
     }
 
-    /// Through whom IKE is to be tried.
-    pub(super) fn trials(&self) -> BTreeSet<Trial> {
-        self.machine.trials()
+    /// Whether IKE is to be tried with ePDGs that policies send by exits.
+    pub(super) fn asks_for_epdgs(&self) -> bool {
+        self.machine.trials().iter().any(|trial| trial.to.is_none())
     }
 
-    /// Tries IKE with these ePDGs.
-    pub(super) fn attempt(&mut self, trials: BTreeSet<(Trial, IpAddr)>) {
+    /// Tries IKE with the ePDG that is configured, or else with one that can be asked by the exit.
+    pub(super) fn attempt(&mut self, epdgs: &BTreeMap<(u32, Family), IpAddr>) {
+        let mut untried: BTreeSet<u32> = BTreeSet::new();
+        let mut trials = BTreeSet::new();
+        for trial in self.machine.trials() {
+            match trial
+                .to
+                .or_else(|| epdgs.get(&(trial.table, trial.family)).copied())
+            {
+                Some(to) => drop(trials.insert((trial, to))),
+                None => drop(untried.insert(trial.table)),
+            }
+        }
+        // One family is enough to say that there is a way.
+        for (trial, _) in &trials {
+            untried.remove(&trial.table);
+        }
+        let exits = self.machine.exits().iter().map(|running| &running.exit);
+        self.untried = exits
+            .filter(|exit| untried.contains(&exit.table))
+            .map(|exit| exit.name.clone())
+            .collect();
         self.prober.attempt(trials);
     }
 
@@ -254,7 +306,7 @@ impl Exits {
                 "somebody has removed or changed what exits need: it is back"
             );
         }
-        failures.note_all(self.follow_sysctls());
+        failures.note_all(self.follow_sysctls(because));
         if because != Because::Adding {
             for rule in &plan.remove {
                 failures.note(net::remove_rule(rule).await, || {
@@ -281,8 +333,20 @@ impl Exits {
         failures.into_result()
     }
 
-    /// Has sysctls as the exits that may change them need them, and those of exits that went as they were before.
-    fn follow_sysctls(&mut self) -> Result<()> {
+    /// Has sysctls as the exits that may change them need them, and those of exits that went as they were before, once
+    /// nothing goes there any more. What may not be written, as under systemd's `ProtectKernelTunables=`, is a problem and
+    /// no failure: exits work without, or not all of them do.
+    fn follow_sysctls(&mut self, because: Because) -> Result<()> {
+        let mut unset = Vec::new();
+        let result = self.try_follow_sysctls(because, &mut unset);
+        for problem in unset.iter().filter(|it| !self.unset.contains(it)) {
+            warn!("{problem}");
+        }
+        self.unset = unset;
+        result
+    }
+
+    fn try_follow_sysctls(&mut self, because: Because, unset: &mut Vec<String>) -> Result<()> {
         let read = |sysctl: Sysctl, device: &str| sysctl.read(device).ok().flatten();
         let mut wanted = BTreeSet::new();
         let mut changes = BTreeSet::new();
@@ -314,13 +378,14 @@ impl Exits {
                 self.record.sysctls.insert(change.clone());
                 self.record.save(&self.path)?;
             }
-            sysctl.write(&device, change.value).with_context(|| {
-                format!(
-                    "set net.ipv4.conf.{device}.{} to {}",
-                    sysctl.name(),
-                    change.value
-                )
-            })?;
+            if let Err(error) = sysctl.write(&device, change.value) {
+                let (name, value) = (sysctl.name(), change.value);
+                unset.push(format!(
+                    "set net.ipv4.conf.{device}.{name} to {value}: {error}\n  hint: `sysctl -w \
+                     net.ipv4.conf.{device}.{name}={value}`, or a drop-in with ProtectKernelTunables=no for the systemd unit"
+                ));
+                continue;
+            }
             info!(
                 device,
                 sysctl = sysctl.name(),
@@ -328,6 +393,9 @@ impl Exits {
                 to = change.value,
                 "sysctl set for an exit"
             );
+        }
+        if because == Because::Adding {
+            return Ok(());
         }
         let outlived: Vec<_> = self
             .record
@@ -337,7 +405,10 @@ impl Exits {
             .cloned()
             .collect();
         for changed in outlived {
-            restore(&changed)?;
+            if let Err(error) = restore(&changed) {
+                unset.push(format!("{error:#}"));
+                continue;
+            }
             self.record.sysctls.remove(&changed);
             self.record.save(&self.path)?;
         }
@@ -438,6 +509,13 @@ impl Exits {
         }
         problems.extend(self.warnings.iter().cloned());
         problems.extend(self.advice.iter().cloned());
+        problems.extend(self.unset.iter().cloned());
+        problems.extend(self.untried.iter().map(|name| {
+            format!(
+                "exit `{name}`: IKE is tried with nobody: policies send no ePDG there whose address is known\n  hint: give \
+                 `probe` in the exit"
+            )
+        }));
         let mut seen = BTreeSet::new();
         problems.retain(|problem| seen.insert(problem.clone()));
         problems
@@ -641,3 +719,7 @@ pub(crate) async fn remove(path: &Path) -> Result<Removed> {
     Record::default().save(path)?;
     Ok(removed)
 }
+
+#[cfg(test)]
+#[path = "exits_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Explanations of packets in a world that is made up: no kernel, no network.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::*;
@@ -15,7 +15,7 @@ use crate::control::{
 use crate::discover::{Bounds, Family, Memory, Outcome, Target, Targets, Tier, Update, Visited};
 use crate::explanation::{Content, Flow, Hex, Tried, Way};
 use crate::export::set::Text;
-use crate::net::Link as NetLink;
+use crate::net::{self, Link as NetLink};
 
 const NAME: &str = "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
 const EMERGENCY: &str = "sos.epdg.epc.mnc001.mcc262.pub.3gppnetwork.org";
@@ -265,10 +265,7 @@ fn exits_gateways_and_emergency() {
     let mut world = world(EXITS);
     let leaves = |world: &World, packet: &Packet| explain(world, packet).leaves_by;
     assert_eq!(leaves(&world, &to(ADDRESS)).as_deref(), Some("far"));
-    world
-        .steering
-        .blocked
-        .insert((1065, crate::net::Family::V4));
+    world.steering.blocked.insert((1065, net::Family::V4));
     assert_eq!(
         leaves(&world, &to(ADDRESS)).as_deref(),
         Some("far"),
@@ -434,4 +431,60 @@ fn what_is_left_over_is_treated_as_it_was() {
     assert!(explanation.notes[0].contains("left from an agent before"));
     let endpoint = explanation.endpoint.unwrap();
     assert_eq!((&*endpoint.network, endpoint.tier), ("9.9.9.0/24", None));
+}
+
+/// The name of another operator that only a client has asked for, and that our resolver has confirmed.
+fn confirm(world: &mut World, name: &str, address: &str) {
+    let (at, filter) = (SystemTime::now(), crate::discover::Filter::default());
+    let sighting = crate::discover::Sighting {
+        name: name.into(),
+        addresses: Vec::new(),
+        client: "10.1.2.3".parse().unwrap(),
+        at,
+    };
+    assert!(world.memory.observe(&sighting, &filter).counts);
+    let update = Update {
+        name: name.into(),
+        family: Family::V4,
+        outcome: Outcome::Addresses {
+            addresses: vec![address.parse().unwrap()],
+            ttl: Duration::from_secs(60),
+        },
+        at,
+    };
+    world.memory.apply(&update, &filter);
+}
+
+#[test]
+fn a_confirmed_emergency_name_makes_a_configured_address_one_for_emergency_calls() {
+    let mut world = world("[interfaces]\naccess = [\"lan\"]\n");
+    let said = |world: &World| world.known()[&format!("{ADDRESS}/32").parse().unwrap()].clone();
+    assert!(!said(&world).emergency);
+    confirm(
+        &mut world,
+        "sos.epdg.epc.mnc002.mcc262.pub.3gppnetwork.org",
+        ADDRESS,
+    );
+    let said = said(&world);
+    assert_eq!((said.tier, said.emergency), (Tier::Authoritative, true));
+    assert_eq!(said.owners.len(), 1, "whose it is, the best source says");
+}
+
+#[test]
+fn an_exit_of_some_clients_only_has_epdgs_to_be_asked_by() {
+    let exit = "[[exit]]\nname = \"de\"\ngateways = [\"10.1.0.2\"]\ntable = 1065\nmark = \"0x65/0xff\"\n\
+                [interfaces]\naccess = [\"lan\"]\n";
+    let policy =
+        |condition: &str| format!("{exit}[[policy]]\nname = \"p\"\n{condition}\nexit = \"de\"\n");
+    let address = ADDRESS.parse().unwrap();
+    for condition in [
+        "countries = [\"DE\"]",
+        "clients = [\"10.1.2.0/24\"]",
+        "interfaces = [\"lan\"]",
+    ] {
+        let steered = world(&policy(condition)).steered();
+        let expected = BTreeMap::from([((1065, net::Family::V4), address)]);
+        assert_eq!(steered, expected, "{condition}");
+    }
+    assert!(world(&policy("countries = [\"AU\"]")).steered().is_empty());
 }

@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 use super::{
     Refused,
     agent::{Agent, discovery},
+    desired,
     plan::LeftOut,
 };
 use crate::{
@@ -60,11 +61,18 @@ impl Agent {
         self.world.look_around().await.map_err(kernel)?;
         let before = self.world.config.clone();
         let targets_before = self.world.targets.clone();
+        let exits_before = self.exits.keep();
+        let recovered_before = self.recovered.clone();
         self.world.configure(config);
+        if decides_otherwise(&self.world.config, &before) {
+            desired::forget_policies(&mut self.recovered);
+        }
         if let Err(error) = self.put_in_force(&before).await {
             // What was in force is put back; what the kernel refused to take it never had.
             let message = format!("{error:#}");
             self.world.configure(before.clone());
+            self.exits.put_back(exits_before);
+            self.recovered = recovered_before;
             if let Err(error) = self.put_in_force(&before).await {
                 warn!("the configuration before could not be put back whole: {error:#}");
             }
@@ -145,4 +153,11 @@ impl Agent {
             || self.world.config.catalogue != before.catalogue;
         self.reconcile(SystemTime::now(), reattach).await
     }
+}
+
+/// Whether policies or exits are others, so that what was decided by those before no longer holds.
+fn decides_otherwise(config: &Config, before: &Config) -> bool {
+    config.policies != before.policies
+        || config.defaults != before.defaults
+        || config.exits != before.exits
 }

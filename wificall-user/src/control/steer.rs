@@ -1,6 +1,6 @@
 //! Exits in the agent's loop: when they are looked after, and what follows from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +11,6 @@ use super::agent::Agent;
 use super::exits::{Because, Exits};
 use super::report::seconds;
 use crate::config::Config;
-use crate::net::Family;
 use crate::observe::{Steering, SteeringGateway};
 use crate::steer::choice::Way;
 use crate::steer::machine::Candidate;
@@ -138,24 +137,13 @@ impl Agent {
 
     /// Has IKE tried through the gateways in use, with the ePDG that is configured or one that policies send there.
     pub(super) fn follow_trials(&mut self) {
-        let trials = self.exits.trials();
-        if trials.is_empty() {
-            self.exits.attempt(BTreeSet::new());
-            return;
-        }
-        let targets = self.world.probe_targets();
-        let to = |mark, family| {
-            let mut targets = targets.iter();
-            let found = targets.find(|(address, wanted)| {
-                Family::from(**address) == family && wanted.source.mark == Some(mark)
-            });
-            found.map(|(address, _)| *address)
+        let epdgs = match self.exits.epdgs.take() {
+            None if !self.exits.asks_for_epdgs() => return self.exits.attempt(&BTreeMap::new()),
+            Some(epdgs) => epdgs,
+            None => self.world.steered(),
         };
-        let trials = trials.into_iter().filter_map(|trial| {
-            let to = trial.to.or_else(|| to(trial.mark, trial.family))?;
-            Some((trial, to))
-        });
-        self.exits.attempt(trials.collect());
+        self.exits.attempt(&epdgs);
+        self.exits.epdgs = Some(epdgs);
     }
 
     /// The exits, for the report.
@@ -196,7 +184,7 @@ fn gateway_report(exit: &Exit, candidate: &Candidate, now: Instant) -> SteeringG
         state: match candidate.state(now) {
             health::State::Up => "up",
             health::State::Down => "down",
-            health::State::Unknown => "unknown",
+            health::State::Unknown | health::State::Due => "unknown",
         }
         .into(),
         ethernet: candidate.address.map(|address| {

@@ -299,8 +299,8 @@ impl World {
         // The names of the whole world are a megabyte.
         let asks_names = self.config.policies.iter().any(|p| !p.names.is_empty());
         // What a client was told makes no emergency call.
-        let emergency =
-            known.tier > Tier::Observed && known.names.iter().any(|name| self.is_emergency(name));
+        let mut resolved = known.names.iter().chain(&known.further);
+        let emergency = known.tier > Tier::Observed && resolved.any(|name| self.is_emergency(name));
         Claim {
             tier: known.tier,
             owners: Arc::unwrap_or_clone(known.owners),
@@ -335,12 +335,12 @@ impl World {
         })
     }
 
-    /// What it is to probe: the addresses that names and the catalogue give, each from where its phones' packets leave.
-    pub(super) fn probe_targets(&self) -> BTreeMap<IpAddr, ProbeWanted> {
+    /// The addresses that may be sent to: those that names and the catalogue give.
+    fn probed(&self) -> Hosts {
         let filter = self.filter();
         let literal = self.targets.addresses.iter().cloned();
         let literal = literal.map(|(address, owners)| (address, Claim::from(owners)));
-        let mut hosts: Vec<(IpAddr, Claim)> = self
+        let mut hosts: Hosts = self
             .memory
             .known(&filter)
             // What a client was told must not make us send anything to anybody.
@@ -354,6 +354,30 @@ impl World {
             self.geo
                 .locate(&mut claim.owners, catalogue, (*address).into());
         }
+        hosts
+    }
+
+    /// For each exit (by table) that policies send ePDGs by, be it of some clients only, the first that may be asked.
+    pub(super) fn steered(&self) -> BTreeMap<(u32, Family), IpAddr> {
+        let hosts = self.probed();
+        let mut compiler = Compiler::new(&self.config, self.around());
+        let mut steered = BTreeMap::new();
+        for (address, claim) in &hosts {
+            let net = IpNet::from(*address);
+            let (row, choices) = compiler.rows(&desired::endpoint(&net, claim, claim.tier));
+            let rows = choices.iter().map(|(_, _, row)| row).chain([&row]);
+            for row in rows.filter(|row| row.exit != 0) {
+                let exit = (row.exit, Family::from(*address));
+                let first = steered.entry(exit).or_insert(*address);
+                *first = (*first).min(*address);
+            }
+        }
+        steered
+    }
+
+    /// What it is to probe: the addresses that may be sent to, each from where its phones' packets leave.
+    pub(super) fn probe_targets(&self) -> BTreeMap<IpAddr, ProbeWanted> {
+        let hosts = self.probed();
         let mut compiler = Compiler::new(&self.config, self.around());
         hosts
             .iter()

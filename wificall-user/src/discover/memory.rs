@@ -79,6 +79,8 @@ pub struct Known {
     pub last_traffic: Option<SystemTime>,
     /// Its names, of that tier.
     pub names: BTreeSet<Arc<str>>,
+    /// Names below that tier that our own resolver gave it too.
+    pub further: BTreeSet<Arc<str>>,
     /// All its sources, each with the time it named the address last.
     pub sources: BTreeMap<Source, SystemTime>,
 }
@@ -639,6 +641,7 @@ impl Memory {
         let tier = self.tier(entry)?;
         let mut owners = BTreeSet::new();
         let mut names = BTreeSet::new();
+        let mut further = BTreeSet::new();
         let mut sources = BTreeMap::new();
         let mut last_answer = SystemTime::UNIX_EPOCH;
         for (name, at) in &entry.answers {
@@ -654,6 +657,8 @@ impl Memory {
                 owners.extend(state.owners.iter().copied());
                 names.insert(name.clone());
                 last_answer = last_answer.max(*at);
+            } else {
+                further.insert(name.clone());
             }
         }
         Some(Known {
@@ -664,6 +669,7 @@ impl Memory {
             last_answer,
             last_traffic: entry.last_traffic,
             names,
+            further,
             sources,
         })
     }
@@ -685,6 +691,7 @@ impl Memory {
             last_answer: entry.last_seen,
             last_traffic: entry.last_traffic,
             names: entry.names.keys().cloned().collect(),
+            further: BTreeSet::new(),
             sources: sources(entry).collect(),
         }
     }

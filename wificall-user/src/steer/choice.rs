@@ -18,7 +18,7 @@ pub enum Way {
 /// active in it.
 ///
 /// A gateway in use is left only when it is down; or for a better one that is up while nobody would notice. Where there was
-/// none, the first that is up is used at once.
+/// none, the first that is up is used at once, and one that nothing is known of is not; before the first choice it is.
 #[must_use]
 pub fn choose(exit: &Exit, gateways: &[State], current: Option<Way>, active: bool) -> Way {
     // Where the next one is not to take over, the others are not for it.
@@ -26,8 +26,14 @@ pub fn choose(exit: &Exit, gateways: &[State], current: Option<Way>, active: boo
         WhenDown::Next => gateways,
         WhenDown::Direct | WhenDown::Block => &gateways[..gateways.len().min(1)],
     };
-    let first = |wanted| gateways.iter().position(|state| *state == wanted);
-    let Some(best) = first(State::Up).or_else(|| first(State::Unknown)) else {
+    let had_none = matches!(current, Some(Way::Direct | Way::Block));
+    let up = gateways.iter().position(|state| *state == State::Up);
+    let untried = gateways.iter().position(|state| match state {
+        State::Due => true,
+        State::Unknown => !had_none,
+        State::Up | State::Down => false,
+    });
+    let Some(best) = up.or(untried) else {
         return none(exit);
     };
     match current {
@@ -52,7 +58,7 @@ mod tests {
     use super::super::sample;
     use super::*;
 
-    use State::{Down, Unknown, Up};
+    use State::{Down, Due, Unknown, Up};
     use Way::{Block, By, Direct};
 
     fn exit(when_down: WhenDown, when_none: WhenNone) -> Exit {
@@ -89,6 +95,17 @@ mod tests {
         assert_eq!(choose(&[Up, Down], Some(By(1)), true), By(0));
         assert_eq!(choose(&[Down, Down], Some(By(1)), true), Direct);
         assert_eq!(choose(&[Up, Down], Some(Direct), true), By(0));
+        assert_eq!(
+            choose(&[Unknown, Unknown], Some(Direct), false),
+            Direct,
+            "nothing is known of them yet"
+        );
+        assert_eq!(choose(&[Unknown, Up], Some(Direct), true), By(1));
+        assert_eq!(
+            choose(&[Down, Due], Some(Direct), true),
+            By(1),
+            "nobody else can tell"
+        );
         assert_eq!(choose(&[], None, false), Direct);
         assert_eq!(
             choose(&[Up], Some(By(4)), true),
@@ -101,6 +118,7 @@ mod tests {
     fn none_left_blocks_where_that_is_asked_for_and_ends_at_once() {
         let exit = exit(WhenDown::Next, WhenNone::Block);
         assert_eq!(choose(&exit, &[Down, Down], Some(By(0)), true), Block);
+        assert_eq!(choose(&exit, &[Unknown, Down], Some(Block), true), Block);
         assert_eq!(choose(&exit, &[Down, Up], Some(Block), true), By(1));
         assert_eq!(
             choose(&exit, &[], None, true),

@@ -10,6 +10,8 @@ pub enum State {
     Unknown,
     /// It answers.
     Up,
+    /// It answers, IKE through it has failed, and it is its turn: only being in use shows whether it works again.
+    Due,
     /// It does not.
     Down,
 }
@@ -53,7 +55,7 @@ impl Answers {
         match self.state {
             State::Unknown => self.state = State::Up,
             State::Down if self.hits >= patience.up_after => self.state = State::Up,
-            State::Up | State::Down => {}
+            State::Up | State::Due | State::Down => {}
         }
     }
 
@@ -129,7 +131,7 @@ impl Trials {
     pub fn judge(&self, state: State, now: Instant) -> State {
         match state {
             State::Up if self.out_until(now).is_some() => State::Down,
-            State::Up if self.failures > 0 => State::Unknown,
+            State::Up if self.failures > 0 => State::Due,
             state => state,
         }
     }
@@ -205,7 +207,7 @@ mod tests {
             assert_eq!(trials.out_until(now), Some(until));
             assert_eq!(trials.judge(State::Up, now), State::Down);
             now = until;
-            assert_eq!(trials.judge(State::Up, now), State::Unknown, "its turn");
+            assert_eq!(trials.judge(State::Up, now), State::Due, "its turn");
             assert_eq!(trials.judge(State::Down, now), State::Down, "no ARP");
             trials.miss(PATIENCE, now);
         }

@@ -226,20 +226,23 @@ impl Machine {
         }
     }
 
-    /// Takes over the ways that the kernel has, at a start: what is in use stays in use until it is found to be down.
-    pub fn adopt(&mut self, routes: &[Route]) {
+    /// Takes over the ways that the kernel has, at a start: what is in use stays in use until it is found to be down, and
+    /// where nothing was, as our rule without a route says, until something is found to be up.
+    pub fn adopt(&mut self, rules: &[Rule], routes: &[Route]) {
         for Running { exit, sides } in &mut self.exits {
             for side in sides {
                 let own = routes.iter().find(|route| {
                     route.table == exit.table && route.family == side.family && route.is_own()
                 });
-                side.way = own.and_then(|route| {
-                    if route.hop == Hop::Unreachable {
-                        return Some(Way::Block);
+                let rule = Rule::own(side.family, exit.priority, exit.mark, exit.table);
+                side.way = match own.map(|route| route.hop) {
+                    Some(Hop::Unreachable) => Some(Way::Block),
+                    Some(used) => {
+                        let mut hops = side.candidates.iter().map(Candidate::hop);
+                        hops.position(|hop| hop == Some(used)).map(Way::By)
                     }
-                    let mut hops = side.candidates.iter().map(Candidate::hop);
-                    hops.position(|hop| hop == Some(route.hop)).map(Way::By)
-                });
+                    None => rules.contains(&rule).then_some(Way::Direct),
+                };
             }
         }
     }

@@ -154,6 +154,8 @@ fn a_link_that_goes_down_takes_its_gateways_at_once() {
     scene.network.links[0].running = true;
     scene.machine.follow(&scene.network, scene.now);
     assert_eq!(scene.machine.questions().len(), 3);
+    assert!(scene.moved().is_empty(), "it has yet to answer");
+    scene.hear(FIRST, true);
     assert_eq!(scene.moved(), [format!("block > {FIRST}")]);
 }
 
@@ -182,11 +184,37 @@ fn a_device_is_up_while_its_link_is() {
 fn a_restart_goes_on_with_what_the_kernel_has() {
     let mut scene = Scene::new(&sample::exit());
     let route = |hop| Route::own(Family::V4, 1065, hop);
-    scene.machine.adopt(&[route(by(SECOND).unwrap())]);
+    scene.machine.adopt(&[], &[route(by(SECOND).unwrap())]);
     assert!(scene.second(&[SECOND]).is_empty());
     assert_eq!(scene.hop(Family::V4), by(SECOND));
-    scene.machine.adopt(&[route(Hop::Unreachable)]);
+    scene.machine.adopt(&[], &[route(Hop::Unreachable)]);
     assert_eq!(scene.moved(), [format!("block > {SECOND}")]);
+}
+
+#[test]
+fn a_restart_while_no_gateway_is_up_waits_for_one_that_is() {
+    let exit = sample::exit();
+    let rules = Family::ALL.map(|family| Rule::own(family, exit.priority, exit.mark, exit.table));
+    let unreachable = Route::own(Family::V4, exit.table, Hop::Unreachable);
+    let blocks = Exit {
+        when_none: WhenNone::Block,
+        ..exit.clone()
+    };
+    for (exit, routes, name) in [
+        (exit, Vec::new(), "direct"),
+        (blocks, vec![unreachable], "block"),
+    ] {
+        let mut scene = Scene::new(&exit);
+        scene.machine.adopt(&rules, &routes);
+        for _ in 0..2 {
+            assert_eq!(scene.second(&[]), [""; 0], "not into one that is dead");
+        }
+        assert_eq!(scene.second(&[SECOND]), [format!("{name} > {SECOND}")]);
+    }
+    // Without a rule nothing was in force: the first is taken, untried.
+    let mut scene = Scene::new(&sample::exit());
+    scene.machine.adopt(&[], &[]);
+    assert_eq!(scene.moved(), [format!(" > {FIRST}")]);
 }
 
 #[test]

@@ -450,6 +450,28 @@ fn a_policy_that_an_earlier_one_covers_can_never_match() {
             false,
         ),
         ("interfaces = [\"*\"]", "countries = [\"AU\"]", false),
+        // All that there is.
+        (
+            "tiers = [\"observed\", \"authoritative\", \"corroborated\"]",
+            "countries = [\"AU\"]",
+            false,
+        ),
+        (
+            "prefixes = [\"0.0.0.0/0\", \"::/0\"]",
+            "countries = [\"AU\"]",
+            false,
+        ),
+        (
+            "prefixes = [\"::/0\", \"0.0.0.0/0\"]",
+            "prefixes = [\"198.51.100.0/24\"]",
+            false,
+        ),
+        (
+            "clients = [\"0.0.0.0/0\", \"::/0\"]",
+            "countries = [\"AU\"]",
+            false,
+        ),
+        ("prefixes = [\"0.0.0.0/0\"]", "countries = [\"AU\"]", true),
         // Several kinds: a further condition leaves something.
         (
             "countries = [\"AU\"]",
@@ -562,4 +584,34 @@ fn many_policies_are_read() {
         );
     }
     assert_eq!(complete(&source).unwrap().config.policies.len(), 1000);
+}
+
+/// An endpoint is one for emergency calls by its name.
+#[test]
+fn emergency_calls_by_other_names_are_never_matched() {
+    let said = |names: &str| {
+        let source = format!(
+            "[snoop]\nnames = true\n[interfaces]\naccess = [\"lan\"]\n[[policy]]\nname = \"p\"\nemergency = true\nnames = [{names}]\n"
+        );
+        parse(&source, Path::new("f")).map_err(|errors| errors.to_string())
+    };
+    for names in [
+        "\"epdg.epc.mnc001.mcc505.pub.3gppnetwork.org\"",
+        "\"*.example.net\", \"sos.example.net\"",
+    ] {
+        let errors = said(names).unwrap_err();
+        assert!(
+            errors.contains(
+                "policy[0] \"p\": names: found only others, expected names that phones ask for"
+            ),
+            "{errors}"
+        );
+    }
+    for names in [
+        "\"sos.epdg.epc.mnc001.mcc505.pub.3gppnetwork.org\"",
+        "\"*.example.net\", \"*.mcc505.pub.3gppnetwork.org\"",
+        "\"*.3gppnetwork.org\"",
+    ] {
+        assert!(said(names).is_ok(), "{names}: {said:?}", said = said(names));
+    }
 }
