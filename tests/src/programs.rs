@@ -56,6 +56,8 @@ pub const TC_ACT_SHOT: u32 = 2;
 pub const XDP_DROP: u32 = 1;
 /// Value and mask of other IPsec's mark.
 pub const OTHER_MARK: [u32; 2] = [0x200, 0xf00];
+/// The exit of what is caught: routing table, value and mask of its mark.
+pub const CATCH_EXIT: [u32; 3] = [7, 0x300, 0xf00];
 /// Test runs may refuse frames that end inside the network header: before 6.18 those below 14 bytes, since then more.
 const SHORT_FRAME: usize = 14 + 40;
 
@@ -189,6 +191,8 @@ impl Kernel {
             .override_global("PREF64_LEN", &len, true)
             .override_global("NONCE", &nonce, true)
             .override_global("OTHER_MARK", &OTHER_MARK, true)
+            .override_global("CATCH_GAP", &1_u32, true)
+            .override_global("CATCH_EXIT", &CATCH_EXIT, true)
             .override_global("EVENT_GAP", &event_gap, true)
             .override_global("CLIENT_GAP", &client_gap, true)
             .load(&object()?)

@@ -106,6 +106,12 @@ impl Swan {
         output(&mut self.swanctl(&["--list-sas"]))
     }
 
+    /// Everything it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
     fn swanctl(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("swanctl");
         command

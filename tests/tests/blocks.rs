@@ -295,6 +295,8 @@ impl Instance {
             pref64: [None; 4],
             events_per_second: 100,
             other_mark: [0; 2],
+            catch_per_second: 20,
+            catch_exit: [0; 3],
         };
         Ok(Plane::open(self.pins.clone(), settings, limits()?)?)
     }

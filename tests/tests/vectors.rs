@@ -2,6 +2,10 @@
 
 #[path = "vectors/bleach.rs"]
 mod bleach;
+#[path = "vectors/catch.rs"]
+mod catch;
+#[path = "vectors/companion.rs"]
+mod companion;
 #[path = "vectors/other.rs"]
 mod other;
 #[path = "vectors/snoop.rs"]

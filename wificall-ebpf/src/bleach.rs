@@ -15,6 +15,7 @@ use wificall_common::{
 };
 
 use crate::{
+    gateway,
     maps::EXITS,
     settings,
     tc::{Place, store},
@@ -44,6 +45,9 @@ fn write(skb: *mut __sk_buff, bare: u32) -> u32 {
     let Some((version, offset)) = find(&frame, link) else {
         return 0;
     };
+    if settings::on(Features::GATEWAYS) && gateway::is_one(&frame, link) {
+        return 0;
+    }
     let written = match version {
         Version::V4 => frame
             .read(offset)

@@ -9,7 +9,8 @@ use wificall_common::{
     exit::Exit,
     other::destination,
     rewrite::Mark,
-    wire::{Fragment, Packet},
+    tunnel::carries,
+    wire::Packet,
 };
 
 use crate::{
@@ -53,11 +54,13 @@ pub fn second_look(ctx: &TcContext, exit: Exit, place: Place, told: bool) -> Exi
             exit
         };
     }
-    if keep(skb, is_new.into(), bare) != 0 {
-        Exit::CaughtFirst
-    } else {
-        exit
+    if keep(skb, is_new.into(), bare) == 0 {
+        return exit;
     }
+    if number == Exit::NotEndpoint as u32 {
+        note_carried(skb, bare);
+    }
+    Exit::CaughtFirst
 }
 
 /// The packet of a frame that may be caught.
@@ -69,7 +72,7 @@ fn packet(frame: &Whole, bare: u32) -> Option<Packet> {
         Link::Bare
     };
     let packet = network(frame, link).ok()?;
-    if matches!(packet.fragment, Fragment::Later) || is_spared(destination(frame, &packet)?) {
+    if is_spared(destination(frame, &packet)?) {
         return None;
     }
     Some(packet)
@@ -137,6 +140,24 @@ fn keep(skb: *mut __sk_buff, is_new: u32, bare: u32) -> u32 {
     };
     set_mark(skb, mark);
     u32::from(mark.mask != 0)
+}
+
+/// Notes that a tunnel carries something, if this packet is ESP. Likewise: [`keep`] has no stack left for it.
+#[inline(never)]
+fn note_carried(skb: *mut __sk_buff, bare: u32) {
+    let frame = Whole { skb };
+    let Some(packet) = packet(&frame, bare).filter(|packet| carries(&frame, packet)) else {
+        return;
+    };
+    let Some(tunnel) = tunnel_key(&frame, &packet).and_then(|key| TUNNELS.get_ptr_mut(key)) else {
+        return;
+    };
+    // SAFETY: a map value, as above.
+    unsafe {
+        if (*tunnel).esp != (*tunnel).seen {
+            (*tunnel).esp = (*tunnel).seen;
+        }
+    }
 }
 
 /// Takes one of the addresses that may be caught in a second.

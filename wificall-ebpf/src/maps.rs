@@ -10,9 +10,9 @@ use wificall_common::{
     abi::{
         Bucket, BucketKey, COMPANIONS_SIZE, Cell, Choice, ChoiceKey, ClientKey, Counters,
         Destination, EPOCH_BITS, EVENT_BUCKETS as BUCKET_SLOTS, EVENT_SLOTS, EVENTS_SIZE,
-        EXIT_SLOTS, EndpointRef, Event, Features, FragmentKey, FragmentValue, GroupLabel, HookKey,
-        HookRecord, InterfaceKey, Line, Members, Meta, OTHERS_SIZE, Policy, SPARED_SIZE,
-        StationKey, Tunnel, TunnelKey, line_of,
+        EXIT_SLOTS, EndpointRef, Event, Features, FragmentKey, FragmentValue, GATEWAYS_SIZE,
+        GroupLabel, HookKey, HookRecord, InterfaceKey, Line, Members, Meta, OTHERS_SIZE, Policy,
+        SPARED_SIZE, StationKey, Tunnel, TunnelKey, line_of,
     },
     classify::Tables,
     client::Clients,
@@ -86,6 +86,11 @@ pub static KEEP: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static COMPANION_HOSTS: HashMap<Aligned<[u8; 16]>, EndpointRef> =
     HashMap::with_max_entries(COMPANIONS_SIZE, BPF_F_NO_PREALLOC);
+
+/// The gateways of exits on access links, by IP address and by link-layer address: written by the agent.
+#[map]
+pub static GATEWAYS: HashMap<Aligned<[u8; 16]>, u8> =
+    HashMap::with_max_entries(2 * GATEWAYS_SIZE, BPF_F_NO_PREALLOC);
 
 /// When the first packet to an address was held. Not pinned: it holds minutes. The agent makes it small where nothing is.
 #[map]

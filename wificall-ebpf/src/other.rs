@@ -18,6 +18,7 @@ use wificall_common::{
 };
 
 use crate::{
+    gateway,
     maps::{Aligned, OTHERS, is_spared},
     settings,
     tc::Place,
@@ -181,6 +182,9 @@ fn look_at_in_xdp(ctx: *mut xdp_md, exit: u32) -> u32 {
     // The compiler would hand the context's fields over instead, and treat packet pointers as numbers.
     let ctx = core::hint::black_box(ctx);
     let frame = xdp::frame::<false>(&XdpContext::new(ctx));
+    if settings::on(Features::GATEWAYS) && gateway::is_one(&frame, Link::Ethernet) {
+        return exit;
+    }
     match look(&frame, Link::Ethernet) {
         Ok(seen) => decide(seen.destination, seen.len as u64, 1, exit),
         Err(_) => exit,

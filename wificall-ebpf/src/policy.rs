@@ -82,7 +82,8 @@ fn get(index: u32) -> Option<&'static Policy> {
 #[inline(always)]
 pub fn mark<F: Frame>(frame: &F, found: &Match, row: &Policy) -> Mark {
     let own = Mark::of(row);
-    if !settings::on(Features::EXITS) {
+    // What a gateway forwards may be a packet of a tunnel of ours.
+    if !settings::on(Features::EXITS) || row.own != 0 {
         return own;
     }
     let keep = KEEP.get(0).map_or(0, |keep| {
@@ -97,7 +98,8 @@ pub fn mark<F: Frame>(frame: &F, found: &Match, row: &Policy) -> Mark {
     };
     // SAFETY: no precondition.
     let now = (unsafe { bpf_ktime_get_ns() } >> SEEN_SHIFT) as u32;
-    let new = tunnel::first(row, found.treat_as, keep, now);
+    let begins = begins(frame, found, Direction::Up);
+    let new = tunnel::first(row, found.treat_as, begins, keep, now);
     let Some(known) = TUNNELS.get_ptr_mut(key) else {
         // A full table forgets who was quiet longest.
         let _ = TUNNELS.insert(key, new, 0);
@@ -106,9 +108,10 @@ pub fn mark<F: Frame>(frame: &F, found: &Match, row: &Policy) -> Mark {
     // SAFETY: a map value. Packets of one tunnel race to write the same; an entry that is given to another tunnel
     // meanwhile costs that one its exit until it begins anew.
     unsafe {
-        if begins(frame, found, Direction::Up) && (*known).exit != row.exit {
+        if begins {
+            let moved = if (*known).exit == row.exit { 0 } else { MOVED };
             *known = Tunnel {
-                began: new.began | MOVED,
+                began: new.began | moved,
                 ..new
             };
         } else if (*known).seen != now {

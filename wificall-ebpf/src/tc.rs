@@ -24,6 +24,7 @@ use wificall_common::{
 use crate::{
     account, bleach, catch, companion,
     direct::Direct,
+    gateway,
     maps::{Aligned, KernelTables},
     other, policy, settings, snoop,
     whole::Whole,
@@ -157,6 +158,9 @@ fn second_looks(ctx: &TcContext, exit: Exit, place: Place) -> Exit {
     if !is_asked(place, exit) {
         return exit;
     }
+    if gateway::sent(ctx.skb.skb, place.link) {
+        return account::leave(place.hook, exit);
+    }
     // What is not known may still not pass a firewall.
     let caught = catch::second_look(ctx, exit, place, told);
     let exit = match other::second_look(ctx, exit, place) {
@@ -250,6 +254,8 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
         set_mark(skb, policy::mark(frame, found, row));
     }
     if account::over_cap(frame, found, row, at, segments) {
+        // Its client may have set the DSCP itself.
+        bleach::reset(ctx, frame, place);
         return account::leave(place.hook, exit);
     }
     if matches!(place.hook, Hook::TcEgress)

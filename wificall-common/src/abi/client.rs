@@ -10,6 +10,9 @@ use super::assert_size;
 /// Addresses of companion names that there is room for.
 pub const COMPANIONS_SIZE: u32 = 4_096;
 
+/// Gateways of exits on access links that there is room for, each with two keys.
+pub const GATEWAYS_SIZE: u32 = 512;
+
 /// Bits of the key of the trie `CLIENTS` before those of an address: its epoch.
 pub const EPOCH_BITS: u8 = 32;
 

@@ -48,8 +48,10 @@ impl Features {
     pub const STATIONS: u32 = 1 << 20;
     /// Choose policies by interface.
     pub const INTERFACES: u32 = 1 << 21;
+    /// Exits have gateways on access links, whose own IPsec is nobody's business.
+    pub const GATEWAYS: u32 = 1 << 22;
     /// All of them.
-    pub const ALL: u32 = (1 << 22) - 1;
+    pub const ALL: u32 = (1 << 23) - 1;
 }
 
 /// NAT64 prefixes that the programs have room for.

@@ -18,7 +18,8 @@ mod tunnel;
 mod xdp;
 
 pub use client::{
-    COMPANIONS_SIZE, Choice, ChoiceKey, ClientKey, EPOCH_BITS, InterfaceKey, StationKey,
+    COMPANIONS_SIZE, Choice, ChoiceKey, ClientKey, EPOCH_BITS, GATEWAYS_SIZE, InterfaceKey,
+    StationKey,
 };
 pub use counters::{
     CELLS, Counter, Counters, EXIT_SLOTS, Hook, bleached_slot, demoted_slot, exit_slot,

@@ -99,8 +99,10 @@ pub struct Policy {
     pub drop: u8,
     /// Not 0: the packet may pass a firewall, and is no other IPsec.
     pub passes: u8,
+    /// Not 0: the packet is a gateway's own, and goes its own way whatever tunnel it belongs to.
+    pub own: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 assert_size!(Policy, 40);
 

@@ -179,15 +179,18 @@ pub(super) fn prefixes_once(prefixes: &[(Item, StaticPrefix)]) {
 }
 
 /// That there is anything to classify.
-pub(super) fn sources(root: &Section, section: &Section, discovery: &Discovery, snoop: &Snoop) {
+pub(super) fn sources(root: &Section, section: &Section, config: &Config) {
+    let Config {
+        snoop, catch_all, ..
+    } = config;
     // What clients ask for is something to classify; an IKE peer that is only reported is not.
-    if snoop.names || snoop.ike == SnoopIke::Observe {
+    if snoop.names || snoop.ike == SnoopIke::Observe || catch_all.enabled {
         return;
     }
     let nothing = ["operators", "countries", "names", "prefixes"]
         .into_iter()
         .all(|key| section.lacks(key));
-    if nothing && !discovery.world && root.lacks("prefix") {
+    if nothing && !config.discovery.world && root.lacks("prefix") {
         section.refuse(
             Mismatch::expected(
                 "`countries`, `operators`, `world = true`, `names` or `prefixes` in [discovery], or a [[prefix]]",

@@ -95,6 +95,13 @@ impl Policy {
         !self.chooses_endpoints() && self.clients.is_empty() && self.interfaces.is_empty()
     }
 
+    /// Whether it leaves its clients alone wherever their packets go.
+    #[must_use]
+    pub fn leaves_alone(&self) -> bool {
+        let is_for_all = self.operators.is_empty() && self.countries.is_empty();
+        self.action == Action::Keep && is_for_all && !self.chooses_endpoints()
+    }
+
     /// Whether its operators and countries are those of this owner of an endpoint. Both conditions must hold of the same
     /// owner; an empty one always does.
     #[must_use]

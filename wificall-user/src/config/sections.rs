@@ -76,7 +76,7 @@ pub(super) fn config(
     config.discovery.routes = routes
         .map(|section| upstream::read(section, &config))
         .collect();
-    checks::sources(&root, &discovery_section, &config.discovery, &config.snoop);
+    checks::sources(&root, &discovery_section, &config);
     checks::names_to_see(&discovery_section, &config.discovery, &config.snoop);
     checks::sizes(&limits_section, &config);
     discovery_section.finish();

@@ -82,6 +82,8 @@ pub(super) struct Agent {
     pub snoop: Snoop,
     /// The reading end of that; `None` if nothing is looked at.
     pub events: Option<kernel::Events>,
+    /// When the next unknown address may become an endpoint for its country ([`Bucket`](wificall_common::abi::Bucket)).
+    pub catch_due: u64,
     pub exits: Exits,
     unsaved: bool,
     saved: SystemTime,
@@ -155,14 +157,14 @@ impl Agent {
             questions_changed: false,
             snoop: Snoop::new(kernel::ktime()),
             events: None,
+            catch_due: 0,
             exits,
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
             keeping: Keeping::default(),
         };
-        // Whoever was seen before this agent is where the one before had it.
-        agent.hold_tunnels(false)?;
+        agent.hold_all()?;
         agent.recover()?;
         agent.steer_first().await?;
         agent.reconcile(now, true).await?;
@@ -214,6 +216,18 @@ impl Agent {
         let arming = self.arming(&wanted.entries, &plan.left_out)?;
         let settings = self.world.settings(&wanted, arming.armed);
         self.hold_for(&plan, &actual)?;
+        self.plane.set_gateways(&self.world.gateways())?;
+        // What rows may now ask for is known to the programs before there are such rows.
+        let before = self.plane.settings();
+        let more = kernel::Settings {
+            features: before.features | settings.features,
+            ..before
+        };
+        // Not over maps that are empty yet.
+        if more != before && !reattach {
+            self.plane.reconfigure(more)?;
+            self.hook(true).await?;
+        }
         self.set(&plan)?;
         // Between setting and removing: a program that looks into the trie must run before blocks move there.
         let changed = settings != self.plane.settings();

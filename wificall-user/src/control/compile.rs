@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use wificall_common::abi::Policy as Row;
 
 use super::{
-    policy::{companion_row, own_row, row},
+    policy::{companion_row, gateway_row, own_row, row},
     policy_match::Endpoint,
 };
 use crate::{
@@ -33,6 +33,8 @@ pub struct Around<'a> {
     pub links: &'a [Link],
     /// The tables of exits that block, by family: emergency calls do not take them.
     pub blocked: Option<&'a BTreeSet<(u32, Family)>>,
+    /// Whether IPv4 endpoints are gone to by IPv6, too.
+    pub nat64: bool,
     /// The gateways of exits on access links, whose own traffic is left alone.
     pub own: &'a [Client],
     /// The addresses of companion names, each with those.
@@ -127,6 +129,7 @@ struct Asked<'a> {
     names: &'a BTreeSet<Arc<str>>,
     emergency: bool,
     tier: Tier,
+    family: Family,
     /// Which of the policies' prefixes it lies in.
     prefixes: Vec<usize>,
 }
@@ -179,6 +182,7 @@ impl<'a> Compiler<'a> {
             names: endpoint.names,
             emergency: endpoint.emergency,
             tier: endpoint.tier,
+            family: Family::from(endpoint.net.addr()),
             prefixes: prefixes
                 .filter(|(_, prefix)| prefix.contains(&endpoint.net))
                 .map(|(index, _)| index)
@@ -200,12 +204,18 @@ impl<'a> Compiler<'a> {
     }
 
     /// What port 443 of an address gets that these companion names have: nothing, and the exits of the policies that name
-    /// them for their clients.
+    /// them for their clients. Who is left alone by a policy before those is so here too.
     pub fn companion(&self, names: &BTreeSet<&str>) -> (Row, Choices) {
         let mut choices: BTreeMap<Class, (u32, Row)> = BTreeMap::new();
         for placed in &self.policies {
             let row = match placed.policy {
-                None => own_row(Tier::Authoritative),
+                None => gateway_row(Tier::Authoritative),
+                Some(policy) if policy.leaves_alone() => {
+                    if placed.interfaces.is_none() && placed.clients.is_none() {
+                        break;
+                    }
+                    own_row(Tier::Authoritative)
+                }
                 Some(policy) => {
                     let mut own = policy.companions.iter();
                     if !own.any(|name| names.contains(name.as_str())) {
@@ -229,13 +239,13 @@ impl<'a> Compiler<'a> {
 
     fn compile(&self, endpoint: &Endpoint) -> (Row, Choices) {
         let mut choices: BTreeMap<Class, (u32, Row)> = BTreeMap::new();
-        let mut rest = row(self.config, None, endpoint, self.around.blocked);
+        let mut rest = row(self.config, None, endpoint, self.around);
         let mut steered = rest.exit != 0;
         for placed in &self.policies {
             let own = match placed.policy {
-                None => own_row(endpoint.tier),
+                None => gateway_row(endpoint.tier),
                 Some(policy) if policy.takes(endpoint) => {
-                    let own = row(self.config, Some(policy), endpoint, self.around.blocked);
+                    let own = row(self.config, Some(policy), endpoint, self.around);
                     if placed.interfaces.is_none() && placed.clients.is_none() {
                         rest = own;
                         steered |= rest.exit != 0;

@@ -296,6 +296,35 @@ fn an_exit_that_blocks_takes_no_emergency_call() {
 }
 
 #[test]
+fn each_family_of_an_emergency_call_is_asked_whether_it_is_blocked() {
+    let config = with_exit();
+    let blocked = BTreeSet::from([(100, Family::V6)]);
+    let owners = BTreeSet::from([Owner::of(&config.catalogue, "262-01".parse().unwrap())]);
+    let names = BTreeSet::new();
+    let marks = |nat64| {
+        let around = Around {
+            blocked: Some(&blocked),
+            nat64,
+            ..Around::default()
+        };
+        let mut compiler = Compiler::new(&config, around);
+        // By one compiler, which remembers.
+        ["192.0.2.1/32", "2001:db8::1/128"].map(|net| {
+            let endpoint = Endpoint {
+                owners: &owners,
+                names: &names,
+                emergency: true,
+                net: net.parse().unwrap(),
+                tier: Tier::Authoritative,
+            };
+            compiler.rows(&endpoint).0.mark
+        })
+    };
+    assert_eq!(marks(false), [0x65, 0]);
+    assert_eq!(marks(true), [0, 0], "IPv4 goes by IPv6 behind a NAT64");
+}
+
+#[test]
 fn an_emergency_call_is_neither_dropped_nor_capped() {
     let mut config =
         parse("[[policy]]\nname = \"no\"\noperators = [\"262-01\"]\n[defaults]\ncap = 100\n");
@@ -325,7 +354,7 @@ fn gateways_on_access_links_are_left_alone() {
         mark(&config, around, false, who("10.0.0.2")),
         Row {
             epoch: 0,
-            ..own_row(Tier::Authoritative)
+            ..gateway_row(Tier::Authoritative)
         }
     );
     assert_eq!(mark(&config, around, false, who("10.0.0.3")).mark, 0x65);

@@ -98,8 +98,7 @@ impl<'c> Case<'c> {
             return Some(own_row(tier));
         }
         let (tried, matched) = self.try_policies(&subject);
-        let blocked = &world.steering.blocked;
-        let row = row(&world.config, matched, &subject.endpoint, Some(blocked));
+        let row = row(&world.config, matched, &subject.endpoint, world.around());
         if self.found.meaning.is_some_and(|meaning| {
             let there = Row {
                 set: 0,

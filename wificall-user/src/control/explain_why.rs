@@ -11,6 +11,7 @@ use wificall_common::{
 
 use super::{country::written, desired::Known, report::owners, world::World};
 use crate::{
+    config::First,
     discover::Reason,
     explanation::{Parsed, protocol_name},
 };
@@ -122,6 +123,16 @@ impl Refusal<'_> {
                 described(reason)
             );
         }
+        let catch_all = &self.world.config.catch_all;
+        let seen = match (self.exit, catch_all.first) {
+            (Exit::NewIke, First::Hold) if catch_all.enabled => {
+                "; it is an IKE_SA_INIT: the first to an address is held back ([catch_all])"
+            }
+            (Exit::NewIke, First::Mark) if catch_all.enabled => {
+                "; it is an IKE_SA_INIT: its tunnel takes the exit of [catch_all]"
+            }
+            _ => seen,
+        };
         match nearest(address, self.known) {
             Some(net) => {
                 let claim = self.known.get(&net);

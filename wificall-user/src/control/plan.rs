@@ -144,7 +144,7 @@ pub fn plan(wanted: &Wanted, actual: &Actual, limits: &Limits) -> Plan {
     let desired = &wanted.entries;
     let mut plan = Plan::default();
     let mut groups = Groups::new(actual, limits);
-    let mut rows = Rows::new(wanted, actual);
+    let mut rows = Rows::new(wanted, actual, limits);
     let mut sets = Sets::new(wanted, actual, limits);
     let mut epochs = BTreeSet::new();
     let mut slots = Slots::new(actual, limits);
@@ -238,9 +238,11 @@ struct Sets {
     known: BTreeMap<Choices, u32>,
     used: BTreeSet<u32>,
     next: u32,
-    /// Choices for which there is room, besides those that are to be removed.
+    /// Choices for which there is room; those that are to be removed have as much of their own.
     room: usize,
-    /// The epoch whose clients have room and are there.
+    /// The epoch that is wanted.
+    wanted: u32,
+    /// The same, if its clients have room.
     epoch: u32,
 }
 
@@ -258,6 +260,7 @@ impl Sets {
                 .collect(),
             used: BTreeSet::new(),
             room: limits.choices as usize,
+            wanted: clients.epoch,
             epoch: if fits { clients.epoch } else { 0 },
         }
     }
@@ -273,15 +276,20 @@ impl Sets {
         if choices.is_empty() {
             return Some(0);
         }
-        if let Some(set) = self.known.get(choices) {
-            self.used.insert(*set);
-            return Some(*set);
+        let known = self.known.get(choices).copied();
+        if let Some(set) = known.filter(|set| self.used.contains(set)) {
+            return Some(set);
         }
         // What was found in the kernel has its clients there.
-        if epoch != self.epoch {
+        let fits = epoch == self.epoch || (known.is_some() && epoch != self.wanted);
+        if !fits {
             return None;
         }
         self.room = self.room.checked_sub(choices.iter().len())?;
+        if let Some(set) = known {
+            self.used.insert(set);
+            return Some(set);
+        }
         let rows: Option<Vec<_>> = choices
             .iter()
             .map(|(class, order, row)| Some((*class, *order, rows.index(row, plan)?)))
@@ -358,10 +366,13 @@ impl Groups {
 struct Rows {
     known: BTreeMap<Row, u32>,
     free: Vec<u32>,
+    /// Those that are wanted, which may be half of all that there is room for.
+    assigned: BTreeSet<u32>,
+    limit: usize,
 }
 
 impl Rows {
-    fn new(wanted: &Wanted, actual: &Actual) -> Self {
+    fn new(wanted: &Wanted, actual: &Actual, limits: &Limits) -> Self {
         let entries = actual.entries.values().filter(|entry| entry.group != 0);
         let used: BTreeSet<u32> = entries
             .map(|entry| entry.policy)
@@ -379,12 +390,24 @@ impl Rows {
         }
         // The lowest first.
         free.reverse();
-        Self { known, free }
+        Self {
+            known,
+            free,
+            assigned: BTreeSet::new(),
+            limit: limits.policies as usize,
+        }
     }
 
     fn index(&mut self, row: &Row, plan: &mut Plan) -> Option<u32> {
-        if let Some(index) = self.known.get(row) {
-            return Some(*index);
+        let known = self.known.get(row).copied();
+        if known.is_none_or(|index| !self.assigned.contains(&index)) {
+            if self.assigned.len() >= self.limit {
+                return None;
+            }
+            self.assigned.insert(known.or(self.free.last().copied())?);
+        }
+        if let Some(index) = known {
+            return Some(index);
         }
         let index = self.free.pop()?;
         self.known.insert(*row, index);

@@ -280,6 +280,41 @@ fn labels_beyond_the_groups_are_counted_as_other() {
 }
 
 #[test]
+fn all_rows_can_be_replaced_at_once() {
+    let mut actual = empty();
+    actual.policies = vec![Row::default(); 8];
+    for round in 1..5 {
+        let marked = |number: u8| (block(number), entry("a", round * 10 + u32::from(number)));
+        let next = plan(&entries((0..4).map(marked)), &actual, &limits());
+        assert_eq!(next.left_out, LeftOut::default(), "round {round}");
+        apply(&mut actual, &next);
+    }
+    let marked = |number: u8| (block(number), entry("a", 90 + u32::from(number)));
+    let more = plan(&entries((0..5).map(marked)), &actual, &limits());
+    assert_eq!(more.left_out.policies, 1, "one more than the limit");
+}
+
+#[test]
+fn choices_stay_within_their_limit() {
+    let mut actual = empty();
+    actual.policies = vec![Row::default(); 32];
+    let limits = Limits {
+        policies: 16,
+        ..limits()
+    };
+    // Eight fit; each round keeps some sets and brings others.
+    for round in 0..10_u32 {
+        let all: Vec<_> = (0..4)
+            .map(|number| (block(number), 1 + (round + u32::from(number)) % 6))
+            .collect();
+        let next = plan(&by_client(&all, 7, 2), &actual, &limits);
+        assert_eq!(next.left_out, LeftOut::default(), "round {round}");
+        apply(&mut actual, &next);
+        assert!(actual.choices.len() <= 8, "{}", actual.choices.len());
+    }
+}
+
+#[test]
 fn rows_beyond_the_policies_leave_the_entry_as_it_is() {
     let mut actual = empty();
     let wanted = entries((0..6).map(|number| (block(number), entry("a", number.into()))));

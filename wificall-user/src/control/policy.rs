@@ -1,13 +1,13 @@
 //! From configured treatments to rows of the policy table.
 
-use std::{collections::BTreeSet, num::NonZeroU32};
+use std::num::NonZeroU32;
 
 use wificall_common::abi::{
     DSCP_IF_DEFAULT, DSCP_KEEP, Features, Policy as Row, RULES, TIER_CORROBORATED, TIER_OBSERVED,
     TIER_TRUSTED,
 };
 
-use super::policy_match::Endpoint;
+use super::{compile::Around, policy_match::Endpoint};
 use crate::{
     config::{Action as PolicyAction, Config, DscpMode, MarkUse, Policy, Priority, Treatment},
     discover::{Action, Observed, Tier},
@@ -31,7 +31,7 @@ pub(super) fn row(
     config: &Config,
     policy: Option<&Policy>,
     endpoint: &Endpoint,
-    blocked: Option<&BTreeSet<(u32, Family)>>,
+    around: Around<'_>,
 ) -> Row {
     let treatment = policy.map_or(&config.defaults, |policy| &policy.treatment);
     let mut own = own_row(endpoint.tier);
@@ -49,8 +49,16 @@ pub(super) fn row(
     let exit = exit.and_then(|name| config.exits.iter().find(|exit| exit.name == *name));
     if let Some(exit) = exit.filter(|_| row.mask != 0) {
         row.exit = exit.table;
-        let here = (exit.table, Family::from(endpoint.net.addr()));
-        if endpoint.emergency && blocked.is_some_and(|blocked| blocked.contains(&here)) {
+        let own = Family::from(endpoint.net.addr());
+        // An IPv4 endpoint behind a NAT64 is gone to by IPv6.
+        let others = Family::ALL.into_iter().filter(|_| around.nat64);
+        let mut families = others.chain([own]);
+        let blocks = |family| {
+            around
+                .blocked
+                .is_some_and(|all| all.contains(&(exit.table, family)))
+        };
+        if endpoint.emergency && families.any(blocks) {
             (row.exit, row.mark, row.mask) = (0, 0, 0);
         }
     }
@@ -58,6 +66,16 @@ pub(super) fn row(
         row.interval = 0;
     }
     row
+}
+
+/// The row of what a gateway sends itself, or forwards: it goes its own way.
+#[must_use]
+pub(super) fn gateway_row(tier: Tier) -> Row {
+    Row {
+        own: 1,
+        passes: 1,
+        ..own_row(tier)
+    }
 }
 
 /// The row of a policy's companions: its mark alone.
@@ -168,6 +186,8 @@ pub fn features<'a>(rows: impl Iterator<Item = &'a Row>) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::{
         config,
@@ -246,7 +266,7 @@ mod tests {
                         tier,
                     };
                     let policy = policy.map(|_| &config.policies[0]);
-                    let row = row(&config, policy, &endpoint, None);
+                    let row = row(&config, policy, &endpoint, Around::default());
                     let passes = emergency || tier == Tier::Authoritative;
                     assert_eq!(row.passes != 0, passes, "{policy:?} {tier:?} {emergency}");
                 }

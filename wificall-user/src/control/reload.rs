@@ -2,12 +2,13 @@
 
 use std::time::SystemTime;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tracing::{error, info, warn};
 
 use super::{
     Refused,
     agent::{Agent, discovery},
+    plan::LeftOut,
 };
 use crate::{
     config::{self, Config},
@@ -96,9 +97,34 @@ impl Agent {
         self.exits.configure(&config).await?;
         // An exit is there before the first packet is marked for it, and goes after the last.
         self.steer_first().await?;
+        let room_before = self.left_out;
         self.put_tables_in_force(before).await?;
+        self.refuse_without_room(&room_before)?;
         self.follow_tunnels().await?;
         self.steer_last().await
+    }
+
+    /// A configuration that finds no room for its policies would be in force by halves.
+    fn refuse_without_room(&self, before: &LeftOut) -> Result<()> {
+        let LeftOut {
+            policies, choices, ..
+        } = self.left_out;
+        if policies > before.policies {
+            bail!(
+                "{policies} endpoints find no room for what this configuration says of them: raise limits.policies \
+                 (now {})",
+                self.world.config.limits.policies
+            );
+        }
+        if choices > before.choices {
+            bail!(
+                "{choices} endpoints find no room for what this configuration says of their clients: raise \
+                 limits.choices (now {}) or limits.clients (now {})",
+                self.world.config.limits.choices,
+                self.world.config.limits.clients
+            );
+        }
+        Ok(())
     }
 
     async fn put_tables_in_force(&mut self, before: &Config) -> Result<()> {

@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 use ipnet::IpNet;
 
 use super::{
+    compile::Around,
     country::Geo,
     desired::{endpoint, tiers},
     policy::row,
@@ -157,7 +158,11 @@ impl World {
 /// What the packets of an endpoint get, and what those of some clients get instead: the policies for all of its packets
 /// end the list.
 fn meaning(config: &Config, endpoint: &Endpoint, blocked: &BTreeSet<(u32, Family)>) -> Meaning {
-    let treatment = |policy| Treatment::from(&row(config, policy, endpoint, Some(blocked)));
+    let around = Around {
+        blocked: Some(blocked),
+        ..Around::default()
+    };
+    let treatment = |policy| Treatment::from(&row(config, policy, endpoint, around));
     let mut choices = Vec::new();
     for (index, policy) in config.policies.iter().enumerate() {
         if !policy.takes(endpoint) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::SystemTime};
 
 use anyhow::Result;
 use tracing::{debug, info, warn};
-use wificall_common::wire::dns;
+use wificall_common::{abi::Bucket, wire::dns};
 
 use super::{agent::Agent, world::World};
 use crate::{
@@ -86,6 +86,8 @@ impl Agent {
             ktime: ktime(),
             now,
         };
+        let settings = self.plane.settings();
+        let mut catch_due = self.catch_due;
         let mut all = Vec::new();
         for _ in 0..BATCH {
             let Some(event) = self.events.as_mut().and_then(kernel::Events::take) else {
@@ -110,7 +112,14 @@ impl Agent {
                 Some(Found::Asked { address, client }) => {
                     // Nothing follows from where no policy is for its country: it stays unknown.
                     let country = geo.country(address);
-                    if catches && country.is_some_and(|country| self.world.config.is_for(country)) {
+                    let is_for = |country| self.world.config.is_for(country);
+                    if catches && country.is_some_and(is_for) {
+                        // As the programs do: what comes faster passes untouched.
+                        let next = Bucket::take(catch_due, context.ktime, settings.catch_gap(), 1);
+                        if next == 0 {
+                            continue;
+                        }
+                        catch_due = next;
                         let applied = memory.catch(address, client, now, &filter);
                         if !applied.added.is_empty() {
                             let country = country.map(|country| country.to_string());
@@ -131,6 +140,7 @@ impl Agent {
                 }
             }
         }
+        self.catch_due = catch_due;
         self.take_observed(all, now).await
     }
 
@@ -146,10 +156,6 @@ impl Agent {
             self.note_unsaved();
         }
         if added {
-            if self.world.config.catch_all.enabled {
-                // A tunnel that began by the default exit keeps it.
-                self.hold_tunnels(false)?;
-            }
             self.reconcile(now, false).await?;
         }
         Ok(())

@@ -39,7 +39,11 @@ impl Agent {
     pub(super) async fn steer_first(&mut self) -> Result<()> {
         self.exits.choose();
         let result = self.exits.put_in_force(Because::Adding).await;
-        self.world.steering = self.exits.steering();
+        let steering = self.exits.steering();
+        if steering.failed_over && !self.world.steering.failed_over {
+            self.hold_tunnels(false)?;
+        }
+        self.world.steering = steering;
         result
     }
 
@@ -48,7 +52,7 @@ impl Agent {
         self.exits.put_in_force(Because::Moving).await?;
         self.forget_moved().await;
         self.follow_trials();
-        Ok(())
+        self.release_tunnels(&self.world.steering.blocked.clone())
     }
 
     /// Looks at links and addresses, and at rules and routes.

@@ -3,7 +3,10 @@
 //! The programs note a tunnel's exit when it begins, and go by that note instead of by policy. ESP does so only while
 //! `KEEP` says so: from before a change that could move somebody until those who were there then are gone.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use anyhow::Result;
 use tracing::{debug, info, warn};
@@ -14,7 +17,8 @@ use super::{
     plan::{Actual, Plan},
 };
 use crate::{
-    kernel,
+    config::Mark,
+    kernel::{self, Key},
     net::{self, Family},
 };
 
@@ -33,6 +37,8 @@ pub(super) struct Keeping {
     mode: u32,
     /// When something changed last that could move a tunnel.
     changed: u32,
+    /// Since when the programs note ESP.
+    since: u32,
 }
 
 /// What is to be done.
@@ -91,20 +97,39 @@ impl Agent {
         let mode = if unknown { KEEP_UNKNOWN } else { KEEP_ON };
         // What is not known yet stays so.
         let mode = mode.max(self.keeping.mode);
+        let now = step();
+        let since = match self.keeping.mode {
+            KEEP_OFF => now,
+            _ => self.keeping.since,
+        };
         self.keeping = Keeping {
             mode,
-            changed: step(),
+            changed: now,
+            since,
         };
         self.plane.set_keep(mode)?;
         Ok(())
     }
 
+    /// At a start: whoever was seen before this agent is where the one before had it.
+    pub(super) fn hold_all(&mut self) -> Result<()> {
+        self.keeping.mode = self.plane.keep()?;
+        self.keeping.since = step();
+        self.hold_tunnels(false)
+    }
+
     /// Likewise, if a plan could move anybody.
     pub(super) fn hold_for(&mut self, plan: &Plan, actual: &Actual) -> Result<()> {
-        let moves = plan.set.iter().any(|(key, entry)| {
+        // An entry that is new, or goes, may take addresses from a wider one, or leave them to it.
+        let is_endpoint = |key: &Key| !matches!(key, Key::Companion(_));
+        let changes = plan.set.iter().filter(|(key, entry)| {
             let before = actual.entries.get(key);
-            before.is_some_and(|before| before.policy != entry.policy)
+            before.is_none_or(|before| before.policy != entry.policy)
         });
+        let moves = changes
+            .map(|(key, _)| key)
+            .chain(&plan.remove)
+            .any(is_endpoint);
         if moves {
             self.hold_tunnels(false)
         } else {
@@ -137,12 +162,35 @@ impl Agent {
         for key in over {
             self.plane.remove_tunnel(key)?;
         }
+        self.remark(&tunnels)?;
         self.forget_connections(orphaned.iter().map(ends).collect())
             .await;
         if mode != self.keeping.mode {
             debug!(mode, "tunnels' exits");
             self.plane.set_keep(mode)?;
             self.keeping.mode = mode;
+        }
+        Ok(())
+    }
+
+    /// Gives tunnels the mark that their exit has now.
+    fn remark(&mut self, tunnels: &[(TunnelKey, Tunnel)]) -> Result<()> {
+        let exits = &self.world.config.exits;
+        let marks: BTreeMap<u32, Mark> = exits.iter().map(|exit| (exit.table, exit.mark)).collect();
+        for (key, tunnel) in tunnels {
+            let Some(Mark { value, mask }) = marks.get(&tunnel.exit).copied() else {
+                continue;
+            };
+            if (tunnel.mark, tunnel.mask) != (value, mask)
+                && let Some(tunnel) = self.plane.tunnel(*key)?
+            {
+                let marked = Tunnel {
+                    mark: value,
+                    mask,
+                    ..tunnel
+                };
+                self.plane.set_tunnel(*key, marked)?;
+            }
         }
         Ok(())
     }
@@ -186,6 +234,10 @@ impl Agent {
             return Ok(BTreeSet::new());
         }
         let now = step();
+        // What was carried before is not known yet.
+        if now.saturating_sub(self.keeping.since) <= QUIET {
+            return Ok(tables.clone());
+        }
         let tunnels = self.plane.tunnels()?.into_iter().map(|(_, tunnel)| tunnel);
         Ok(tunnels
             .filter(|tunnel| tables.contains(&tunnel.exit))
@@ -206,8 +258,11 @@ impl Agent {
         for (key, tunnel) in self.plane.tunnels()? {
             if tunnel.began & MOVED != 0 {
                 moved.insert(ends(&key));
-                let began = tunnel.began & !MOVED;
-                self.plane.set_tunnel(key, Tunnel { began, ..tunnel })?;
+                // As it is now: it was read some time ago.
+                if let Some(tunnel) = self.plane.tunnel(key)? {
+                    let began = tunnel.began & !MOVED;
+                    self.plane.set_tunnel(key, Tunnel { began, ..tunnel })?;
+                }
             }
         }
         self.forget_connections(moved).await;
@@ -260,6 +315,7 @@ mod tests {
         let keeping = Keeping {
             mode,
             changed: HOUR,
+            since: 0,
         };
         let judged = keeping.judge(tunnels, now, &BTreeSet::from([7, 8]), false);
         let over = judged.over.iter().map(|key| key.client[0]).collect();

@@ -218,12 +218,28 @@ impl World {
         desired::desired(&self.config, around, &known, &self.excluded())
     }
 
+    /// The keys by which the programs know gateways on access links: addresses mapped, link-layer addresses at the end.
+    pub(super) fn gateways(&self) -> BTreeSet<[u8; 16]> {
+        let own = self.steering.own.iter();
+        own.map(|client| match client {
+            Client::Network(IpNet::V4(net)) => net.addr().to_ipv6_mapped().octets(),
+            Client::Network(IpNet::V6(net)) => net.addr().octets(),
+            Client::Mac(mac) => {
+                let mut key = [0; 16];
+                key[10..].copy_from_slice(mac);
+                key
+            }
+        })
+        .collect()
+    }
+
     /// What policies depend on besides the configuration.
     pub(super) fn around(&self) -> Around<'_> {
         Around {
             links: &self.links,
             blocked: Some(&self.steering.blocked),
             own: &self.steering.own,
+            nat64: self.pref64().next().is_some(),
             companions: None,
         }
     }
@@ -413,6 +429,7 @@ impl World {
                     by_client && !clients.interfaces.is_empty(),
                 )
                 // Tunnels keep the mark that they began with, whatever policies say now.
+                | on(Features::GATEWAYS, !self.steering.own.is_empty())
                 | on(Features::EXITS | Features::MARK, !self.config.exits.is_empty())
                 | on(
                     Features::COMPANIONS,
@@ -421,8 +438,20 @@ impl World {
             pref64,
             events_per_second: self.config.snoop.events_per_second,
             other_mark: other::mark(other),
+            catch_per_second: self.config.catch_all.per_second,
+            catch_exit: catch_exit(&self.config),
         }
     }
+}
+
+/// The exit of tunnels to unknown addresses, as the programs have it; none: zeroes.
+fn catch_exit(config: &Config) -> [u32; 3] {
+    let name = config.catch_all.exit.as_deref();
+    let exit = config
+        .exits
+        .iter()
+        .find(|exit| Some(exit.name.as_str()) == name);
+    exit.map_or([0; 3], |exit| [exit.table, exit.mark.value, exit.mark.mask])
 }
 
 fn snoop_features(config: &Config) -> u32 {

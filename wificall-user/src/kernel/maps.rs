@@ -148,6 +148,7 @@ pub(super) struct Maps {
     interfaces: HashMap<MapData, Raw<InterfaceKey>, u32>,
     choices: HashMap<MapData, Raw<ChoiceKey>, Raw<Choice>>,
     keep: Array<MapData, u32>,
+    gateways: HashMap<MapData, [u8; 16], u8>,
     tunnels: HashMap<MapData, Raw<TunnelKey>, Raw<Tunnel>>,
 }
 
@@ -188,6 +189,7 @@ impl Maps {
             interfaces: open!(directory, "INTERFACES", HashMap),
             choices: open!(directory, "CHOICES", HashMap),
             keep: open!(directory, "KEEP", Array),
+            gateways: open!(directory, "GATEWAYS", HashMap),
             tunnels: open!(directory, "TUNNELS", LruHashMap),
         })
     }
@@ -523,6 +525,31 @@ impl Maps {
     /// The tunnels that have an exit, those seen last.
     pub(super) fn tunnels(&self) -> Result<Vec<(TunnelKey, Tunnel)>, KernelError> {
         read_tunnels(&self.tunnels)
+    }
+
+    pub(super) fn tunnel(&self, key: TunnelKey) -> Result<Option<Tunnel>, KernelError> {
+        match self.tunnels.get(&Raw(key), 0) {
+            Ok(Raw(tunnel)) => Ok(Some(tunnel)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).doing(|| "read map TUNNELS".into()),
+        }
+    }
+
+    pub(super) fn set_gateways(&mut self, wanted: &BTreeSet<[u8; 16]>) -> Result<(), KernelError> {
+        let present = self
+            .gateways
+            .keys()
+            .collect::<Result<BTreeSet<_>, _>>()
+            .doing(|| "read map GATEWAYS".into())?;
+        for key in wanted.difference(&present) {
+            self.gateways
+                .insert(key, 0, 0)
+                .doing(|| "add to map GATEWAYS".into())?;
+        }
+        for key in present.difference(wanted) {
+            absent(self.gateways.remove(key)).doing(|| "remove from map GATEWAYS".into())?;
+        }
+        Ok(())
     }
 
     pub(super) fn set_tunnel(&mut self, key: TunnelKey, tunnel: Tunnel) -> Result<(), KernelError> {

@@ -344,6 +344,24 @@ impl Plane {
         self.maps.tunnels()
     }
 
+    /// Which exit a tunnel has, if that is known.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn tunnel(&self, key: TunnelKey) -> Result<Option<Tunnel>, KernelError> {
+        self.maps.tunnel(key)
+    }
+
+    /// Makes these the gateways that the programs leave alone.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_gateways(&mut self, gateways: &BTreeSet<[u8; 16]>) -> Result<(), KernelError> {
+        self.maps.set_gateways(gateways)
+    }
+
     /// Notes which exit a tunnel has.
     ///
     /// # Errors

@@ -15,6 +15,9 @@ use crate::config::Limits;
 /// The programs and maps, built by `cargo xtask ebpf`.
 pub static OBJECT: &[u8] = include_bytes_aligned!(env!("WIFICALL_BPF_OBJECT_PATH"));
 
+/// Nanoseconds.
+const SECOND: u64 = 1_000_000_000;
+
 /// Load-time constants of the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -26,21 +29,31 @@ pub struct Settings {
     pub events_per_second: u32,
     /// Value and mask of the mark of other IPsec.
     pub other_mark: [u32; 2],
+    /// Unknown addresses that may be caught in a second.
+    pub catch_per_second: u32,
+    /// The exit of tunnels to unknown addresses: routing table, value and mask of the mark.
+    pub catch_exit: [u32; 3],
 }
 
 impl Settings {
     /// Nanoseconds that an event uses up of the rate of its kind, and of its client's share: an eighth of it, so that no
     /// client's flood leaves nothing for the others.
     fn gaps(&self) -> (u64, u64) {
-        const SECOND: u64 = 1_000_000_000;
         const SHARE: u64 = 8;
         let gap = SECOND / u64::from(self.events_per_second.max(1));
         (gap, gap * SHARE)
     }
+
+    /// Nanoseconds that a caught address uses up of their rate.
+    #[must_use]
+    pub fn catch_gap(&self) -> u32 {
+        // At most a second: it fits.
+        (SECOND / u64::from(self.catch_per_second.max(1))) as u32
+    }
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 29] = [
+pub(super) const PINNED: [&str; 30] = [
     "BLOCKS4",
     "BLOCKS6",
     "SPILLED4",
@@ -69,6 +82,7 @@ pub(super) const PINNED: [&str; 29] = [
     "INTERFACES",
     "CHOICES",
     "KEEP",
+    "GATEWAYS",
     "TUNNELS",
 ];
 
@@ -90,7 +104,8 @@ fn sizes(limits: &Limits) -> [(&'static str, u32); 18] {
         ("MEMBERS", limits.blocks),
         ("HOSTS", limits.hosts),
         ("PREFIXES", limits.prefixes),
-        ("POLICIES", limits.policies),
+        // Those in force, and those that replace them.
+        ("POLICIES", 2 * limits.policies),
         ("COUNTERS", limits.groups),
         ("GROUPS", limits.groups),
         ("CARRIED", limits.groups),
@@ -173,6 +188,9 @@ pub(super) fn load(
     if settings.features & Features::CAP == 0 {
         loader.map_max_entries("BUCKETS", 1);
     }
+    if settings.features & Features::CATCH_HOLD == 0 {
+        loader.map_max_entries("HELD", 1);
+    }
     let prefixes = settings.pref64.iter().flatten();
     let mut slots = [(0_u8, [0_u8; 16]); PREF64S];
     for (slot, Pref64 { prefix, len }) in slots.iter_mut().zip(prefixes) {
@@ -184,6 +202,8 @@ pub(super) fn load(
         .override_global("EVENT_GAP", &event_gap, true)
         .override_global("CLIENT_GAP", &client_gap, true)
         .override_global("OTHER_MARK", &settings.other_mark, true)
+        .override_global("CATCH_GAP", &settings.catch_gap(), true)
+        .override_global("CATCH_EXIT", &settings.catch_exit, true)
         .override_global("FEATURES", &settings.features, true)
         .override_global("LINE_SHIFT", &line_shift(lines(limits.blocks)), true)
         .override_global("PREF64_LEN", &len, true)

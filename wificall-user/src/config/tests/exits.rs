@@ -387,6 +387,21 @@ fn an_exit_with_every_key_means_what_it_says() {
     assert_eq!(config.catch_all, catch_all);
 }
 
+/// Nothing has to be discovered where addresses go by their country.
+#[test]
+fn catching_all_is_something_to_classify() {
+    let text = |enabled: bool| {
+        format!(
+            "[interfaces]\naccess = [\"lan\"]\n[geoip]\ndatabase = \"/x.mmdb\"\n[catch_all]\nenabled = {enabled}\n\
+             [[policy]]\nname = \"au\"\ncountries = [\"AU\"]\nmark = \"0x65/0xff\"\n"
+        )
+    };
+    let config = parse(&text(true), Path::new("f")).unwrap().config;
+    assert!(config.is_for("AU".parse().unwrap()) && !config.is_for("DE".parse().unwrap()));
+    let errors = parse(&text(false), Path::new("f")).unwrap_err().to_string();
+    assert!(errors.contains("nothing to classify"), "{errors}");
+}
+
 /// The mark of a policy with an exit is the exit's, whatever `[defaults]` says.
 #[test]
 fn an_exit_is_taken_by_its_mark() {
