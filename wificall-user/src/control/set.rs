@@ -24,6 +24,7 @@ use crate::{
         steering::{self, Choice, Exit},
         view::Meaning,
     },
+    net::Family,
 };
 
 /// The set as it is without an agent: of the state on disk and of the configuration.
@@ -63,12 +64,14 @@ impl World {
     /// The endpoint set.
     pub(super) fn endpoints(&self, origin: Origin) -> Result<Set> {
         let known = self.known();
+        // What the scripts block: they have no other gateway to take.
+        let blocked = steering::blocked(&self.config.exits);
         let meanings: BTreeMap<IpNet, _> = tiers(&known)
             .into_iter()
             .filter_map(|(net, tier)| {
                 let claim = known.get(&net)?;
                 let tier = tier?;
-                let meaning = meaning(&self.config, &endpoint(&net, claim, tier));
+                let meaning = meaning(&self.config, &endpoint(&net, claim, tier), &blocked);
                 Some((net, (tier, owned(&claim.owners), meaning)))
             })
             .collect();
@@ -154,8 +157,12 @@ impl World {
 
 /// What the packets of an endpoint get, and what those of some clients get instead: the policies for all of its packets
 /// end the list.
-fn meaning(config: &Config, endpoint: &Endpoint) -> Meaning {
-    let treatment = |policy| Treatment::from(&row(config, policy, endpoint, Around::default()));
+fn meaning(config: &Config, endpoint: &Endpoint, blocked: &BTreeSet<(u32, Family)>) -> Meaning {
+    let around = Around {
+        blocked: Some(blocked),
+        ..Around::default()
+    };
+    let treatment = |policy| Treatment::from(&row(config, policy, endpoint, around));
     let mut choices = Vec::new();
     for (index, policy) in config.policies.iter().enumerate() {
         if !policy.takes(endpoint) {

@@ -214,11 +214,7 @@ fn choices<'a>(
 /// The conditions of a policy, of which any is enough. Packets to phones are neither at their interface yet nor sent to
 /// their link-layer address.
 fn conditions(policy: &Policy, up: bool) -> Vec<String> {
-    let nets = policy.nets();
-    let end = if up { "-s" } else { "-d" };
-    let v4 = nets.v4.iter().map(|net| format!("-4 {end} {net}"));
-    let v6 = nets.v6.iter().map(|net| format!("-6 {end} {net}"));
-    let mut clients: Vec<String> = v4.chain(v6).collect();
+    let mut clients = of_clients(&policy.nets(), up);
     if up {
         clients.extend(
             policy
@@ -243,6 +239,14 @@ fn conditions(policy: &Policy, up: bool) -> Vec<String> {
         .collect()
 }
 
+/// The conditions that a packet is from these clients (up), or to them.
+fn of_clients(nets: &Nets, up: bool) -> Vec<String> {
+    let end = if up { "-s" } else { "-d" };
+    let v4 = nets.v4.iter().map(|net| format!("-4 {end} {net}"));
+    let v6 = nets.v6.iter().map(|net| format!("-6 {end} {net}"));
+    v4.chain(v6).collect()
+}
+
 fn rule_lines(view: &View, out: &mut dyn Write) -> Result<()> {
     out.write_all(
         b"-A WIFICALL -p udp -m multiport --dports 500,4500 -j WIFICALL_UP\n\
@@ -261,6 +265,11 @@ fn rule_lines(view: &View, out: &mut dyn Write) -> Result<()> {
                 )?;
             }
             let chain = format!("WIFICALL_{name}_{number}");
+            for condition in
+                (view.left_alone(meaning).into_iter()).flat_map(|nets| of_clients(nets, up))
+            {
+                writeln!(out, "-A {chain} {condition} -j RETURN")?;
+            }
             for (index, conditions, treatment) in choices(view, meaning, up) {
                 for condition in conditions {
                     writeln!(out, "-A {chain} {condition} -g {chain}_{index}")?;

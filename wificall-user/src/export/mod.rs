@@ -99,11 +99,18 @@ impl Format {
     }
 }
 
-/// What firewalls cannot say of policies, as comments.
+/// What firewalls cannot say of policies and gateways, as comments.
 fn unsaid(view: &View, out: &mut dyn Write) -> io::Result<()> {
     let policies = view.set.policies.iter();
     let mut lines = policies.filter_map(steering::Policy::unsaid);
-    lines.try_for_each(|line| writeln!(out, "# {line}"))
+    lines.try_for_each(|line| writeln!(out, "# {line}"))?;
+    if view.gateways.all().next().is_none() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "# gateways of exits: left out: what they forward for others, which only their link-layer addresses tell"
+    )
 }
 
 /// The header, as comments.

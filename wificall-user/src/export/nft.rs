@@ -66,6 +66,11 @@ fn body(view: &View, out: &mut dyn Write) -> Result<()> {
                 choices.extend(conditions.into_iter().map(rule));
             }
             writeln!(out, "\tchain {name}_{number} {{")?;
+            if let Some(gateways) = view.left_alone(meaning) {
+                for condition in of_clients(gateways, up) {
+                    writeln!(out, "\t\t{condition} return")?;
+                }
+            }
             for rule in choices {
                 writeln!(out, "\t\t{rule}")?;
             }
@@ -105,24 +110,9 @@ fn body(view: &View, out: &mut dyn Write) -> Result<()> {
 /// The conditions of a policy, of which any is enough. Packets to phones are neither at their interface yet nor sent to
 /// their link-layer address.
 fn conditions(policy: &Policy, up: bool) -> Vec<String> {
-    let nets = policy.nets();
-    let end = if up { "saddr" } else { "daddr" };
-    let mut clients = Vec::new();
-    let mut add = |what: &str, elements: Vec<String>| {
-        if !elements.is_empty() {
-            clients.push(format!("{what} {{ {} }}", elements.join(", ")));
-        }
-    };
-    add(
-        &format!("ip {end}"),
-        nets.v4.iter().map(ToString::to_string).collect(),
-    );
-    add(
-        &format!("ip6 {end}"),
-        nets.v6.iter().map(ToString::to_string).collect(),
-    );
+    let mut clients = of_clients(&policy.nets(), up);
     if up {
-        add("ether saddr", policy.macs().collect());
+        clients.extend(one_of("ether saddr", policy.macs()));
     }
     let Some(interfaces) = &policy.interfaces else {
         return clients;
@@ -139,6 +129,25 @@ fn conditions(policy: &Policy, up: bool) -> Vec<String> {
     names
         .flat_map(|name| clients.iter().map(move |client| format!("{name} {client}")))
         .collect()
+}
+
+/// The conditions that a packet is from these clients (up), or to them.
+fn of_clients(nets: &Nets, up: bool) -> Vec<String> {
+    let end = if up { "saddr" } else { "daddr" };
+    let v4 = one_of(
+        &format!("ip {end}"),
+        nets.v4.iter().map(ToString::to_string),
+    );
+    let v6 = one_of(
+        &format!("ip6 {end}"),
+        nets.v6.iter().map(ToString::to_string),
+    );
+    v4.into_iter().chain(v6).collect()
+}
+
+fn one_of(what: &str, elements: impl Iterator<Item = String>) -> Option<String> {
+    let elements: Vec<String> = elements.collect();
+    (!elements.is_empty()).then(|| format!("{what} {{ {} }}", elements.join(", ")))
 }
 
 /// The families that were selected, with the words for their addresses.

@@ -43,12 +43,17 @@ esac
 /// Those of the writer.
 pub fn exits(view: &View, out: &mut dyn Write) -> Result<()> {
     out.write_all(
-        b"\n# Routes: the family, the table and the way.\nexit_routes() {\n\tcat <<'EOF'\n",
+        b"\n# Routes: the family, the table and the route.\nexit_routes() {\n\tcat <<'EOF'\n",
     )?;
     for exit in &view.exits {
         for route in &exit.routes {
             let family = if route.ipv4 { 4 } else { 6 };
-            write!(out, "{family} {}", exit.table)?;
+            let kind = if route.unreachable {
+                "unreachable "
+            } else {
+                ""
+            };
+            write!(out, "{family} {} {kind}default", exit.table)?;
             if let Some(via) = &route.via {
                 write!(out, " via {}", via.0)?;
             }
@@ -99,7 +104,7 @@ rules_there() {
 
 # Our tables of a family that are there.
 tables_there() {
-	"$ip" "-$1" route show table all proto 88 | sed -n 's/^default .* table \([0-9][0-9]*\).*$/\1/p' | sort -u
+	"$ip" "-$1" route show table all proto 88 | sed -n 's/^\(unreachable \)\{0,1\}default.* table \([0-9][0-9]*\).*$/\2/p' | sort -u
 }
 
 # Whether a line is one of several.
@@ -113,11 +118,11 @@ exits_up() {
 		echo "no ip of iproute2, which exits need" >&2
 		exit 1
 	fi
-	exit_routes | while read -r family table way; do
+	exit_routes | while read -r family table route; do
 		routed "$family" || continue
-		# Words of the way are words of the command.
+		# Words of the route are words of the command.
 		# shellcheck disable=SC2086
-		"$ip" "-$family" route replace default $way table "$table" proto 88
+		"$ip" "-$family" route replace $route table "$table" proto 88
 	done
 	for family in 4 6; do
 		routed "$family" || continue

@@ -477,6 +477,13 @@ pub(crate) fn sample() -> Set {
                 ipv4,
                 via,
                 device: Some(Text(device.parse().unwrap())),
+                unreachable: false,
+            };
+            let blocked = steering::Route {
+                ipv4: false,
+                via: None,
+                device: None,
+                unreachable: true,
             };
             Exit {
                 name: Text(format!("exit-{mark}").parse().unwrap()),
@@ -485,10 +492,11 @@ pub(crate) fn sample() -> Set {
                 mark,
                 mask: 0xff,
                 routes: if via.is_some() {
-                    vec![route(true)]
+                    vec![route(true), blocked]
                 } else {
                     vec![route(true), route(false)]
                 },
+                gateways: via.into_iter().collect(),
             }
         })
         .to_vec(),

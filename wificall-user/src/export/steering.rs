@@ -1,5 +1,6 @@
 //! Policies by client and interface, and exits, as far as firewalls and routing tables can have them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::set::{Text, Treatment};
 use super::view::Nets;
 use crate::config;
-use crate::steer;
+use crate::net::Family;
+use crate::steer::{self, choice};
 
 /// The name of a policy or an exit: letters, digits, `_`, `-` and `.`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -213,8 +215,25 @@ pub struct Exit {
     pub mark: u32,
     /// Its mask.
     pub mask: u32,
-    /// One for each family that it has a way for.
+    /// One for each family that it has a way for, or that it blocks.
     pub routes: Vec<Route>,
+    /// All gateways: their own traffic is left alone, or it would be sent back to them.
+    pub gateways: Vec<Text<IpAddr>>,
+}
+
+/// The tables of exits that block a family for want of a gateway: emergency calls do not take them.
+#[must_use]
+pub fn blocked(exits: &[steer::Exit]) -> BTreeSet<(u32, Family)> {
+    let blocking = exits
+        .iter()
+        .filter(|exit| choice::none(exit) == choice::Way::Block);
+    let lacking = |exit: &steer::Exit| {
+        let families = Family::ALL.into_iter();
+        let lacking: Vec<_> = families.filter(|family| exit.lacks(*family)).collect();
+        let table = exit.table;
+        lacking.into_iter().map(move |family| (table, family))
+    };
+    blocking.flat_map(lacking).collect()
 }
 
 /// A default route.
@@ -226,6 +245,8 @@ pub struct Route {
     pub via: Option<Text<IpAddr>>,
     /// The device.
     pub device: Option<Text<Interface>>,
+    /// Nowhere: the sender is told that the destination is unreachable.
+    pub unreachable: bool,
 }
 
 impl Exit {
@@ -235,8 +256,13 @@ impl Exit {
         let route = |ipv4: bool| {
             let mut gateways = exit.gateways.iter();
             let gateway = gateways.find(|gateway| gateway.address.is_ipv4() == ipv4);
-            if gateway.is_none() && !exit.gateways.is_empty() {
-                return Ok(None);
+            if exit.lacks(if ipv4 { Family::V4 } else { Family::V6 }) {
+                return Ok((choice::none(exit) == choice::Way::Block).then_some(Route {
+                    ipv4,
+                    via: None,
+                    device: None,
+                    unreachable: true,
+                }));
             }
             let device = gateway.and_then(|gateway| gateway.device.as_ref());
             let device = device.or(exit.device.as_ref());
@@ -245,6 +271,7 @@ impl Exit {
                 ipv4,
                 via: gateway.map(|gateway| Text(gateway.address)),
                 device: device.map(Text),
+                unreachable: false,
             }))
         };
         let routes: Result<Vec<Option<Route>>, String> =
@@ -256,6 +283,9 @@ impl Exit {
             mark: exit.mark.value,
             mask: exit.mark.mask,
             routes: routes.ok()?.into_iter().flatten().collect(),
+            gateways: (exit.gateways.iter())
+                .map(|gateway| Text(gateway.address))
+                .collect(),
         })
     }
 
@@ -287,6 +317,8 @@ mod tests {
              table = 1065\nmark = \"0x65\"\n\
              [[exit]]\nname = \"v4\"\ngateways = [\"192.168.1.2\"]\ntable = 1066\nmark = \"0x66\"\n\
              [[exit]]\nname = \"odd\"\ndevice = \"wg;reboot\"\ntable = 1067\nmark = \"0x67\"\n\
+             [[exit]]\nname = \"only\"\ngateways = [\"192.168.1.2\"]\ntable = 1068\nmark = \"0x68\"\n\
+             when_none = \"block\"\n\
              [[policy]]\nname = \"p\"\ncountries = [\"AU\"]\nexit = \"au\"\n{policy}\n"
         );
         config::parse(&source, "test.toml".as_ref())
@@ -318,6 +350,11 @@ mod tests {
         assert_eq!(routes(1), Some(vec![via("192.168.1.2", None)]));
         // A shell would run it.
         assert_eq!(routes(2), None);
+        let blocking = Exit::of(&config.exits[3]).unwrap();
+        let blocked: Vec<_> = (blocking.routes.iter())
+            .map(|route| (route.ipv4, route.unreachable))
+            .collect();
+        assert_eq!(blocked, [(true, false), (false, true)]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct View {
     pub groups: Vec<(Meaning, Nets)>,
     /// Exits that packets take.
     pub exits: Vec<Exit>,
+    /// The gateways of the exits: what they send of themselves is left alone where others' packets take an exit.
+    pub gateways: Nets,
     /// Whether IPv4 was selected, and IPv6.
     pub families: [bool; 2],
 }
@@ -32,6 +34,16 @@ pub struct Meaning {
     pub treatment: Treatment,
     /// What those of some clients get.
     pub choices: Vec<Choice>,
+}
+
+impl Meaning {
+    /// Whether packets of anybody take this exit.
+    #[must_use]
+    pub fn takes(&self, exit: &Exit) -> bool {
+        let choices = self.choices.iter().map(|choice| &choice.treatment);
+        let mut treatments = choices.chain([&self.treatment]);
+        treatments.any(|treatment| exit.is_taken_by(treatment))
+    }
 }
 
 /// Disjoint networks, of which none can be joined with its neighbour, in order.
@@ -80,13 +92,12 @@ impl View {
             };
             groups.entry(meaning).or_default().push(entry.net.0);
         }
-        let takes = |exit: &Exit| {
-            groups.keys().any(|meaning| {
-                let choices = meaning.choices.iter().map(|choice| &choice.treatment);
-                let mut treatments = choices.chain([&meaning.treatment]);
-                treatments.any(|treatment| exit.is_taken_by(treatment))
-            })
-        };
+        let takes = |exit: &Exit| groups.keys().any(|meaning| meaning.takes(exit));
+        let gateways = set.exits.iter().flat_map(|exit| &exit.gateways);
+        let gateways = gateways.filter(|gateway| match gateway.0 {
+            IpAddr::V4(_) => selection.ipv4,
+            IpAddr::V6(_) => selection.ipv6,
+        });
         let exits = set.exits.iter().filter(|exit| takes(exit)).map(|exit| {
             let family = |ipv4| if ipv4 { selection.ipv4 } else { selection.ipv6 };
             let mut exit = exit.clone();
@@ -96,6 +107,7 @@ impl View {
         Self {
             selected: selection.to_string(),
             exits: exits.collect(),
+            gateways: Nets::of(gateways.map(|gateway| gateway.0.into())),
             nets: Nets::of(set.entries.iter().map(|entry| entry.net.0)),
             groups: groups
                 .into_iter()
@@ -104,6 +116,13 @@ impl View {
             families: [selection.ipv4, selection.ipv6],
             set,
         }
+    }
+
+    /// The gateways whose own traffic is left alone where packets get this: before every policy, as the classifier has it.
+    #[must_use]
+    pub fn left_alone(&self, meaning: &Meaning) -> Option<&Nets> {
+        let steers = self.exits.iter().any(|exit| meaning.takes(exit));
+        steers.then_some(&self.gateways)
     }
 
     /// Names that are known to have addresses, with those.

@@ -46,7 +46,8 @@ pub fn choose(exit: &Exit, gateways: &[State], current: Option<Way>, active: boo
 }
 
 /// The way where no gateway is up, or there is none of the family.
-fn none(exit: &Exit) -> Way {
+#[must_use]
+pub const fn none(exit: &Exit) -> Way {
     match (exit.when_down, exit.when_none) {
         (WhenDown::Direct, _) | (WhenDown::Next, WhenNone::Direct) => Way::Direct,
         (WhenDown::Block, _) | (WhenDown::Next, WhenNone::Block) => Way::Block,

@@ -25,6 +25,7 @@ pub mod sysctls;
 use std::{net::IpAddr, time::Duration};
 
 use crate::config::Mark;
+use crate::net::Family;
 
 /// `[[exit]]`: a routing table that packets with a mark are led to, and the gateways that stand in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,16 @@ pub struct Exit {
     pub probe: Option<IpAddr>,
     /// Whether sysctls of the devices may be changed: reverse-path filter, ICMP redirects.
     pub manage_sysctls: bool,
+}
+
+impl Exit {
+    /// Whether it has gateways, but none of this family.
+    #[must_use]
+    pub fn lacks(&self, family: Family) -> bool {
+        let v4 = family == Family::V4;
+        let mut gateways = self.gateways.iter();
+        !self.gateways.is_empty() && gateways.all(|gateway| gateway.address.is_ipv4() != v4)
+    }
 }
 
 /// A gateway of an exit.
