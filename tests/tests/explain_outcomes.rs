@@ -214,7 +214,10 @@ fn v4(from: &str, to: &str, fields: &str, rest: &str) -> String {
 }
 
 /// Of each configuration: packets, and the exit that each leaves the last hook by.
-fn cases() -> Vec<(&'static str, String, Vec<(String, &'static str)>)> {
+/// What a configuration is called, its text, and packets with what becomes of each.
+type Case = (&'static str, String, Vec<(String, &'static str)>);
+
+fn cases() -> Vec<Case> {
     let esp = "udp 40000 > 4500 / esp 100";
     let to = |to: &str| v4(PHONE4, to, "", esp);
     let others = |exit: &'static str| {

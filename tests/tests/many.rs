@@ -40,7 +40,7 @@ fn configuration(dscp: &str) -> String {
             text,
             "[[policy]]\nname = \"p{index}\"\noperators = [\"001-{index:03}\"]\ndscp = \"{dscp}\"\nmark = \"{mark:#x}/0xffffff\""
         );
-        if index % 3 == 0 {
+        if index.is_multiple_of(3) {
             let _ = writeln!(
                 text,
                 "clients = [\"10.77.0.0/24\", \"10.{}.{}.0/24\"]",
@@ -62,7 +62,7 @@ fn a_reload_of_a_thousand_policies_leaves_no_packet_without_its_mark() -> Result
     // Endpoint 9,999 of policy 999, which is for a client.
     let block = "11.39.15.0/24";
     ensure!(
-        ENDPOINTS - 1 == 39 << 8 | 15 && (POLICIES - 1) % 3 == 0,
+        ENDPOINTS - 1 == 39 << 8 | 15 && (POLICIES - 1).is_multiple_of(3),
         "{block} is the last"
     );
     lab.wait_treated(FROM, TO)
@@ -72,7 +72,11 @@ fn a_reload_of_a_thousand_policies_leaves_no_packet_without_its_mark() -> Result
     let stream = Stream::start(socket, send::address(TO, NATT)?, RATE, 100);
     let mut times = Vec::new();
     for round in 0..RELOADS {
-        agent.configure(&configuration(if round % 2 == 0 { "VA" } else { "EF" }))?;
+        agent.configure(&configuration(if round.is_multiple_of(2) {
+            "VA"
+        } else {
+            "EF"
+        }))?;
         let start = Instant::now();
         agent.ask(&["reload"])?;
         times.push(start.elapsed().as_millis());
