@@ -213,10 +213,10 @@ fn v4(from: &str, to: &str, fields: &str, rest: &str) -> String {
     format!("eth / ip4 {from} > {to} id=TAG {fields} / {rest}")
 }
 
-/// Of each configuration: packets, and the exit that each leaves the last hook by.
 /// What a configuration is called, its text, and packets with what becomes of each.
 type Case = (&'static str, String, Vec<(String, &'static str)>);
 
+/// Of each configuration: packets, and the exit that each leaves the last hook by.
 fn cases() -> Vec<Case> {
     let esp = "udp 40000 > 4500 / esp 100";
     let to = |to: &str| v4(PHONE4, to, "", esp);
