@@ -9,7 +9,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use wificall_tests::agent::Agent;
 use wificall_tests::bypass::{Arrival, Bypass, Country, NAMES, PHONES, Watch};
 use wificall_tests::send::{self, NATT};
 
@@ -244,26 +243,4 @@ pub fn begins(scene: &Bypass, phone: usize, to: &str) -> Result<Option<usize>> {
     let seen = watch.finish()?;
     ensure!(seen.len() < 2, "{seen:?}");
     Ok(seen.first().map(|it| it.place))
-}
-
-/// Has the agent believe that a tunnel of phone `a` is over, which takes it half a minute without ESP: takes its note out
-/// of the map.
-pub fn forget(agent: &Agent<'_>, country: &Country) -> Result<()> {
-    use aya::maps::{HashMap, Map};
-    let map = Map::LruHashMap(agent.map("TUNNELS")?);
-    let mut tunnels = HashMap::<_, [u8; 32], [u8; 24]>::try_from(map)?;
-    for (phone, epdg) in PHONES[0].iter().zip(country.epdg) {
-        let mut key = [0; 32];
-        for (place, address) in [(0, *phone), (16, epdg)] {
-            let address = match address.parse()? {
-                IpAddr::V4(four) => four.to_ipv6_mapped(),
-                IpAddr::V6(six) => six,
-            };
-            key[place..place + 16].copy_from_slice(&address.octets());
-        }
-        tunnels
-            .remove(&key)
-            .context("the tunnel is not in the map")?;
-    }
-    Ok(())
 }

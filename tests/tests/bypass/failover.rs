@@ -10,7 +10,7 @@ use wificall_tests::lab::LIMIT;
 use wificall_tests::process::{wait_for, wait_until};
 use wificall_tests::view::View;
 
-use crate::call::{Calls, Ended, FAMILIES, begins, forget};
+use crate::call::{Calls, Ended, FAMILIES, begins};
 
 const FIRST: usize = 0;
 const SECOND: usize = 1;
@@ -77,8 +77,8 @@ fn gaps(calls: &[Ended; 2]) -> Result<[Duration; 2]> {
 }
 
 /// Waits until the exit's routes are through these, IPv4 and IPv6.
-fn wait_routes(scene: &Bypass, via: [&str; 2]) -> Result<()> {
-    wait_for("the exit's routes", LIMIT, || {
+fn wait_routes(scene: &Bypass, via: [&str; 2], limit: Duration) -> Result<()> {
+    wait_for("the exit's routes", limit, || {
         for (family, via) in ["-4", "-6"].iter().zip(via) {
             let table = DE.table;
             let routes = scene
@@ -125,8 +125,8 @@ fn a_call_survives(
         ensure!(ended.lost_up as u128 <= most, "{} of {most}", ended.lost_up);
     }
     if last != FIRST {
-        forget(&agent, DE)?;
-        wait_routes(&scene, DE.gateways[0]).context("the call is over")?;
+        // As nobody carries anything for half a minute.
+        wait_routes(&scene, DE.gateways[0], 3 * LIMIT).context("the call is over")?;
     }
     for epdg in DE.epdg {
         ensure!(begins(&scene, 0, epdg)? == Some(FIRST), "{epdg}");
