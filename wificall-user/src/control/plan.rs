@@ -175,6 +175,12 @@ pub fn plan(wanted: &Wanted, actual: &Actual, limits: &Limits) -> Plan {
                 }
                 let Some(policy) = rows.index(&row, &mut plan) else {
                     plan.left_out.policies += 1;
+                    // The entry that stays goes on naming what its row names.
+                    let row = present.and_then(|entry| actual.policies.get(entry.policy as usize));
+                    if let Some(row) = row {
+                        sets.used.insert(row.set);
+                        epochs.insert(row.epoch);
+                    }
                     continue;
                 };
                 epochs.insert(row.epoch);

@@ -295,6 +295,29 @@ fn all_rows_can_be_replaced_at_once() {
 }
 
 #[test]
+fn an_entry_that_cannot_be_replaced_keeps_its_choices() {
+    let mut actual = empty();
+    actual.policies = vec![Row::default(); 16];
+    let before = by_client(&[(block(1), 1)], 7, 2);
+    let next = plan(&before, &actual, &limits());
+    apply(&mut actual, &next);
+    // Four rows are wanted for the others, and there is room for four.
+    let mut wanted = entries((2..6).map(|number| (block(number), entry("a", number.into()))));
+    wanted
+        .entries
+        .extend(by_client(&[(block(9), 1)], 8, 2).entries);
+    let moved = wanted.entries.remove(&block(9)).unwrap();
+    let mut trusted_less = moved;
+    trusted_less.meaning.as_mut().unwrap().row.tier = 2;
+    wanted.entries.insert(block(1), trusted_less);
+    wanted.clients = by_client(&[], 8, 2).clients;
+    let next = plan(&wanted, &actual, &limits());
+    assert_eq!(next.left_out.policies, 1);
+    apply(&mut actual, &next);
+    whole(&actual);
+}
+
+#[test]
 fn choices_stay_within_their_limit() {
     let mut actual = empty();
     actual.policies = vec![Row::default(); 32];
