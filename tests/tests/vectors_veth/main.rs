@@ -9,7 +9,7 @@ use std::{os::fd::AsFd, time::Duration};
 use aya::{TestRun as _, TestRunOptions};
 use wificall_common::{
     Class, Direction,
-    abi::{Features, Hook, VERDICT_MAGIC},
+    abi::{Features, Hook, VERDICT_MAGIC, XdpVerdict},
     exit::Exit,
 };
 use wificall_tests::{
@@ -28,6 +28,7 @@ use crate::{
 };
 
 const NONCE: [u32; 2] = [0x0dd_ba11, 0x5eed];
+const VERDICT_WORDS: usize = size_of::<XdpVerdict>() / 4;
 /// DSCP EF, which policy 1 sets, with ECN 0.
 const EF: u8 = 0xb8;
 /// Mark of policy 1.
@@ -53,6 +54,11 @@ fn kernel(features: u32) -> Kernel {
     let mut kernel = Kernel::load_with(&setup, NONCE, &[]).unwrap();
     kernel.fill(&contents().unwrap()).unwrap();
     kernel
+}
+
+/// An [`XdpVerdict`] of this load, of a policy that passes.
+fn verdict(ifindex: u32, mark: u32, mask: u32) -> [u32; VERDICT_WORDS] {
+    [VERDICT_MAGIC, ifindex, NONCE[0], NONCE[1], mark, mask, 1]
 }
 
 fn exits(kernel: &Kernel, hook: Hook, exit: Exit) -> u64 {
@@ -91,7 +97,7 @@ fn xdp_hands_over_to_tc() {
 #[test]
 fn tc_trusts_only_our_verdicts() {
     let link = Link::new();
-    let right = [VERDICT_MAGIC, link.index, NONCE[0], NONCE[1], MARK, MASK];
+    let right = verdict(link.index, MARK, MASK);
     let changed = |word: usize, value: u32| {
         let mut words = right;
         words[word] = value;
@@ -103,7 +109,7 @@ fn tc_trusts_only_our_verdicts() {
         ("another interface", changed(1, link.index + 1), false),
         ("another nonce", changed(2, NONCE[0] + 1), false),
         ("another nonce, upper half", changed(3, 0), false),
-        ("all zero", [0; 6], false),
+        ("all zero", [0; VERDICT_WORDS], false),
     ];
     for (name, words, trusted) in rows {
         let mut kernel = kernel(Features::HANDOVER);
@@ -132,7 +138,7 @@ fn tc_trusts_only_our_verdicts() {
 fn without_xdp_metadata_means_nothing() {
     let link = Link::new();
     let mut kernel = kernel(Features::HANDOVER);
-    let words = [VERDICT_MAGIC, link.index, NONCE[0], NONCE[1], 2, u32::MAX];
+    let words = verdict(link.index, 2, u32::MAX);
     let forger = RawProgram::load(Kind::Xdp, &forge(words)).unwrap();
     let _xdp = link.attach_fd(&forger.as_fd(), At::Xdp);
     let _tc = link.attach(&mut kernel, "in_up", At::TcIngress);
@@ -158,7 +164,7 @@ fn the_verdict_of_xdp() {
     let run = kernel.run("xdp_up", &frame("eth", ESP4), 0).unwrap();
     let packet: Packet = format!("eth / {ESP4}").parse().unwrap();
     // Test runs are on loopback, whose index is 1.
-    let words = [VERDICT_MAGIC, 1, NONCE[0], NONCE[1], MARK, MASK];
+    let words = verdict(1, MARK, MASK);
     let mut expected = words.map(u32::to_le_bytes).concat();
     expected.extend(packet.with_dscp(46).bytes());
     assert_eq!(run.unwrap().frame, expected);

@@ -64,18 +64,18 @@ pub fn store_without_sum() -> Vec<Insn> {
     code
 }
 
-/// `return bpf_xdp_adjust_meta(ctx, -24) == 0 && room ? write words, XDP_PASS : XDP_ABORTED`.
-pub fn forge(words: [u32; 6]) -> Vec<Insn> {
+/// `return bpf_xdp_adjust_meta(ctx, -len) == 0 && room ? write words, XDP_PASS : XDP_ABORTED`.
+pub fn forge<const N: usize>(words: [u32; N]) -> Vec<Insn> {
     let len = 4 * words.len() as i32;
     let count = words.len() as i16;
     let mut code = vec![
         Insn::new(0xbf, 6, 1, 0, 0),         // r6 = ctx
-        Insn::new(0xb7, 2, 0, 0, -len),      // r2 = -24
+        Insn::new(0xb7, 2, 0, 0, -len),      // r2 = -len
         Insn::new(0x85, 0, 0, 0, 54),        // r0 = bpf_xdp_adjust_meta(ctx, r2)
         Insn::new(0x55, 0, 0, count + 6, 0), // if r0 != 0 goto out
         Insn::new(0x61, 2, 6, 8, 0),         // r2 = ctx->data_meta
         Insn::new(0x61, 3, 6, 0, 0),         // r3 = ctx->data
-        Insn::new(0xbf, 4, 2, 0, 0),         // r4 = r2 + 24
+        Insn::new(0xbf, 4, 2, 0, 0),         // r4 = r2 + len
         Insn::new(0x07, 4, 0, 0, len),
         Insn::new(0x2d, 4, 3, count + 1, 0), // if r4 > r3 goto out
     ];
