@@ -21,6 +21,7 @@ use super::{
     label::Label,
     other::Arming,
     plan::{Actual, LeftOut, Plan, plan},
+    telemetry::{Owners, Telemetry},
     tunnels::Keeping,
     world::{Steering, World, network, ways_out},
 };
@@ -89,6 +90,10 @@ pub(super) struct Agent {
     pub tcx: bool,
     /// How the exits of tunnels are kept.
     pub keeping: Keeping,
+    /// Tunnels and calls; `None` if they are not tracked.
+    pub telemetry: Option<Telemetry>,
+    /// Whose endpoints are, for that.
+    pub owners: Owners,
 }
 
 impl Agent {
@@ -162,6 +167,8 @@ impl Agent {
             saved: now,
             tcx: kernel::has_tcx(),
             keeping: Keeping::default(),
+            telemetry: None,
+            owners: Owners::default(),
         };
         agent.hold_all()?;
         agent.recover()?;
@@ -210,6 +217,7 @@ impl Agent {
         let mut wanted = self.world.desired();
         self.exits.epdgs = None;
         wanted.entries = desired::with_recovered(wanted.entries, &self.recovered);
+        self.owners = Owners::new(&wanted.entries, self.world.pref64().collect());
         let actual = self.actual()?;
         let plan = plan(&wanted, &actual, self.plane.limits());
         self.left_out = plan.left_out;

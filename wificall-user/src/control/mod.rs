@@ -32,6 +32,7 @@ mod snoop;
 pub mod socket;
 mod steer;
 mod tables;
+mod telemetry;
 mod tunnels;
 mod world;
 

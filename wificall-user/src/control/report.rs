@@ -68,6 +68,7 @@ impl Agent {
             other_ipsec: self.other_report()?,
             discovery,
             snoop: self.snoop_report()?,
+            telemetry: self.telemetry_report()?,
             geoip: self.geoip_report(),
             probes,
             steering: self.steering_report(),
@@ -216,7 +217,7 @@ impl Agent {
         let events = self.plane.event_counts()?;
         let clients = self.snoop.clients();
         Ok(Snoop {
-            on: self.events.is_some(),
+            on: self.world.config.listens(),
             events: events
                 .into_iter()
                 .map(|(kind, fate, number)| count(kind.name(), fate.name(), number))

@@ -19,7 +19,7 @@ use super::{
     Failure, Request, Requests,
     agent::{Agent, discovery},
     lock::Lock,
-    snoop, socket,
+    snoop, socket, telemetry,
 };
 use crate::{
     config,
@@ -103,6 +103,8 @@ async fn serve(
     resync.reset();
     let mut moving = tokio::time::interval(MOVING);
     moving.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looking = tokio::time::interval(telemetry::EVERY);
+    looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let settings = discovery(&config);
     let mut agent = Agent::start(path, config).await?;
     let (mut refresher, mut updates) =
@@ -162,6 +164,7 @@ async fn serve(
                 continue;
             }
             _ = moving.tick(), if agent.may_move() => agent.follow_moved().await,
+            _ = looking.tick(), if agent.tracks() => agent.tick_flows(),
             _ = resync.tick() => {
                 let result = agent.resync(SystemTime::now()).await;
                 give_back_memory();
@@ -219,6 +222,11 @@ async fn answer(agent: &mut Agent, refresher: &Refresher, request: Request) {
         },
         Request::Explain(packet, asker) => match agent.explain(&packet) {
             Ok(explanation) => drop(asker.send(explanation)),
+            Err(problem) => error!("{problem:#}"),
+        },
+        Request::Tunnels { clients, asker } => drop(asker.send(agent.tunnels_view(clients))),
+        Request::Overview(asker) => match agent.overview() {
+            Ok(overview) => drop(asker.send(overview)),
             Err(problem) => error!("{problem:#}"),
         },
         Request::Reload(asker) => {

@@ -17,26 +17,27 @@ use aya::{
 use ipnet::IpNet;
 use wificall_common::abi::{
     Block4, Block6, CELLS, Cell, Choice, ChoiceKey, ClientKey, Counter, Counters, Destination,
-    EPOCH_BITS, EXIT_SLOTS, EndpointRef, GroupLabel, HookKey, HookRecord, InterfaceKey, Members,
-    Meta, OTHERS_SIZE, Policy, StationKey, Tunnel, TunnelKey,
+    EPOCH_BITS, EXIT_SLOTS, EndpointRef, Flow, FlowKey, GroupLabel, HookKey, HookRecord,
+    InterfaceKey, Members, Meta, OTHERS_SIZE, Policy, StationKey, Tunnel, TunnelKey,
 };
 
 use super::{
     blocks::Blocks,
     error::{Context as _, KernelError},
+    flows::Flows,
 };
 
 /// A type of `wificall_common::abi` as aya wants it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Raw<T>(T);
+pub(super) struct Raw<T>(pub(super) T);
 
 /// Plain data without padding, of which every bit pattern is a value.
 ///
 /// # Safety
 ///
 /// As said.
-unsafe trait Abi: Copy + 'static {}
+pub(super) unsafe trait Abi: Copy + 'static {}
 // SAFETY: integers and arrays of integers with explicit padding, sizes asserted where they are declared.
 unsafe impl Abi for EndpointRef {}
 // SAFETY: as above.
@@ -67,6 +68,10 @@ unsafe impl Abi for Choice {}
 unsafe impl Abi for TunnelKey {}
 // SAFETY: as above.
 unsafe impl Abi for Tunnel {}
+// SAFETY: as above.
+unsafe impl Abi for FlowKey {}
+// SAFETY: as above.
+unsafe impl Abi for Flow {}
 // SAFETY: transparent around plain data.
 unsafe impl<T: Abi> Pod for Raw<T> {}
 
@@ -150,6 +155,7 @@ pub(super) struct Maps {
     keep: Array<MapData, u32>,
     gateways: HashMap<MapData, [u8; 16], u8>,
     tunnels: HashMap<MapData, Raw<TunnelKey>, Raw<Tunnel>>,
+    pub(super) flows: Flows,
 }
 
 macro_rules! open {
@@ -191,6 +197,7 @@ impl Maps {
             keep: open!(directory, "KEEP", Array),
             gateways: open!(directory, "GATEWAYS", HashMap),
             tunnels: open!(directory, "TUNNELS", LruHashMap),
+            flows: Flows::open(directory)?,
         })
     }
 
