@@ -92,6 +92,8 @@ pub(super) struct Agent {
     pub keeping: Keeping,
     /// Tunnels and calls; `None` if they are not tracked.
     pub telemetry: Option<Telemetry>,
+    /// Why the metrics could not be written to a file.
+    pub textfile_problem: Option<String>,
     /// Whose endpoints are, for that.
     pub owners: Owners,
 }
@@ -168,6 +170,7 @@ impl Agent {
             tcx: kernel::has_tcx(),
             keeping: Keeping::default(),
             telemetry: None,
+            textfile_problem: None,
             owners: Owners::default(),
         };
         agent.hold_all()?;

@@ -135,6 +135,7 @@ impl Agent {
             );
         }
         problems.extend(discovery.state_problem.clone());
+        problems.extend(self.textfile_problem.clone());
         problems.extend(self.exits.problems());
         problems.extend(probes::problem(probed));
         problems.extend(

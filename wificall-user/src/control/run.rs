@@ -55,13 +55,14 @@ pub async fn run(path: PathBuf) -> Result<(), Failure> {
         None => None,
     };
     let control = socket::bind(&config.agent.control_socket())?;
+    let hosts = config.agent.hosts.clone();
     let socket_path = config.agent.control_socket();
     let agent = serve(path, config, requested);
     let side = async {
         let control = socket::serve(control, requests.clone());
         let http = async {
             match http {
-                Some(listener) => observe::http::serve(listener, requests.clone()).await,
+                Some(listener) => observe::http::serve(listener, requests.clone(), hosts).await,
                 None => std::future::pending().await,
             }
         };
@@ -105,6 +106,8 @@ async fn serve(
     moving.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looking = tokio::time::interval(telemetry::EVERY);
     looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut writing = tokio::time::interval(config.telemetry.textfile_interval);
+    writing.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let settings = discovery(&config);
     let mut agent = Agent::start(path, config).await?;
     let (mut refresher, mut updates) =
@@ -165,6 +168,15 @@ async fn serve(
             }
             _ = moving.tick(), if agent.may_move() => agent.follow_moved().await,
             _ = looking.tick(), if agent.tracks() => agent.tick_flows(),
+            _ = writing.tick(), if agent.world.config.telemetry.textfile.is_some() => {
+                let every = agent.world.config.telemetry.textfile_interval;
+                if writing.period() != every {
+                    writing = tokio::time::interval(every);
+                    writing.reset();
+                }
+                agent.write_textfile();
+                continue;
+            }
             _ = resync.tick() => {
                 let result = agent.resync(SystemTime::now()).await;
                 give_back_memory();

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tracing::{debug, info, warn};
 use wificall_common::{
     abi::{EventFate, EventKind, Flow, FlowKey},
@@ -306,6 +306,24 @@ impl Agent {
             flows: telemetry.tracker.flows() as u64,
             left_out: telemetry.tracker.left_out,
         })
+    }
+
+    /// Writes the metrics for node_exporter.
+    pub(super) fn write_textfile(&mut self) {
+        let Some(path) = self.world.config.telemetry.textfile.clone() else {
+            return;
+        };
+        let written = self.report().and_then(|report| {
+            observe::textfile::write(&path, report)
+                .with_context(|| format!("write the metrics to {}", path.display()))
+        });
+        let problem = written.err().map(|problem| format!("{problem:#}"));
+        if let Some(problem) = &problem
+            && self.textfile_problem.as_ref() != Some(problem)
+        {
+            warn!("{problem}");
+        }
+        self.textfile_problem = problem;
     }
 
     /// All tunnels.

@@ -9,5 +9,6 @@ mod report;
 #[cfg(test)]
 mod sample;
 pub mod status;
+pub mod textfile;
 
 pub use report::*;

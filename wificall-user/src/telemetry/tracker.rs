@@ -7,8 +7,8 @@ use std::{
 
 use wificall_common::{
     Direction,
-    abi::{Flow, FlowKey},
-    flow::{Changes, Milestone},
+    abi::{Flow, FlowKey, Way},
+    flow::{Changes, Milestone, VOICE_RUN},
     wire::PROTOCOL_ESP,
 };
 
@@ -331,7 +331,9 @@ impl Tracker {
             return;
         };
         tunnel.take(flow, legs);
-        if is_new && legs.iter().any(|leg| leg.talk > 0) {
+        // A run that began before anybody looked, or whose event was lost, is told by nothing else.
+        let talks = |way: &Way| way.run >= VOICE_RUN && now.saturating_sub(way.esp_seen) < SECOND;
+        if !tunnel.is_live(now) && (talks(&flow.up) || talks(&flow.down)) {
             tunnel.watch(now);
         }
         let totals = self.totals.entry(tunnel.whose.clone()).or_default();
