@@ -25,8 +25,9 @@ use aya::{
 use wificall_common::{
     Class, Direction,
     abi::{
-        Cell, Counter, Counters, EXIT_SLOTS, EndpointRef, FragmentKey, FragmentValue, Hook, Line,
-        Members, Policy, exit_slot, line_of, line_shift, lines,
+        Cell, Choice, ChoiceKey, ClientKey, Counter, Counters, EXIT_SLOTS, EndpointRef,
+        FragmentKey, FragmentValue, Hook, InterfaceKey, Line, Members, Policy, StationKey, Tunnel,
+        TunnelKey, exit_slot, line_of, line_shift, lines,
     },
     exit::Exit,
 };
@@ -76,12 +77,19 @@ macro_rules! pods {
 }
 pods!(
     Cell,
+    Choice,
+    ChoiceKey,
+    ClientKey,
     Counters,
     EndpointRef,
     FragmentKey,
     FragmentValue,
+    InterfaceKey,
     Line,
-    Policy
+    Policy,
+    StationKey,
+    Tunnel,
+    TunnelKey
 );
 
 /// The object to test.
