@@ -6,6 +6,8 @@ mod bleach;
 mod catch;
 #[path = "vectors/companion.rs"]
 mod companion;
+#[path = "vectors/flows.rs"]
+mod flows;
 #[path = "vectors/other.rs"]
 mod other;
 #[path = "vectors/snoop.rs"]
@@ -177,11 +179,15 @@ fn host_and_kernel_agree_on_changed_frames() {
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % bound
+        self.0 >> 16
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.next() as usize % bound
     }
 
     /// One to three bytes changed, mostly those of headers; sometimes cut short.

@@ -322,12 +322,15 @@ fn enter() -> u32 {
         return 0;
     }
     let direction = room.direction();
-    let asks = room.is(Class::Ike) && room.message.is_first(direction);
+    let asks = room.is(Class::Ike)
+        && matches!(direction, Direction::Up)
+        && !room.message.response
+        && !room.message.continues;
     let Some(candidate) = CANDIDATES.get_ptr_mut(key) else {
         room.candidate = Candidate::begin(direction, room.now);
         if asks {
-            room.candidate.ask(room.message.spi_i, room.now);
-            room.changes = Changes::ASKED;
+            room.candidate.ask(&room.message, room.now);
+            room.changes = asked(&room.message, direction);
         }
         counted(FlowFate::Candidate);
         // A full table forgets who was quiet longest.
@@ -338,8 +341,8 @@ fn enter() -> u32 {
     let candidate = unsafe { &mut *candidate };
     if !candidate.is_answered_by(direction) {
         if asks {
-            candidate.ask(room.message.spi_i, room.now);
-            room.changes = Changes::ASKED;
+            candidate.ask(&room.message, room.now);
+            room.changes = asked(&room.message, direction);
         }
         return 0;
     }
@@ -358,6 +361,16 @@ fn enter() -> u32 {
     let _ = CANDIDATES.remove(key);
     room.changes = Changes::ENTERED;
     1
+}
+
+/// What a request of a candidate's client is told as.
+#[inline(always)]
+fn asked(message: &Message, direction: Direction) -> u32 {
+    if message.is_first(direction) {
+        Changes::ASKED
+    } else {
+        Changes::MESSAGE
+    }
 }
 
 /// Takes a flow's turn to enter the table.

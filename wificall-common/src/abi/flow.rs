@@ -173,18 +173,24 @@ assert_size!(Flow, 384);
 pub struct Candidate {
     /// When the first packet was seen.
     pub first: u64,
-    /// When the IKE_SA_INIT was first sent; 0: not seen.
+    /// When the client's last IKE request was first sent; 0: none was seen.
     pub asked: u64,
-    /// SPI of the initiator in the last IKE_SA_INIT request, likewise.
+    /// SPI of the initiator in it.
     pub spi_i: [u8; 8],
+    /// Likewise the responder's.
+    pub spi_r: [u8; 8],
+    /// Its message ID.
+    pub id: u32,
+    /// Its exchange type.
+    pub exchange: u8,
     /// How often it was sent, as far as 255.
     pub sent: u8,
+    /// 1: on port 4500.
+    pub natt: u8,
     /// 1 + [`Direction`](crate::Direction) of the first packet.
     pub way: u8,
-    /// Zero.
-    pub reserved: [u8; 6],
 }
-assert_size!(Candidate, 32);
+assert_size!(Candidate, 40);
 
 /// What the data of an event of the kind [`Flow`](super::EventKind::Flow) are. Whose it is, the event's packet says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
