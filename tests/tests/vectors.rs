@@ -216,11 +216,15 @@ fn kernel(setup: &Setup, contents: &Contents) -> Kernel {
 /// Set where the verifier is too slow to be asked about everything: under emulation.
 const EMULATED: &str = "WIFICALL_EMULATED";
 
+fn is_emulated() -> bool {
+    std::env::var_os(EMULATED).is_some()
+}
+
 /// The verifier looks at what is left of a program when features are off: each by itself with those that it needs, and all
 /// but each. Under emulation only the first, of a program of each kind that has the most in it.
 #[test]
 fn every_feature_loads_without_the_others() {
-    let emulated = std::env::var_os(EMULATED).is_some();
+    let emulated = is_emulated();
     let wanted = |name: &str| !emulated || ["in_up", "out_down", "xdp_up"].contains(&name);
     let mut refused = Vec::new();
     for bit in 0..Features::ALL.count_ones() {

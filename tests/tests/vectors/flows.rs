@@ -1,8 +1,8 @@
 //! Flows: what a conversation leaves in the map, in every program, and what is told of it.
 
 use aya::{
-    Pod,
-    maps::{HashMap, MapData, PerCpuArray, RingBuf},
+    Pod, TestRun as _, TestRunOptions,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
 use wificall_common::{
     Class, Direction,
@@ -40,6 +40,7 @@ struct Tracker {
     candidates: HashMap<MapData, Raw<FlowKey>, Raw<Candidate>>,
     fates: PerCpuArray<MapData, u64>,
     events: RingBuf<MapData>,
+    room: Array<MapData, u64>,
 }
 
 impl Tracker {
@@ -51,13 +52,21 @@ impl Tracker {
         let mut kernel = Kernel::load(&setup).unwrap();
         kernel.fill(&contents().unwrap()).unwrap();
         let mut take = |name| kernel.ebpf.take_map(name).unwrap();
-        Self {
+        let mut tracker = Self {
             flows: take("FLOWS").try_into().unwrap(),
             candidates: take("CANDIDATES").try_into().unwrap(),
             fates: take("FLOW_COUNTS").try_into().unwrap(),
             events: take("EVENTS").try_into().unwrap(),
+            room: take("FLOW_ROOM").try_into().unwrap(),
             kernel,
-        }
+        };
+        tracker.leave_room(1_000);
+        tracker
+    }
+
+    /// What the agent does.
+    fn leave_room(&mut self, flows: u64) {
+        self.room.set(0, flows, 0).unwrap();
     }
 
     fn run(&mut self, program: &Program, words: &str) {
@@ -284,7 +293,7 @@ fn switched_off_nothing_is_kept() {
         tracker.talk(programs, link, &set_up());
     }
     assert!(tracker.take().is_empty());
-    assert_eq!(FlowFate::ALL.map(|fate| tracker.fate(fate)), [0; 4]);
+    assert_eq!(FlowFate::ALL.map(|fate| tracker.fate(fate)), [0; 5]);
     assert_eq!(tracker.told(), (0, 0));
 }
 
@@ -353,4 +362,76 @@ fn kernel_and_host_count_alike() {
         assert_eq!(counts(kernel), counts(host), "round {round}");
         assert_eq!(kernel.spis, host.spis, "round {round}");
     }
+}
+
+/// Established flows are idle while clients that nobody knows seem to talk to the endpoint, and it to them.
+#[test]
+fn a_flood_evicts_no_established_flow() {
+    const ESTABLISHED: u32 = 100;
+    const ROOM: u64 = 1_000;
+    let forged: u32 = if super::is_emulated() { 2_000 } else { 500_000 };
+    let mut tracker = Tracker::new(FEATURES);
+    let [up, down] = pairs()[0].0;
+    let frames = |client: u32| {
+        let [a, b, c] = [client >> 16, client >> 8, client].map(|part| part & 0xff);
+        let client = format!("10.{a}.{b}.{c}");
+        [
+            format!("eth / ip4 {client} > 203.0.113.1 / udp 4500 > 4500 / esp 116"),
+            format!("eth / ip4 203.0.113.1 > {client} / udp 4500 > 4500 / esp 116"),
+        ]
+    };
+    for client in 0..ESTABLISHED {
+        for (program, words) in [up, down].into_iter().zip(frames(client)) {
+            tracker.run(program, &words);
+        }
+    }
+    assert_eq!(tracker.fate(FlowFate::Entered), u64::from(ESTABLISHED));
+    tracker.leave_room(ROOM);
+    // The address is all that changes: offsets behind the Ethernet header, and a header checksum that nobody looks at.
+    let [first, second] = frames(0).map(|words| words.parse::<Packet>().unwrap().bytes());
+    for (program, mut frame, at) in [(up, first, 26), (down, second, 30)] {
+        let program = tracker.kernel.program(program.name).unwrap();
+        for client in 0..forged {
+            frame[at..at + 4].copy_from_slice(&(0x0b00_0000 + client).to_be_bytes());
+            run_once(program, &frame);
+        }
+    }
+    // One after another, so that the answer is there before its candidate is forgotten.
+    let [first, second] = frames(0).map(|words| words.parse::<Packet>().unwrap().bytes());
+    let mut both = [(up, first, 26), (down, second, 30)];
+    for client in 0..forged {
+        for (program, frame, at) in &mut both {
+            frame[*at..*at + 4].copy_from_slice(&(0x0c00_0000 + client).to_be_bytes());
+            run_once(tracker.kernel.program(program.name).unwrap(), frame);
+        }
+    }
+    let fates = FlowFate::ALL.map(|fate| (fate.name(), tracker.fate(fate)));
+    let flows = tracker.take();
+    println!(
+        "{forged} forged clients one way, then {forged} both ways: {fates:?}, {} flows in the table",
+        flows.len()
+    );
+    let is_ours = |key: &FlowKey| key.client[12] == 10;
+    let ours = flows.iter().filter(|(key, _)| is_ours(key)).count();
+    assert_eq!(ours, ESTABLISHED as usize);
+    assert!(flows.len() <= ESTABLISHED as usize + ROOM as usize);
+    let refused: u64 = [FlowFate::Rate, FlowFate::Full, FlowFate::ClientRate]
+        .into_iter()
+        .map(|fate| tracker.fate(fate))
+        .sum();
+    assert!(
+        refused > u64::from(forged) / 4,
+        "the flood reached the table's door"
+    );
+}
+
+fn run_once(program: &aya::programs::Program, frame: &[u8]) {
+    let aya::programs::Program::SchedClassifier(program) = program else {
+        panic!("a TC program");
+    };
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ..TestRunOptions::default()
+    };
+    program.test_run(options).unwrap();
 }

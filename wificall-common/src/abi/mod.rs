@@ -33,8 +33,8 @@ pub use event::{
 };
 pub use features::{Features, PREF64S};
 pub use flow::{
-    Candidate, Control, Flow, FlowFate, FlowKey, FlowNote, MILESTONES, RESUMED_SHIFT, Request,
-    SpiSlot, Way,
+    Candidate, Control, FLOW_BUCKETS, Flow, FlowFate, FlowKey, FlowNote, MILESTONES, RESUMED_SHIFT,
+    Request, SpiSlot, Way,
 };
 pub use fragment::{FragmentKey, FragmentValue};
 pub use lines::{CELLS_PER_LINE, Cell, Line, MIN_LINES, Members, line_of, line_shift, lines};
