@@ -25,9 +25,9 @@ use aya::{
 use wificall_common::{
     Class, Direction,
     abi::{
-        Cell, Choice, ChoiceKey, ClientKey, Counter, Counters, EXIT_SLOTS, EndpointRef,
-        FragmentKey, FragmentValue, Hook, InterfaceKey, Line, Members, Policy, StationKey, Tunnel,
-        TunnelKey, exit_slot, line_of, line_shift, lines,
+        Cell, Choice, ChoiceKey, ClientKey, Counter, Counters, EXIT_SLOTS, EndpointRef, Flow,
+        FlowKey, FragmentKey, FragmentValue, Hook, InterfaceKey, Line, Members, Policy, StationKey,
+        Tunnel, TunnelKey, exit_slot, line_of, line_shift, lines,
     },
     exit::Exit,
 };
@@ -82,6 +82,8 @@ pods!(
     ClientKey,
     Counters,
     EndpointRef,
+    Flow,
+    FlowKey,
     FragmentKey,
     FragmentValue,
     InterfaceKey,
