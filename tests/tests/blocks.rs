@@ -297,6 +297,8 @@ impl Instance {
             other_mark: [0; 2],
             catch_per_second: 20,
             catch_exit: [0; 3],
+            flows_per_second: 500,
+            flow_events_per_second: 500,
         };
         Ok(Plane::open(self.pins.clone(), settings, limits()?)?)
     }

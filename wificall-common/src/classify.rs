@@ -205,6 +205,21 @@ pub fn tunnel_key<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<Tunne
     })
 }
 
+/// Client and endpoint of a packet that goes in `direction`, or `None` if the frame ends too early; IPv4 as
+/// `::ffff:a.b.c.d`.
+#[inline(always)]
+pub fn tunnel_ends<F: Frame + ?Sized>(
+    frame: &F,
+    packet: &Packet,
+    direction: Direction,
+) -> Option<(u128, u128)> {
+    let (source, destination) = ends(frame, packet)?;
+    Some(match direction {
+        Direction::Up => (source, destination),
+        Direction::Down => (destination, source),
+    })
+}
+
 /// Source and destination; IPv4 as `::ffff:a.b.c.d`.
 #[inline(always)]
 fn ends<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<(u128, u128)> {

@@ -19,6 +19,7 @@ pub mod client;
 pub mod companion;
 pub mod endpoint;
 pub mod exit;
+pub mod flow;
 pub mod frame;
 pub mod other;
 pub mod rewrite;

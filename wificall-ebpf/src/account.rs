@@ -28,6 +28,12 @@ pub fn leave(hook: Hook, exit: Exit) -> Exit {
     exit
 }
 
+/// IP bytes of the `segments` packets that a match stands for.
+#[inline(always)]
+pub fn bytes(found: &Match, segments: u64) -> u64 {
+    found.packet.total_len as u64 + (segments - 1) * found.segment_headers as u64
+}
+
 /// Counts a match of `segments` packets, remembers its first fragment.
 #[inline(always)]
 pub fn record<F: Frame>(frame: &F, found: &Match, direction: Direction, segments: u64) {
@@ -42,7 +48,7 @@ pub fn record<F: Frame>(frame: &F, found: &Match, direction: Direction, segments
         let _ = FRAGMENTS.insert(key, value, 0);
     }
     if let Some(counters) = COUNTERS.get_ptr_mut(found.endpoint.group) {
-        let bytes = found.packet.total_len as u64 + (segments - 1) * found.segment_headers as u64;
+        let bytes = bytes(found, segments);
         // SAFETY: this CPU's own value, as above.
         let cell = unsafe { &mut (*counters).cells[direction as usize][found.class as usize] };
         cell.packets += segments;

@@ -12,6 +12,7 @@ mod bleach;
 mod catch;
 mod companion;
 mod direct;
+mod flows;
 mod gateway;
 mod maps;
 mod other;

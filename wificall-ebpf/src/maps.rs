@@ -8,18 +8,19 @@ use aya_ebpf::{
 use wificall_common::{
     Class,
     abi::{
-        Bucket, BucketKey, COMPANIONS_SIZE, Cell, Choice, ChoiceKey, ClientKey, Counters,
-        Destination, EPOCH_BITS, EVENT_BUCKETS as BUCKET_SLOTS, EVENT_SLOTS, EVENTS_SIZE,
-        EXIT_SLOTS, EndpointRef, Event, Features, FragmentKey, FragmentValue, GATEWAYS_SIZE,
-        GroupLabel, HookKey, HookRecord, InterfaceKey, Line, Members, Meta, OTHERS_SIZE, Policy,
-        SPARED_SIZE, StationKey, Tunnel, TunnelKey, line_of,
+        Bucket, BucketKey, COMPANIONS_SIZE, Candidate, Cell, Choice, ChoiceKey, ClientKey,
+        Counters, Destination, EPOCH_BITS, EVENT_BUCKETS as BUCKET_SLOTS, EVENT_SLOTS, EVENTS_SIZE,
+        EXIT_SLOTS, EndpointRef, Event, FLOW_BUCKETS, Features, Flow, FlowFate, FlowKey,
+        FragmentKey, FragmentValue, GATEWAYS_SIZE, GroupLabel, HookKey, HookRecord, InterfaceKey,
+        Line, Members, Meta, OTHERS_SIZE, Policy, SPARED_SIZE, StationKey, Tunnel, TunnelKey,
+        line_of,
     },
     classify::Tables,
     client::Clients,
     endpoint::Table,
 };
 
-use crate::settings;
+use crate::{flows::Room, settings};
 
 /// Something on the stack, where the verifier demands the natural alignment of every access. Elsewhere unaligned access is
 /// fine, and the compiler, told so (`flags()`, xtask/src/ebpf.rs), moves up to eight bytes at once wherever it can.
@@ -116,6 +117,25 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
 pub static BUCKETS: LruHashMap<BucketKey, Bucket> = LruHashMap::with_max_entries(4_096, 0);
 #[map]
 pub static ACTIVITY: Array<u32> = Array::with_max_entries(16_384, 0);
+
+/// Flows: written here, read and tidied by the agent, which makes it small where they are not tracked.
+#[map]
+pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(16_384, 0);
+/// Flows of which one end has not spoken yet. Not pinned: it holds seconds.
+#[map]
+pub static CANDIDATES: LruHashMap<FlowKey, Candidate> = LruHashMap::with_max_entries(4_096, 0);
+/// When the next flow may enter.
+#[map]
+pub static FLOW_DUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(FLOW_BUCKETS, 0);
+/// One entry: how many flows may still enter before the agent has tidied up. A full LRU would forget somebody's.
+#[map]
+pub static FLOW_ROOM: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub static FLOW_COUNTS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(FlowFate::ALL.len() as u32, 0);
+/// A packet on its way to its flow: more than the stack has room for.
+#[map]
+pub static FLOW: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 
 // Other IPsec: networks that are spared, written by the agent; destinations, written here.
 #[map]

@@ -48,6 +48,13 @@ static EVENT_GAP: u64 = 1_000_000;
 #[unsafe(no_mangle)]
 static CLIENT_GAP: u64 = 20_000_000;
 
+/// Nanoseconds that one flow uses up of the rate at which flows enter, on a CPU.
+#[unsafe(no_mangle)]
+static FLOW_GAP: u64 = 1_000_000;
+/// Nanoseconds that one event of a flow uses up of their rate on a CPU.
+#[unsafe(no_mangle)]
+static FLOW_EVENT_GAP: u64 = 1_000_000;
+
 /// Whether all of these features are on.
 #[inline(always)]
 pub fn on(features: u32) -> bool {
@@ -136,4 +143,16 @@ pub fn catch_gap() -> u32 {
 pub fn catch_exit() -> [u32; 3] {
     // SAFETY: as above.
     unsafe { core::ptr::read_volatile(&raw const CATCH_EXIT) }
+}
+
+#[inline(always)]
+pub fn flow_gap() -> u64 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const FLOW_GAP) }
+}
+
+#[inline(always)]
+pub fn flow_event_gap() -> u64 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const FLOW_EVENT_GAP) }
 }

@@ -104,7 +104,8 @@ fn run(skb: *mut __sk_buff, kind: EventKind, link: Link) -> EventFate {
     };
     // SAFETY: no precondition.
     let at = unsafe { bpf_ktime_get_ns() };
-    let fate = admit(kind, client, at);
+    let gaps = (settings::event_gap(), settings::client_gap());
+    let fate = admit(kind, client, at, gaps);
     if !matches!(fate, EventFate::Sent) {
         return fate;
     }
@@ -232,12 +233,12 @@ fn load_ike(skb: *mut __sk_buff, event: *mut Event, seen: &Seen) -> Result<usize
 /// Takes the client's share and the kind's rate: `Sent` if there is some of both. The client's first, so that one client's
 /// flood does not use up what is there for all.
 #[inline(always)]
-fn admit(kind: EventKind, client: u128, now: u64) -> EventFate {
+pub fn admit(kind: EventKind, client: u128, now: u64, (gap, client_gap): (u64, u64)) -> EventFate {
     let share = client_bucket(kind, client_hash(client, settings::nonce()));
-    if !spend(share, now, settings::client_gap()) {
+    if !spend(share, now, client_gap) {
         return EventFate::ClientRate;
     }
-    if !spend(kind_bucket(kind), now, settings::event_gap()) {
+    if !spend(kind_bucket(kind), now, gap) {
         return EventFate::Rate;
     }
     EventFate::Sent

@@ -24,7 +24,7 @@ use wificall_common::{
 use crate::{
     account, bleach, catch, companion,
     direct::Direct,
-    gateway,
+    flows, gateway,
     maps::{Aligned, KernelTables},
     other, policy, settings, snoop,
     whole::Whole,
@@ -109,7 +109,9 @@ macro_rules! program {
         #[classifier]
         #[inline(always)]
         pub fn $name(ctx: TcContext) -> i32 {
-            let exit = second_looks(&ctx, run(&ctx, $place), $place);
+            let exit = run(&ctx, $place);
+            flows::track(&ctx, exit);
+            let exit = second_looks(&ctx, exit, $place);
             match exit {
                 Exit::Matched
                 | Exit::NotIp
@@ -249,6 +251,15 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
     }
     if settings::on(place.counting()) {
         account::touch(found, row, place.direction);
+        // SAFETY: a context field.
+        let ingress_ifindex = unsafe { (*skb).ingress_ifindex };
+        let seen = flows::Seen {
+            direction: place.direction,
+            segments,
+            ifindex,
+            ingress_ifindex,
+        };
+        flows::collect(frame, found, seen);
     }
     if place.is_access_ingress() && settings::on(Features::MARK) {
         set_mark(skb, policy::mark(frame, found, row));

@@ -15,7 +15,7 @@ use wificall_common::{
     wire::Version,
 };
 
-use crate::{account, direct::Direct, maps::KernelTables, other, policy, settings};
+use crate::{account, direct::Direct, flows, maps::KernelTables, other, policy, settings};
 
 /// XDP entry point of access interfaces.
 #[xdp]
@@ -77,7 +77,11 @@ fn run(ctx: &XdpContext, direction: Direction, counting: u32) -> Exit {
         decided => decided,
     };
     match outcome {
-        Ok(found) => account::leave(Hook::Xdp, act(ctx, direction, counting, &found)),
+        Ok(found) => {
+            let exit = act(ctx, direction, counting, &found);
+            flows::track_xdp(ctx);
+            account::leave(Hook::Xdp, exit)
+        }
         Err(exit) => {
             let exit = other::in_xdp(ctx, direction, exit);
             account::leave(Hook::Xdp, exit)
@@ -140,6 +144,14 @@ fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> 
     };
     if settings::on(counting) {
         account::touch(found, row, direction);
+        let ifindex = ctx.ingress_ifindex() as u32;
+        let seen = flows::Seen {
+            direction,
+            segments: 1,
+            ifindex,
+            ingress_ifindex: ifindex,
+        };
+        flows::collect(&frame, found, seen);
     }
     let excess = account::over_cap(&frame, found, row, at, 1);
     if settings::on(Features::DSCP) {

@@ -340,7 +340,10 @@ fn build_next_abi(agent: &PathBuf, args: &Args) -> Result<Counts> {
 fn vectors_under(version: &str, args: &Args) -> Result<Counts> {
     let mut arguments = vec!["--test-threads".to_owned(), "1".to_owned()];
     arguments.extend(args.filter.clone());
-    let mut environment = vec![("RUST_BACKTRACE", "1".to_owned())];
+    let mut environment = vec![
+        ("RUST_BACKTRACE", "1".to_owned()),
+        ("WIFICALL_EMULATED", "1".to_owned()),
+    ];
     // A newer build of a line that is recorded is not to go by unseen.
     if instructions::knows(version)? {
         environment.push((instructions::COMPARE, "1".to_owned()));

@@ -35,6 +35,15 @@ pub struct Effort {
 ///
 /// Fails if a program is refused.
 pub fn efforts(setup: &Setup) -> Result<Vec<Effort>> {
+    efforts_of(setup, |_| true)
+}
+
+/// Likewise of the programs that `wanted` names.
+///
+/// # Errors
+///
+/// As above.
+pub fn efforts_of(setup: &Setup, wanted: impl Fn(&str) -> bool) -> Result<Vec<Effort>> {
     lift_memlock();
     let (prefix, len) = setup.pref64.unwrap_or_default();
     let bytes = object()?;
@@ -70,6 +79,7 @@ pub fn efforts(setup: &Setup) -> Result<Vec<Effort>> {
     let mut efforts = object
         .programs
         .iter()
+        .filter(|(name, _)| wanted(name))
         .map(|(name, program)| {
             let kind = match program.section {
                 ProgramSection::Xdp { .. } => raw::Kind::Xdp,

@@ -28,15 +28,18 @@ pub enum EventKind {
     IkeRequest = 2,
     /// An IKE_SA_INIT response from an address that is no endpoint; the data is the IKE header.
     IkeResponse = 3,
+    /// Something has changed in a flow; the data is a [`FlowNote`](super::FlowNote).
+    Flow = 4,
 }
 
 impl EventKind {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::NameQuery,
         Self::NameAnswer,
         Self::IkeRequest,
         Self::IkeResponse,
+        Self::Flow,
     ];
 
     /// The name used in metrics and JSON.
@@ -47,6 +50,7 @@ impl EventKind {
             Self::NameAnswer => "name_answer",
             Self::IkeRequest => "ike_request",
             Self::IkeResponse => "ike_response",
+            Self::Flow => "flow",
         }
     }
 
@@ -70,12 +74,12 @@ impl EventKind {
         }
     }
 
-    /// Which way such a packet goes.
+    /// Which way such a packet goes; of a flow's, its note says that.
     #[must_use]
     #[inline(always)]
     pub const fn direction(self) -> Direction {
         match self {
-            Self::NameQuery | Self::IkeRequest => Direction::Up,
+            Self::NameQuery | Self::IkeRequest | Self::Flow => Direction::Up,
             Self::NameAnswer | Self::IkeResponse => Direction::Down,
         }
     }
@@ -96,6 +100,7 @@ impl EventKind {
             1 => Some(Self::NameAnswer),
             2 => Some(Self::IkeRequest),
             3 => Some(Self::IkeResponse),
+            4 => Some(Self::Flow),
             _ => None,
         }
     }

@@ -50,8 +50,10 @@ impl Features {
     pub const INTERFACES: u32 = 1 << 21;
     /// Exits have gateways on access links, whose own IPsec is nobody's business.
     pub const GATEWAYS: u32 = 1 << 22;
+    /// Track flows where packets are counted.
+    pub const FLOWS: u32 = 1 << 23;
     /// All of them.
-    pub const ALL: u32 = (1 << 23) - 1;
+    pub const ALL: u32 = (1 << 24) - 1;
 }
 
 /// NAT64 prefixes that the programs have room for.

@@ -9,6 +9,7 @@ mod counters;
 mod endpoint;
 mod event;
 mod features;
+mod flow;
 mod fragment;
 mod lines;
 mod meta;
@@ -31,6 +32,10 @@ pub use event::{
     kind_bucket, take,
 };
 pub use features::{Features, PREF64S};
+pub use flow::{
+    Candidate, Control, FLOW_BUCKETS, Flow, FlowFate, FlowKey, FlowNote, MILESTONES, RESUMED_SHIFT,
+    Request, SpiSlot, Way,
+};
 pub use fragment::{FragmentKey, FragmentValue};
 pub use lines::{CELLS_PER_LINE, Cell, Line, MIN_LINES, Members, line_of, line_shift, lines};
 pub use meta::{GroupLabel, HookKey, HookRecord, LABEL_LEN, META_MAGIC, Meta};
@@ -43,7 +48,7 @@ pub use tunnel::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, MOVED, SEEN_SHIFT, Tunnel, Tun
 pub use xdp::{VERDICT_MAGIC, XdpVerdict};
 
 /// Version of everything in this module. A data plane of an older version is migrated, a newer one is refused.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 4 } else { 3 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 5 } else { 4 };
 
 /// Asserts the size of a map type at compile time; `repr(C)` without implicit padding is checked by the sum of the
 /// fields that each file spells out.

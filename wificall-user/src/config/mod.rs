@@ -61,6 +61,8 @@ pub struct Config {
     pub discovery: Discovery,
     /// `[snoop]`
     pub snoop: Snoop,
+    /// `[telemetry]`
+    pub telemetry: Telemetry,
     /// `[geoip]`
     pub geoip: GeoIp,
     /// `[observed]`
@@ -288,6 +290,17 @@ impl Snoop {
     }
 }
 
+/// What is measured of tunnels and calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// Whether flows are tracked.
+    pub enabled: bool,
+    /// Flows that may enter the table in a second, on each CPU.
+    pub flows_per_second: u32,
+    /// Events of flows a second, on each CPU.
+    pub events_per_second: u32,
+}
+
 /// What is done with an unknown address that answers IKE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnoopIke {
@@ -387,6 +400,8 @@ pub struct Limits {
     pub choices: u32,
     /// Tunnels whose exit is remembered.
     pub tunnels: u32,
+    /// Flows that are tracked.
+    pub flows: u32,
 }
 
 impl Config {
@@ -421,6 +436,11 @@ impl Config {
                 1
             } else {
                 self.limits.tunnels
+            },
+            flows: if self.telemetry.enabled {
+                self.limits.flows
+            } else {
+                1
             },
             ..self.limits
         }
@@ -500,7 +520,7 @@ pub fn load_agent(file: &Path) -> Result<Agent, Errors> {
 
 /// Whether a problem is in a section that has nothing to do with `[agent]`, and is none that is misspelt.
 fn is_elsewhere(problem: &Problem) -> bool {
-    const SECTIONS: [&str; 14] = [
+    const SECTIONS: [&str; 16] = [
         "interfaces",
         "discovery",
         "snoop",
@@ -513,6 +533,8 @@ fn is_elsewhere(problem: &Problem) -> bool {
         "catch_all",
         "other_ipsec",
         "trust",
+        "telemetry",
+        "prefix",
         "policy",
         "exit",
     ];

@@ -12,8 +12,9 @@ use super::reader::{Item, Section};
 use super::report::{Mismatch, Report};
 use super::{
     Agent, CatchAll, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits,
-    MarkUse, OtherIpsec, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Treatment, Trust,
-    Widen, XdpMode, catch_all, checks, dscp, exits, other, policies, treatment, upstream, values,
+    MarkUse, OtherIpsec, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Telemetry,
+    Treatment, Trust, Widen, XdpMode, catch_all, checks, dscp, exits, other, policies, treatment,
+    upstream, values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
 use crate::discover::{Observed, Upstream, nat64::Nat64};
@@ -49,6 +50,7 @@ pub(super) fn config(
         agent: agent(root.section("agent")),
         interfaces: interfaces(root.section("interfaces")),
         snoop: snoop(root.section("snoop")),
+        telemetry: telemetry(root.section("telemetry")),
         geoip: geoip(root.section("geoip")),
         observed: observed(root.section("observed")),
         probe: probe(root.section("probe"), in_lab),
@@ -189,6 +191,17 @@ fn snoop(section: Section) -> Snoop {
     };
     section.finish();
     snoop
+}
+
+fn telemetry(section: Section) -> Telemetry {
+    let rate = |key, default| section.value(key, default, |item| item.number(8..=100_000));
+    let telemetry = Telemetry {
+        enabled: section.value("enabled", true, Item::flag),
+        flows_per_second: rate("flows_per_second", 500),
+        events_per_second: rate("events_per_second", 2_000),
+    };
+    section.finish();
+    telemetry
 }
 
 fn geoip(section: Section) -> GeoIp {
@@ -402,6 +415,7 @@ fn limits(section: &Section) -> Limits {
         clients: size("clients", 4096),
         choices: size("choices", 65536),
         tunnels: size("tunnels", 16384),
+        flows: size("flows", 8192),
     }
 }
 

@@ -17,6 +17,7 @@ fn limits() -> Limits {
         clients: 8,
         choices: 8,
         tunnels: 8,
+        flows: 8,
     }
 }
 

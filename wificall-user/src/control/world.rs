@@ -469,6 +469,7 @@ impl World {
                     by_client && !clients.interfaces.is_empty(),
                 )
                 // Tunnels keep the mark that they began with, whatever policies say now.
+                | on(Features::FLOWS, self.config.telemetry.enabled)
                 | on(Features::GATEWAYS, !self.steering.own.is_empty())
                 | on(Features::EXITS | Features::MARK, !self.config.exits.is_empty())
                 | on(
@@ -480,6 +481,8 @@ impl World {
             other_mark: other::mark(other),
             catch_per_second: self.config.catch_all.per_second,
             catch_exit: catch_exit(&self.config),
+            flows_per_second: self.config.telemetry.flows_per_second,
+            flow_events_per_second: self.config.telemetry.events_per_second,
         }
     }
 }

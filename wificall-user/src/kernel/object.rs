@@ -33,6 +33,10 @@ pub struct Settings {
     pub catch_per_second: u32,
     /// The exit of tunnels to unknown addresses: routing table, value and mask of the mark.
     pub catch_exit: [u32; 3],
+    /// Flows that may enter the table in a second, on each CPU.
+    pub flows_per_second: u32,
+    /// Events of flows a second, on each CPU.
+    pub flow_events_per_second: u32,
 }
 
 impl Settings {
@@ -40,7 +44,7 @@ impl Settings {
     /// client's flood leaves nothing for the others.
     fn gaps(&self) -> (u64, u64) {
         const SHARE: u64 = 8;
-        let gap = SECOND / u64::from(self.events_per_second.max(1));
+        let gap = gap(self.events_per_second);
         (gap, gap * SHARE)
     }
 
@@ -52,8 +56,13 @@ impl Settings {
     }
 }
 
+/// Nanoseconds that one uses up of a rate.
+fn gap(per_second: u32) -> u64 {
+    SECOND / u64::from(per_second.max(1))
+}
+
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 30] = [
+pub(super) const PINNED: [&str; 33] = [
     "BLOCKS4",
     "BLOCKS6",
     "SPILLED4",
@@ -84,6 +93,9 @@ pub(super) const PINNED: [&str; 30] = [
     "KEEP",
     "GATEWAYS",
     "TUNNELS",
+    "FLOWS",
+    "FLOW_COUNTS",
+    "FLOW_ROOM",
 ];
 
 /// Activity slots: one for every entry that the endpoint table can hold.
@@ -95,7 +107,7 @@ pub fn activity_slots(limits: &Limits) -> u32 {
 pub const INTERFACES: usize = 512;
 
 /// Sizes of the maps whose size the configuration sets.
-fn sizes(limits: &Limits) -> [(&'static str, u32); 18] {
+fn sizes(limits: &Limits) -> [(&'static str, u32); 19] {
     [
         ("BLOCKS4", lines(limits.blocks)),
         ("BLOCKS6", lines(limits.blocks)),
@@ -117,6 +129,7 @@ fn sizes(limits: &Limits) -> [(&'static str, u32); 18] {
         ("INTERFACES", 2 * INTERFACES as u32),
         ("CHOICES", 2 * limits.choices),
         ("TUNNELS", limits.tunnels),
+        ("FLOWS", limits.flows),
     ]
 }
 
@@ -191,6 +204,9 @@ pub(super) fn load(
     if settings.features & Features::CATCH_HOLD == 0 {
         loader.map_max_entries("HELD", 1);
     }
+    if settings.features & Features::FLOWS == 0 {
+        loader.map_max_entries("CANDIDATES", 1);
+    }
     let prefixes = settings.pref64.iter().flatten();
     let mut slots = [(0_u8, [0_u8; 16]); PREF64S];
     for (slot, Pref64 { prefix, len }) in slots.iter_mut().zip(prefixes) {
@@ -203,6 +219,12 @@ pub(super) fn load(
         .override_global("CLIENT_GAP", &client_gap, true)
         .override_global("OTHER_MARK", &settings.other_mark, true)
         .override_global("CATCH_GAP", &settings.catch_gap(), true)
+        .override_global("FLOW_GAP", &gap(settings.flows_per_second), true)
+        .override_global(
+            "FLOW_EVENT_GAP",
+            &gap(settings.flow_events_per_second),
+            true,
+        )
         .override_global("CATCH_EXIT", &settings.catch_exit, true)
         .override_global("FEATURES", &settings.features, true)
         .override_global("LINE_SHIFT", &line_shift(lines(limits.blocks)), true)

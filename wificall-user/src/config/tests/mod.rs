@@ -130,6 +130,11 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             ike: SnoopIke::Off,
             events_per_second: 500,
         },
+        telemetry: Telemetry {
+            enabled: true,
+            flows_per_second: 500,
+            events_per_second: 2_000,
+        },
         geoip: GeoIp::default(),
         agent: Agent {
             instance: "default".to_owned(),
@@ -203,6 +208,7 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             clients: 4096,
             choices: 65536,
             tunnels: 16384,
+            flows: 8192,
         },
         catalogue: Arc::new(crate::catalogue::catalogue().clone()),
     };
@@ -268,6 +274,11 @@ enabled = true
 interval = "2s"
 spacing = "10ms"
 ports = [4500]
+
+[telemetry]
+enabled = false
+flows_per_second = 10
+events_per_second = 11
 
 [snoop]
 names = true
@@ -387,6 +398,7 @@ fragments = 1_000_000
 clients = 6
 choices = 7
 tunnels = 8
+flows = 9
 "#;
 
 #[test]
@@ -485,6 +497,7 @@ fn a_file_with_every_key_means_what_it_says() {
         clients: 6,
         choices: 7,
         tunnels: 8,
+        flows: 9,
     };
     assert_eq!(config.limits, limits);
     let other_ipsec = OtherIpsec {

@@ -254,6 +254,7 @@ impl Snoop {
             EventKind::NameAnswer => self.answer(event, context).map(Some),
             EventKind::IkeRequest => self.request(event, context).map(Some),
             EventKind::IkeResponse => self.response(event, context).map(Some),
+            EventKind::Flow => Err(Fate::Other),
         }
     }
 
