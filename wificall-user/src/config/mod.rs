@@ -474,12 +474,12 @@ fn parse_with(
     parse_leniently(source, file, read).map_err(|(errors, _)| errors)
 }
 
-/// As [`parse_with`]; beside the errors, what could be read for all that.
+/// As [`parse_with`]; beside the errors, `[agent]`, if the file is TOML at all.
 fn parse_leniently(
     source: &str,
     file: &Path,
     read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
-) -> Result<Parsed, (Errors, Option<Config>)> {
+) -> Result<Parsed, (Errors, Option<Box<Agent>>)> {
     let report = Report::new(source);
     let tree = report.parse();
     let config = tree
@@ -492,7 +492,10 @@ fn parse_leniently(
             config,
             warnings: Warnings { file, warnings },
         }),
-        config => Err((Errors { file, errors }, config)),
+        config => Err((
+            Errors { file, errors },
+            config.map(|config| Box::new(config.agent)),
+        )),
     }
 }
 
@@ -513,7 +516,7 @@ pub fn load(file: &Path) -> Result<Parsed, Errors> {
 pub fn load_agent(file: &Path) -> Result<Agent, Errors> {
     match parse_leniently(&source(file)?, file, &|path| std::fs::read(path)) {
         Ok(parsed) => Ok(parsed.config.agent),
-        Err((errors, Some(config))) if errors.errors.iter().all(is_elsewhere) => Ok(config.agent),
+        Err((errors, Some(agent))) if errors.errors.iter().all(is_elsewhere) => Ok(*agent),
         Err((errors, _)) => Err(errors),
     }
 }
