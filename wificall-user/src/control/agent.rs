@@ -21,7 +21,7 @@ use super::{
     label::Label,
     other::Arming,
     plan::{Actual, LeftOut, Plan, plan},
-    tunnels::Keeping,
+    tunnels::{Keeping, Notes},
     world::{Steering, World, network, ways_out},
 };
 use crate::{
@@ -89,6 +89,7 @@ pub(super) struct Agent {
     pub tcx: bool,
     /// How the exits of tunnels are kept.
     pub keeping: Keeping,
+    pub notes: Option<Notes>,
 }
 
 impl Agent {
@@ -162,6 +163,7 @@ impl Agent {
             saved: now,
             tcx: kernel::has_tcx(),
             keeping: Keeping::default(),
+            notes: None,
         };
         agent.hold_all()?;
         agent.recover()?;
