@@ -7,6 +7,7 @@ pub mod budget;
 pub mod chart;
 pub mod forwarding;
 mod patience;
+pub mod policies;
 pub mod program;
 pub mod record;
 pub mod report;
@@ -45,4 +46,10 @@ pub struct Layer {
 }
 
 /// Every layer, in the order in which they run.
-pub const LAYERS: [Layer; 4] = [program::LAYER, forwarding::LAYER, xdp::LAYER, system::LAYER];
+pub const LAYERS: [Layer; 5] = [
+    program::LAYER,
+    policies::LAYER,
+    forwarding::LAYER,
+    xdp::LAYER,
+    system::LAYER,
+];

@@ -21,7 +21,7 @@
 //! | `frag` | IPv6 fragment header | `off` (in 8 bytes) `mf id proto` |
 //! | `udp A > B`, `tcp A > B` | | `len sum` (UDP) |
 //! | `marker` | the four zero bytes before IKE in UDP 4500 | |
-//! | `ike N` | an IKEv2 message of N bytes | `spi spir next version exchange flags len` |
+//! | `ike N` | an IKEv2 message of N bytes | `spi spir next version exchange flags len id`, `notify` (type of a first payload) |
 //! | `esp N` | an ESP packet of N bytes | `spi seq` |
 //! | `dns NAME` | a DNS message of one question | `id qr op qd type class` |
 //! | `bytes N`, `hex …` | N bytes of a pattern, or these | |
@@ -106,7 +106,9 @@ impl Kind {
             "ike",
             Self::Ike,
             300,
-            &["spi", "spir", "next", "version", "exchange", "flags", "len"],
+            &[
+                "spi", "spir", "next", "version", "exchange", "flags", "len", "id", "notify",
+            ],
         ),
         ("esp", Self::Esp, 100, &["spi", "seq"]),
         (

@@ -2,10 +2,14 @@
 
 #[path = "vectors/bleach.rs"]
 mod bleach;
+#[path = "vectors/cap.rs"]
+mod cap;
 #[path = "vectors/catch.rs"]
 mod catch;
 #[path = "vectors/companion.rs"]
 mod companion;
+#[path = "vectors/flows.rs"]
+mod flows;
 #[path = "vectors/other.rs"]
 mod other;
 #[path = "vectors/snoop.rs"]
@@ -177,11 +181,15 @@ fn host_and_kernel_agree_on_changed_frames() {
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % bound
+        self.0 >> 16
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.next() as usize % bound
     }
 
     /// One to three bytes changed, mostly those of headers; sometimes cut short.
@@ -210,11 +218,15 @@ fn kernel(setup: &Setup, contents: &Contents) -> Kernel {
 /// Set where the verifier is too slow to be asked about everything: under emulation.
 const EMULATED: &str = "WIFICALL_EMULATED";
 
+fn is_emulated() -> bool {
+    std::env::var_os(EMULATED).is_some()
+}
+
 /// The verifier looks at what is left of a program when features are off: each by itself with those that it needs, and all
 /// but each. Under emulation only the first, of a program of each kind that has the most in it.
 #[test]
 fn every_feature_loads_without_the_others() {
-    let emulated = std::env::var_os(EMULATED).is_some();
+    let emulated = is_emulated();
     let wanted = |name: &str| !emulated || ["in_up", "out_down", "xdp_up"].contains(&name);
     let mut refused = Vec::new();
     for bit in 0..Features::ALL.count_ones() {

@@ -14,25 +14,26 @@ use aya_ebpf::{
 use wificall_common::{
     Class, Direction,
     abi::{
-        Candidate, EVENT_HEAD, EVENT_VERSION, EventFate, EventHeader, EventKind, EventPacket,
-        Features, Flow, FlowFate, FlowKey, FlowNote, event_slot, take,
+        CLIENT_BUCKETS, Candidate, EVENT_HEAD, EVENT_VERSION, EventFate, EventHeader, EventKind,
+        EventPacket, Features, Flow, FlowFate, FlowKey, FlowNote, event_slot, take,
     },
     classify::{Match, tunnel_ends},
     exit::Exit,
     flow::{Changes, Message, Sides, Sight},
     frame::Frame,
+    snoop::client_hash,
     wire::{PROTOCOL_ESP, PROTOCOL_UDP, natt, udp},
 };
 
 use crate::{
     account,
-    maps::{self, CANDIDATES, EVENT_COUNTS, EVENTS, FLOW, FLOW_COUNTS, FLOW_DUE, FLOWS},
+    maps::{self, CANDIDATES, EVENT_COUNTS, EVENTS, FLOW, FLOW_COUNTS, FLOW_DUE, FLOW_ROOM, FLOWS},
     settings, snoop,
     whole::Whole,
     xdp,
 };
 
-/// Of the rate of events, no client uses up more than one part in so many.
+/// Of the rates of events and of flows, no client uses up more than one part in so many.
 const CLIENT_SHARE: u64 = 8;
 /// Bits of the offset of an IKE header: what [`Match::payload`] can be, and a marker.
 const OFFSET_MASK: usize = 0x7fff;
@@ -125,7 +126,9 @@ fn room() -> Option<&'static mut Room> {
 /// The flow of a packet, if it is in the table. CPUs that race for one lose each other's counts.
 #[inline(always)]
 fn flow(room: &Room) -> Option<&'static mut Flow> {
-    let flow = FLOWS.get_ptr_mut(&room.key)?;
+    // By reference: a copy would be on the stack.
+    let key = &room.key;
+    let flow = FLOWS.get_ptr_mut(key)?;
     // SAFETY: a map value, as above.
     Some(unsafe { &mut *flow })
 }
@@ -239,7 +242,8 @@ fn count() -> u32 {
     room.collected = 0;
     // SAFETY: no precondition.
     room.now = unsafe { bpf_ktime_get_ns() };
-    let Some(flow) = FLOWS.get_ptr_mut(&room.key) else {
+    let key = &room.key;
+    let Some(flow) = FLOWS.get_ptr_mut(key) else {
         return 1;
     };
     see(room, flow);
@@ -322,32 +326,38 @@ fn enter() -> u32 {
         return 0;
     }
     let direction = room.direction();
-    let asks = room.is(Class::Ike) && room.message.is_first(direction);
+    let asks = room.is(Class::Ike)
+        && matches!(direction, Direction::Up)
+        && !room.message.response
+        && !room.message.continues;
     let Some(candidate) = CANDIDATES.get_ptr_mut(key) else {
         room.candidate = Candidate::begin(direction, room.now);
         if asks {
-            room.candidate.ask(room.message.spi_i, room.now);
-            room.changes = Changes::ASKED;
+            room.candidate.ask(&room.message, room.now);
+            room.changes = asked(&room.message, direction);
         }
         counted(FlowFate::Candidate);
         // A full table forgets who was quiet longest.
-        let _ = CANDIDATES.insert(&room.key, &room.candidate, 0);
+        let (key, new) = (&room.key, &room.candidate);
+        let _ = CANDIDATES.insert(key, new, 0);
         return 0;
     };
     // SAFETY: a map value, as in `flow()`.
     let candidate = unsafe { &mut *candidate };
     if !candidate.is_answered_by(direction) {
         if asks {
-            candidate.ask(room.message.spi_i, room.now);
-            room.changes = Changes::ASKED;
+            candidate.ask(&room.message, room.now);
+            room.changes = asked(&room.message, direction);
         }
         return 0;
     }
-    if !may_enter(room.now) {
-        counted(FlowFate::Rate);
+    let fate = admit(&room.key, room.now);
+    if !matches!(fate, FlowFate::Entered) {
+        counted(fate);
         return 0;
     }
-    let _ = FLOWS.insert(key, &room.empty, BPF_NOEXIST.into());
+    let empty = &room.empty;
+    let _ = FLOWS.insert(key, empty, BPF_NOEXIST.into());
     let Some(flow) = FLOWS.get_ptr_mut(key) else {
         counted(FlowFate::Full);
         return 0;
@@ -360,15 +370,50 @@ fn enter() -> u32 {
     1
 }
 
-/// Takes a flow's turn to enter the table.
+/// What a request of a candidate's client is told as.
 #[inline(always)]
-fn may_enter(now: u64) -> bool {
-    let Some(due) = FLOW_DUE.get_ptr_mut(0) else {
+fn asked(message: &Message, direction: Direction) -> u32 {
+    if message.is_first(direction) {
+        Changes::ASKED
+    } else {
+        Changes::MESSAGE
+    }
+}
+
+/// Takes room for a flow, and its turn: of its client's share and of the rate of all.
+#[inline(always)]
+fn admit(key: &FlowKey, now: u64) -> FlowFate {
+    let Some(left) = FLOW_ROOM.get_ptr_mut(0) else {
+        return FlowFate::Full;
+    };
+    // SAFETY: an aligned word of a map value. CPUs that race let one flow more in than there is room for; the agent keeps
+    // some back for them.
+    let free = unsafe { left.read_volatile() };
+    if free == 0 {
+        return FlowFate::Full;
+    }
+    let gap = settings::flow_gap();
+    let client = u128::from_be_bytes(key.client);
+    let share = 1 + client_hash(client, settings::nonce()) % CLIENT_BUCKETS;
+    if !spend(share, now, gap * CLIENT_SHARE) {
+        return FlowFate::ClientRate;
+    }
+    if !spend(0, now, gap) {
+        return FlowFate::Rate;
+    }
+    // SAFETY: as above.
+    unsafe { left.write_volatile(free - 1) };
+    FlowFate::Entered
+}
+
+#[inline(always)]
+fn spend(bucket: u32, now: u64, gap: u64) -> bool {
+    let Some(due) = FLOW_DUE.get_ptr_mut(bucket) else {
         return false;
     };
     // SAFETY: this CPU's own value.
     unsafe {
-        match take(*due, now, settings::flow_gap()) {
+        match take(*due, now, gap) {
             Some(next) => {
                 *due = next;
                 true

@@ -10,9 +10,10 @@ use wificall_common::{
     abi::{
         Bucket, BucketKey, COMPANIONS_SIZE, Candidate, Cell, Choice, ChoiceKey, ClientKey,
         Counters, Destination, EPOCH_BITS, EVENT_BUCKETS as BUCKET_SLOTS, EVENT_SLOTS, EVENTS_SIZE,
-        EXIT_SLOTS, EndpointRef, Event, Features, Flow, FlowFate, FlowKey, FragmentKey,
-        FragmentValue, GATEWAYS_SIZE, GroupLabel, HookKey, HookRecord, InterfaceKey, Line, Members,
-        Meta, OTHERS_SIZE, Policy, SPARED_SIZE, StationKey, Tunnel, TunnelKey, line_of,
+        EXIT_SLOTS, EndpointRef, Event, FLOW_BUCKETS, Features, Flow, FlowFate, FlowKey,
+        FragmentKey, FragmentValue, GATEWAYS_SIZE, GroupLabel, HookKey, HookRecord, InterfaceKey,
+        Line, Members, Meta, OTHERS_SIZE, Policy, SPARED_SIZE, StationKey, Tunnel, TunnelKey,
+        line_of,
     },
     classify::Tables,
     client::Clients,
@@ -123,9 +124,12 @@ pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(16_38
 /// Flows of which one end has not spoken yet. Not pinned: it holds seconds.
 #[map]
 pub static CANDIDATES: LruHashMap<FlowKey, Candidate> = LruHashMap::with_max_entries(4_096, 0);
-/// One entry: when the next flow may enter.
+/// When the next flow may enter.
 #[map]
-pub static FLOW_DUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub static FLOW_DUE: PerCpuArray<u64> = PerCpuArray::with_max_entries(FLOW_BUCKETS, 0);
+/// One entry: how many flows may still enter before the agent has tidied up. A full LRU would forget somebody's.
+#[map]
+pub static FLOW_ROOM: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static FLOW_COUNTS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(FlowFate::ALL.len() as u32, 0);

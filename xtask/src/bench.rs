@@ -19,8 +19,9 @@ mod args;
 const BENCH: &str = "wificall-bench";
 
 /// What each layer compares with, or needs.
-const LAYERS: [(&str, &[Component<'_>]); 4] = [
+const LAYERS: [(&str, &[Component<'_>]); 5] = [
     ("program", NAMESPACES),
+    ("policies", NAMESPACES),
     ("forwarding", &[FORWARDING]),
     ("xdp", &[FORWARDING]),
     ("system", NAMESPACES),

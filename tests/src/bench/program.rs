@@ -3,9 +3,10 @@
 //! `programs/driver.rs` says how one turn is timed. Every turn begins with a pass over the whole table that is not
 //! timed, so that variants do not pay for each other's use of the caches.
 
-mod contest;
-mod table;
-mod traffic;
+pub(super) mod contest;
+pub(super) mod table;
+pub(super) mod track;
+pub(super) mod traffic;
 
 use std::{cell::RefCell, time::Duration};
 
@@ -34,16 +35,16 @@ pub const LAYER: Layer = Layer {
 };
 const NAME: &str = "program";
 /// The variant that is the baseline.
-const EMPTY: &str = "empty program";
+pub(super) const EMPTY: &str = "empty program";
 /// The setting that names the baseline: what is more than usual is compared with two.
-const OVER: &str = "over";
+pub(super) const OVER: &str = "over";
 /// The variant of an ordinary configuration.
 const USUAL: &str = "usual features";
 /// The variant with all that can be switched on.
 const EVERYTHING: &str = "everything on";
-const UNIT: &str = "ns/packet";
+pub(super) const UNIT: &str = "ns/packet";
 
-const FULL: Effort = Effort {
+pub(super) const FULL: Effort = Effort {
     rounds: 25,
     quiet: 17,
     most: 50,
@@ -56,24 +57,24 @@ const LONG: Effort = Effort {
     most: 16,
     slack: 1.1,
 };
-const QUICK: Effort = Effort {
+pub(super) const QUICK: Effort = Effort {
     rounds: 13,
     quiet: 9,
     most: 26,
     slack: 1.1,
 };
-const PATIENCE: Patience = Patience {
+pub(super) const PATIENCE: Patience = Patience {
     limit: Duration::from_secs(300),
     slow: 1.1,
 };
-const QUICK_PATIENCE: Patience = Patience {
+pub(super) const QUICK_PATIENCE: Patience = Patience {
     limit: Duration::from_secs(60),
     ..PATIENCE
 };
 /// The table of most budgets.
-const BUDGETED: u32 = 1_000;
+pub(super) const BUDGETED: u32 = 1_000;
 /// Above it, tables are for information.
-const LARGE: u32 = 10_000;
+pub(super) const LARGE: u32 = 10_000;
 
 /// A contest: what is compared.
 struct Contest {
@@ -130,7 +131,7 @@ pub fn measure(scale: Scale) -> Result<Vec<Row>> {
 }
 
 /// The rows over a baseline.
-fn over<'a>(rows: &'a [Row], baseline: &str) -> impl Iterator<Item = &'a Row> {
+pub(super) fn over<'a>(rows: &'a [Row], baseline: &str) -> impl Iterator<Item = &'a Row> {
     rows.iter()
         .filter(move |row| row.against.is_some() && row.at(OVER) == baseline)
 }

@@ -104,9 +104,15 @@ fn header(
             ] {
                 out.push(layer.field(key, natural)?.try_into()?);
             }
-            out.extend([0; 4]);
+            out.extend(u32::try_from(layer.field("id", 0)?)?.to_be_bytes());
             let len = layer.field("len", layer.value as u64)?;
             out.extend(u32::try_from(len)?.to_be_bytes());
+            let notify = u16::try_from(layer.field("notify", 0)?)?;
+            if notify != 0 {
+                // RFC 7296 section 3.10, without an SPI and data; the last payload.
+                out.extend([0, 0, 0, 8, 0, 0]);
+                out.extend(notify.to_be_bytes());
+            }
             fill(&mut out, layer.value);
         }
         Kind::Esp => {

@@ -3,7 +3,7 @@
 //!
 //! The arithmetic is in [`flow`](crate::flow). Times are nanoseconds of the monotonic clock, counts wrap.
 
-use super::assert_size;
+use super::{CLIENT_BUCKETS, assert_size};
 
 /// A flow: what one NAT mapping of a phone carries to and from an endpoint. IKE on port 500, what is on 4500, and native
 /// ESP are flows of their own, which the agent stitches to a tunnel by their IKE SPIs.
@@ -173,18 +173,24 @@ assert_size!(Flow, 384);
 pub struct Candidate {
     /// When the first packet was seen.
     pub first: u64,
-    /// When the IKE_SA_INIT was first sent; 0: not seen.
+    /// When the client's last IKE request was first sent; 0: none was seen.
     pub asked: u64,
-    /// SPI of the initiator in the last IKE_SA_INIT request, likewise.
+    /// SPI of the initiator in it.
     pub spi_i: [u8; 8],
+    /// Likewise the responder's.
+    pub spi_r: [u8; 8],
+    /// Its message ID.
+    pub id: u32,
+    /// Its exchange type.
+    pub exchange: u8,
     /// How often it was sent, as far as 255.
     pub sent: u8,
+    /// 1: on port 4500.
+    pub natt: u8,
     /// 1 + [`Direction`](crate::Direction) of the first packet.
     pub way: u8,
-    /// Zero.
-    pub reserved: [u8; 6],
 }
-assert_size!(Candidate, 32);
+assert_size!(Candidate, 40);
 
 /// What the data of an event of the kind [`Flow`](super::EventKind::Flow) are. Whose it is, the event's packet says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,13 +235,25 @@ pub enum FlowFate {
     Entered = 1,
     /// It would have, but for the rate.
     Rate = 2,
-    /// It would have, but the map took no more.
+    /// It would have, but there is no room left (map `FLOW_ROOM`).
     Full = 3,
+    /// It would have, but for its client's share of the rate.
+    ClientRate = 4,
 }
+
+/// Entries of the map `FLOW_DUE` (per CPU, one u64 each): until when the flows that entered have used the rate up; of all
+/// together, then of clients by a keyed hash of their address.
+pub const FLOW_BUCKETS: u32 = 1 + CLIENT_BUCKETS;
 
 impl FlowFate {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Candidate, Self::Entered, Self::Rate, Self::Full];
+    pub const ALL: [Self; 5] = [
+        Self::Candidate,
+        Self::Entered,
+        Self::Rate,
+        Self::Full,
+        Self::ClientRate,
+    ];
 
     /// The name used in metrics and JSON.
     #[must_use]
@@ -245,6 +263,7 @@ impl FlowFate {
             Self::Entered => "entered",
             Self::Rate => "rate",
             Self::Full => "full",
+            Self::ClientRate => "client_rate",
         }
     }
 }

@@ -33,16 +33,16 @@ pub use event::{
 };
 pub use features::{Features, PREF64S};
 pub use flow::{
-    Candidate, Control, Flow, FlowFate, FlowKey, FlowNote, MILESTONES, RESUMED_SHIFT, Request,
-    SpiSlot, Way,
+    Candidate, Control, FLOW_BUCKETS, Flow, FlowFate, FlowKey, FlowNote, MILESTONES, RESUMED_SHIFT,
+    Request, SpiSlot, Way,
 };
 pub use fragment::{FragmentKey, FragmentValue};
 pub use lines::{CELLS_PER_LINE, Cell, Line, MIN_LINES, Members, line_of, line_shift, lines};
 pub use meta::{GroupLabel, HookKey, HookRecord, LABEL_LEN, META_MAGIC, Meta};
 pub use other::{Destination, OTHERS_SIZE, SPARED_SIZE};
 pub use policy::{
-    Bucket, BucketKey, CAP_BURST, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, DSCP_IF_DEFAULT, DSCP_KEEP,
-    Policy, RULES, TIER_CORROBORATED, TIER_OBSERVED, TIER_TRUSTED,
+    Bucket, BucketKey, CAP_BURST, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, DSCP_DEMOTE,
+    DSCP_IF_DEFAULT, DSCP_KEEP, Policy, RULES, TIER_CORROBORATED, TIER_OBSERVED, TIER_TRUSTED,
 };
 pub use tunnel::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, MOVED, SEEN_SHIFT, Tunnel, TunnelKey};
 pub use xdp::{VERDICT_MAGIC, XdpVerdict};

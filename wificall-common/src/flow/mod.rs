@@ -14,7 +14,7 @@ pub use voice::{VOICE_INTERVAL, VOICE_MAX, VOICE_MIN, VOICE_RUN};
 use crate::{
     Class, Direction,
     abi::{Candidate, Control, Flow, MILESTONES, Request, Way},
-    wire::ike::EXCHANGE_SA_INIT,
+    wire::ike::{EXCHANGE_AUTH, EXCHANGE_SA_INIT},
 };
 
 /// What a packet has changed, worth telling: bits.
@@ -136,7 +136,7 @@ impl Sides<'_> {
             other,
             control,
         } = self;
-        way.packets = way.packets.wrapping_add(sight.segments as u64);
+        way.packets = way.packets.wrapping_add(u64::from(sight.segments));
         way.bytes = way.bytes.wrapping_add(sight.bytes);
         way.seen = sight.now;
         match sight.class {
@@ -172,18 +172,28 @@ impl Flow {
         control.group = group;
         control.ifindex = ifindex;
         control.began = candidate.first;
-        if candidate.asked != 0 {
-            control.began = candidate.asked;
-            control.spi_i = candidate.spi_i;
+        if candidate.asked == 0 {
+            return;
+        }
+        control.began = candidate.asked;
+        control.spi_i = candidate.spi_i;
+        control.spi_r = candidate.spi_r;
+        control.requests[Direction::Up as usize] = Request {
+            at: candidate.asked,
+            id: candidate.id,
+            exchange: candidate.exchange,
+            sent: candidate.sent,
+            reserved: [0; 2],
+        };
+        // All at once: these bits are times of zero.
+        if candidate.natt != 0 {
+            control.milestones = Milestone::Natt.bit();
+        }
+        if candidate.exchange == EXCHANGE_SA_INIT {
+            control.milestones |= Milestone::InitSent.bit();
             control.setups = 1;
-            control.milestones = Milestone::InitSent.bit();
-            control.requests[Direction::Up as usize] = Request {
-                at: candidate.asked,
-                id: 0,
-                exchange: EXCHANGE_SA_INIT,
-                sent: candidate.sent,
-                reserved: [0; 2],
-            };
+        } else if candidate.exchange == EXCHANGE_AUTH {
+            control.milestones |= Milestone::AuthSent.bit();
         }
     }
 
@@ -220,7 +230,7 @@ impl Control {
         self.milestones |= bit;
         let micros = now.saturating_sub(self.began) / 1_000;
         if let Some(reached) = self.reached.get_mut(milestone as usize) {
-            *reached = if micros > u32::MAX as u64 {
+            *reached = if micros > u64::from(u32::MAX) {
                 u32::MAX
             } else {
                 micros as u32
@@ -238,8 +248,8 @@ impl Control {
             return;
         }
         let millis = now.saturating_sub(before) / 1_000_000;
-        let interval = self.keepalive_interval as u64;
-        if millis > 0 && millis <= u32::MAX as u64 && (interval == 0 || millis < interval) {
+        let interval = u64::from(self.keepalive_interval);
+        if millis > 0 && millis <= u64::from(u32::MAX) && (interval == 0 || millis < interval) {
             self.keepalive_interval = millis as u32;
         }
     }
@@ -257,16 +267,23 @@ impl Candidate {
         }
     }
 
-    /// Notes an IKE_SA_INIT request of its client.
+    /// Notes an IKE request of its client.
     #[inline(always)]
-    pub fn ask(&mut self, spi_i: [u8; 8], now: u64) {
-        if self.asked == 0 || !ike::is_same(self.spi_i, spi_i) {
-            self.asked = now;
-            self.spi_i = spi_i;
-            self.sent = 1;
-        } else {
+    pub fn ask(&mut self, message: &Message, now: u64) {
+        let is_same = ike::is_same(self.spi_i, message.spi_i)
+            && self.exchange == message.exchange
+            && self.id == message.id;
+        if self.asked != 0 && is_same {
             self.sent = self.sent.saturating_add(1);
+            return;
         }
+        self.asked = now;
+        self.spi_i = message.spi_i;
+        self.spi_r = message.spi_r;
+        self.id = message.id;
+        self.exchange = message.exchange;
+        self.natt = message.natt.into();
+        self.sent = 1;
     }
 
     /// Whether a packet that goes in `direction` shows that both ends speak.

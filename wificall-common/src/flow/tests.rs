@@ -1,7 +1,8 @@
 use std::vec::Vec;
 
 use super::*;
-use crate::wire::ike::{EXCHANGE_AUTH, NOTIFY_COOKIE};
+use crate::abi::SpiSlot;
+use crate::wire::ike::NOTIFY_COOKIE;
 
 const MS: u64 = 1_000_000;
 const START: u64 = 1_000 * MS;
@@ -32,7 +33,7 @@ fn talk(flow: &mut Flow, sequences: impl IntoIterator<Item = u32>) -> Vec<u32> {
 /// Lost, late, duplicate, stray, anchored, once the window has gone by.
 fn told(flow: &Flow) -> [u32; 5] {
     let way = &flow.up;
-    let missing: u32 = way.spis.iter().map(|slot| slot.missing()).sum();
+    let missing: u32 = way.spis.iter().map(SpiSlot::missing).sum();
     let lost = way.lost + missing;
     [
         lost,
@@ -250,7 +251,7 @@ fn a_set_up_reaches_its_milestones_with_their_times() {
     use Direction::{Down, Up};
     let mut flow = Flow::default();
     let mut candidate = Candidate::begin(Up, START);
-    candidate.ask([1; 8], START);
+    candidate.ask(&init(false), START);
     assert!(candidate.is_answered_by(Down) && !candidate.is_answered_by(Up));
     flow.begin(&candidate, 3, 4);
     let at = |ms: u64| START + ms * MS;
@@ -349,4 +350,37 @@ fn the_interval_of_keepalives_is_that_of_a_quiet_tunnel() {
         flow.control.keepalive_interval
     };
     assert_eq!(keep(75_000), 20_000, "ESP was between");
+}
+
+#[test]
+fn a_refusal_is_found_behind_other_payloads_and_not_behind_an_acceptance() {
+    let read = |first: u8, payloads: &[&[u8]]| {
+        let mut frame = std::vec![1; 16];
+        frame.extend([first, 0x20, EXCHANGE_SA_INIT, 0x20, 0, 0, 0, 0, 0, 0, 1, 0]);
+        frame.extend(payloads.concat());
+        Message::read(&frame[..], 0, false).unwrap().notify
+    };
+    let vendor = |next: u8| [next, 0, 0, 9, 1, 2, 3, 4, 5];
+    let notify = |next: u8, kind: u16| {
+        let [high, low] = kind.to_be_bytes();
+        [next, 0, 0, 8, 0, 0, high, low]
+    };
+    const STATUS: u16 = 16_388;
+    assert_eq!(read(41, &[&notify(0, 14)]), 14);
+    assert_eq!(
+        read(43, &[&vendor(41), &notify(41, STATUS), &notify(0, 17)]),
+        17
+    );
+    assert_eq!(read(41, &[&notify(0, STATUS)]), 0);
+    assert_eq!(
+        read(33, &[&[41, 0, 0, 8, 0, 0, 0, 0], &notify(0, 14)]),
+        0,
+        "accepted"
+    );
+    assert_eq!(
+        read(43, &[&[41, 0, 0, 2], &notify(0, 14)]),
+        0,
+        "a length that cannot be"
+    );
+    assert_eq!(read(41, &[]), 0, "cut short");
 }

@@ -82,7 +82,7 @@ impl<'a> Report<'a> {
 
     /// Adds an error.
     pub fn refuse(&self, place: Place, path: &KeyPath, mismatch: Mismatch) {
-        let problem = self.problem(place, path, mismatch);
+        let problem = problem(path, mismatch);
         self.errors.borrow_mut().push((place, problem));
     }
 
@@ -106,7 +106,7 @@ impl<'a> Report<'a> {
 
     /// Adds a warning.
     pub fn warn(&self, place: Place, path: &KeyPath, mismatch: Mismatch) {
-        let problem = self.problem(place, path, mismatch);
+        let problem = problem(path, mismatch);
         self.warnings.borrow_mut().push((place, problem));
     }
 
@@ -120,34 +120,51 @@ impl<'a> Report<'a> {
         let in_order = |problems: RefCell<Vec<(Place, Problem)>>| {
             let mut problems = problems.into_inner();
             problems.sort_by_key(|(offset, _)| offset.unwrap_or(usize::MAX));
+            number(&mut problems, self.source);
             problems.into_iter().map(|(_, problem)| problem).collect()
         };
         (in_order(self.errors), in_order(self.warnings))
     }
+}
 
-    fn problem(&self, place: Place, path: &KeyPath, mismatch: Mismatch) -> Problem {
-        let (line, column) = place.map(|offset| self.position(offset)).unzip();
-        Problem {
-            file: None,
-            line,
-            column,
-            key: path.key.clone(),
-            name: path.name.clone(),
-            found: mismatch.found.unwrap_or_default(),
-            expected: mismatch.expected,
-            hint: mismatch.hint,
+/// A problem whose line and column are not known yet.
+fn problem(path: &KeyPath, mismatch: Mismatch) -> Problem {
+    Problem {
+        file: None,
+        line: None,
+        column: None,
+        key: path.key.clone(),
+        name: path.name.clone(),
+        found: mismatch.found.unwrap_or_default(),
+        expected: mismatch.expected,
+        hint: mismatch.hint,
+    }
+}
+
+/// Gives problems that are in the order of their places the line and column (in characters) of these, from 1. A file may
+/// have as many problems as lines: it is walked once for all of them.
+fn number(problems: &mut [(Place, Problem)], source: &str) {
+    let mut chars = source.char_indices().peekable();
+    let (mut line, mut column) = (1, 1);
+    for (place, problem) in problems {
+        let Some(place) = *place else { continue };
+        while let Some((_, char)) = chars.next_if(|(at, char)| at + char.len_utf8() <= place) {
+            #[cfg(test)]
+            WALKED.set(WALKED.get() + 1);
+            (line, column) = if char == '\n' {
+                (line + 1, 1)
+            } else {
+                (line, column + 1)
+            };
         }
+        (problem.line, problem.column) = (Some(line), Some(column));
     }
+}
 
-    /// Line and column (in characters) of a byte offset, from 1.
-    fn position(&self, offset: usize) -> (usize, usize) {
-        let before = &self.source[..self.source.floor_char_boundary(offset)];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (
-            before.matches('\n').count() + 1,
-            before[line_start..].chars().count() + 1,
-        )
-    }
+#[cfg(test)]
+thread_local! {
+    /// Characters that [`number`] has looked at.
+    static WALKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// The path of a key, and the name of the policy that it belongs to.
@@ -176,5 +193,56 @@ impl KeyPath {
             key: format!("{}[{index}]", self.key),
             name: self.name.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some on lines of their own, the others all on one.
+    #[test]
+    fn a_file_of_problems_is_walked_twice_at_most() {
+        const PROBLEMS: usize = 2_000;
+        for between in ["\n", " "] {
+            let source = format!("ä = 1{between}").repeat(PROBLEMS);
+            WALKED.set(0);
+            let report = Report::new(&source);
+            // In no order, as checks of a whole file come after those of its keys.
+            for index in (0..PROBLEMS).rev() {
+                let place = Some(index * source.len() / PROBLEMS);
+                report.refuse(place, &KeyPath::default(), Mismatch::expected("less"));
+                report.warn(place, &KeyPath::default(), Mismatch::expected("less"));
+            }
+            let (errors, warnings) = report.finish();
+            let walked = WALKED.get();
+            // Once for errors, once for warnings.
+            let most = 2 * source.len();
+            assert!(walked > source.len() / 2 && walked <= most, "{walked}");
+            for (index, problem) in errors.iter().enumerate() {
+                let (line, column) = if between == "\n" {
+                    (index + 1, 1)
+                } else {
+                    (1, 6 * index + 1)
+                };
+                assert_eq!((problem.line, problem.column), (Some(line), Some(column)));
+            }
+            assert_eq!(errors, warnings);
+        }
+    }
+
+    #[test]
+    fn a_place_inside_of_a_character_is_that_character() {
+        let report = Report::new("a\n bä");
+        for place in [0, 2, 4, 5, 6, 9] {
+            report.warn(Some(place), &KeyPath::default(), Mismatch::expected(""));
+        }
+        let (_, warnings) = report.finish();
+        let places: Vec<_> = warnings.iter().map(|it| (it.line, it.column)).collect();
+        let expected = [(1, 1), (2, 1), (2, 3), (2, 3), (2, 4), (2, 4)];
+        assert_eq!(
+            places,
+            expected.map(|(line, column)| (Some(line), Some(column)))
+        );
     }
 }

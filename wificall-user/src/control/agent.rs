@@ -22,7 +22,7 @@ use super::{
     other::Arming,
     plan::{Actual, LeftOut, Plan, plan},
     telemetry::{Owners, Telemetry},
-    tunnels::Keeping,
+    tunnels::{Keeping, Notes},
     world::{Steering, World, network, ways_out},
 };
 use crate::{
@@ -90,12 +90,13 @@ pub(super) struct Agent {
     pub tcx: bool,
     /// How the exits of tunnels are kept.
     pub keeping: Keeping,
+    pub notes: Option<Notes>,
     /// Tunnels and calls; `None` if they are not tracked.
     pub telemetry: Option<Telemetry>,
-    /// Why the metrics could not be written to a file.
-    pub textfile_problem: Option<String>,
     /// Whose endpoints are, for that.
     pub owners: Owners,
+    /// Why the metrics could not be written to a file.
+    pub textfile_problem: Option<String>,
 }
 
 impl Agent {
@@ -169,6 +170,7 @@ impl Agent {
             saved: now,
             tcx: kernel::has_tcx(),
             keeping: Keeping::default(),
+            notes: None,
             telemetry: None,
             textfile_problem: None,
             owners: Owners::default(),

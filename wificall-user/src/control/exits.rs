@@ -3,24 +3,30 @@
 //! The steps in which anything is installed: it is written to the record, then done; what is removed is done, then taken
 //! out of the record. So a record never has less than there is.
 
+mod force;
+mod problems;
+mod remove;
+mod survey;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use tracing::{info, warn};
 
+pub(crate) use self::remove::remove;
+pub(crate) use self::survey::check;
+use self::survey::{check_with, families, network, read_routes};
 use super::world::Steering;
 use crate::config::{Client, Config, Interfaces};
-use crate::net::{self, Family, Link, Route, Rule, Sysctl};
-use crate::steer::check::{self, Findings};
-use crate::steer::choice::Way;
+use crate::net::{self, Family};
+use crate::steer::check::Findings;
 use crate::steer::machine::{Machine, Moved, Running};
-use crate::steer::place::{Network, Place};
+use crate::steer::place::Network;
 use crate::steer::prober::{Heard, Prober};
-use crate::steer::record::{Changed, Record};
-use crate::steer::sysctls;
+use crate::steer::record::Record;
 
 /// Why the rules and routes are compared with what should be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,177 +259,6 @@ impl Exits {
         std::mem::take(&mut self.moved)
     }
 
-    /// Makes the rules and routes what they should be.
-    ///
-    /// # Errors
-    ///
-    /// What could not be done; the rest is done.
-    pub(super) async fn put_in_force(&mut self, because: Because) -> Result<()> {
-        if self.is_idle() {
-            return Ok(());
-        }
-        let result = self.try_put_in_force(because).await;
-        self.problem = result.as_ref().err().map(|error| format!("{error:#}"));
-        result
-    }
-
-    async fn try_put_in_force(&mut self, because: Because) -> Result<()> {
-        let desired = self.machine.desired();
-        let tables: BTreeSet<u32> = desired
-            .tables()
-            .union(&self.record.tables)
-            .copied()
-            .collect();
-        let rules = net::rules().await.context("read the policy rules")?;
-        let routes = read_routes(&tables).await?;
-        let plan = crate::steer::plan::plan(&desired, &rules, &routes, &self.record);
-        let before = self.record.clone();
-        self.record.rules.extend(desired.rules.iter().cloned());
-        self.record.tables.extend(desired.tables());
-        if self.record != before {
-            self.record.save(&self.path)?;
-        }
-        let mut failures = Failures::default();
-        for route in &plan.set {
-            failures.note(net::replace_route(route).await, || {
-                format!(
-                    "set the default route of table {} ({})",
-                    route.table, route.family
-                )
-            });
-        }
-        for rule in &plan.add {
-            failures.note(net::add_rule(rule).await, || {
-                format!("add the {} rule `{rule}`", rule.family)
-            });
-        }
-        let put_back = (plan.set.len() + plan.add.len()) as u64;
-        if because == Because::Looking && put_back > 0 {
-            self.repairs += put_back;
-            warn!(
-                rules = plan.add.len(),
-                routes = plan.set.len(),
-                "somebody has removed or changed what exits need: it is back"
-            );
-        }
-        failures.note_all(self.follow_sysctls(because));
-        if because != Because::Adding {
-            for rule in &plan.remove {
-                failures.note(net::remove_rule(rule).await, || {
-                    format!("remove the {} rule `{rule}`", rule.family)
-                });
-            }
-            for route in &plan.clear {
-                failures.note(net::remove_route(route).await, || {
-                    format!(
-                        "remove the default route of table {} ({})",
-                        route.table, route.family
-                    )
-                });
-            }
-            if failures.is_empty()
-                && (self.record.rules != desired.rules || self.record.tables != desired.tables())
-            {
-                self.record.rules.clone_from(&desired.rules);
-                self.record.tables = desired.tables();
-                self.record.save(&self.path)?;
-            }
-        }
-        self.learn_addresses().await;
-        failures.into_result()
-    }
-
-    /// Has sysctls as the exits that may change them need them, and those of exits that went as they were before, once
-    /// nothing goes there any more. What may not be written, as under systemd's `ProtectKernelTunables=`, is a problem and
-    /// no failure: exits work without, or not all of them do.
-    fn follow_sysctls(&mut self, because: Because) -> Result<()> {
-        let mut unset = Vec::new();
-        let result = self.try_follow_sysctls(because, &mut unset);
-        for problem in unset.iter().filter(|it| !self.unset.contains(it)) {
-            warn!("{problem}");
-        }
-        self.unset = unset;
-        result
-    }
-
-    fn try_follow_sysctls(&mut self, because: Because, unset: &mut Vec<String>) -> Result<()> {
-        let read = |sysctl: Sysctl, device: &str| sysctl.read(device).ok().flatten();
-        let mut wanted = BTreeSet::new();
-        let mut changes = BTreeSet::new();
-        self.advice.clear();
-        for running in self.machine.exits() {
-            let places = ipv4_places(running);
-            let needs = sysctls::needs(&places, &self.network.access, read);
-            if running.exit.manage_sysctls {
-                wanted.extend(sysctls::governed(&places, &self.network.access));
-                changes.extend(needs.into_iter().map(|need| need.change));
-            } else {
-                let texts = needs
-                    .iter()
-                    .map(|need| format!("exit `{}`: {}", running.exit.name, need.text()));
-                self.advice.extend(texts);
-            }
-        }
-        let is_of = |changed: &Changed, (sysctl, device): (Sysctl, &str)| {
-            changed.sysctl == sysctl && changed.device == device
-        };
-        for change in changes {
-            let (sysctl, device) = (change.sysctl, change.device.clone());
-            let known = self
-                .record
-                .sysctls
-                .iter()
-                .any(|it| is_of(it, (sysctl, &device)));
-            if !known {
-                self.record.sysctls.insert(change.clone());
-                self.record.save(&self.path)?;
-            }
-            if let Err(error) = sysctl.write(&device, change.value) {
-                let (name, value) = (sysctl.name(), change.value);
-                unset.push(format!(
-                    "set net.ipv4.conf.{device}.{name} to {value}: {error}\n  hint: `sysctl -w \
-                     net.ipv4.conf.{device}.{name}={value}`, or a drop-in with ProtectKernelTunables=no for the systemd unit"
-                ));
-                continue;
-            }
-            info!(
-                device,
-                sysctl = sysctl.name(),
-                from = change.before,
-                to = change.value,
-                "sysctl set for an exit"
-            );
-        }
-        if because == Because::Adding {
-            return Ok(());
-        }
-        let outlived: Vec<_> = self
-            .record
-            .sysctls
-            .iter()
-            .filter(|changed| !wanted.contains(&(changed.sysctl, changed.device.clone())))
-            .cloned()
-            .collect();
-        for changed in outlived {
-            if let Err(error) = restore(&changed) {
-                unset.push(format!("{error:#}"));
-                continue;
-            }
-            self.record.sysctls.remove(&changed);
-            self.record.save(&self.path)?;
-        }
-        Ok(())
-    }
-
-    /// Of gateways that nobody asks, the kernel may know the Ethernet address.
-    async fn learn_addresses(&mut self) {
-        for (table, gateway, ifindex) in self.machine.unasked() {
-            if let Ok(address) = net::neighbour(ifindex, gateway).await {
-                self.machine.note_address(table, gateway, address);
-            }
-        }
-    }
-
     /// What the subscription to the network's changes is to follow, if that is something else than before.
     pub(super) fn newly_followed(&mut self) -> Option<(BTreeSet<u32>, BTreeSet<IpAddr>)> {
         let exits = self.machine.exits().iter();
@@ -471,185 +306,6 @@ impl Exits {
             .iter()
             .map(|running| (running, &self.since))
     }
-
-    /// What is wrong.
-    pub(super) fn problems(&self) -> Vec<String> {
-        let now = Instant::now();
-        let mut problems: Vec<String> = self.problem.iter().cloned().collect();
-        for running in self.machine.exits() {
-            for side in &running.sides {
-                let name = &running.exit.name;
-                let none_of_family = side.candidates.is_empty();
-                if let Some(way @ (Way::Direct | Way::Block)) = side.way
-                    && !none_of_family
-                {
-                    let what = match way {
-                        Way::Block => "its traffic is refused",
-                        _ => "its traffic goes the box's own way",
-                    };
-                    problems.push(format!(
-                        "exit `{name}`: no {} gateway is up: {what}",
-                        side.family
-                    ));
-                }
-                for candidate in &side.candidates {
-                    let problem = candidate
-                        .place
-                        .as_ref()
-                        .err()
-                        .map(|nowhere| nowhere.text().to_owned());
-                    let down = candidate.state(now) == crate::steer::health::State::Down;
-                    problems.extend(problem.or_else(|| {
-                        down.then(|| {
-                            format!("exit `{name}`: {} is down", candidate.name(&running.exit))
-                        })
-                    }));
-                }
-            }
-        }
-        problems.extend(self.warnings.iter().cloned());
-        problems.extend(self.advice.iter().cloned());
-        problems.extend(self.unset.iter().cloned());
-        problems.extend(self.untried.iter().map(|name| {
-            format!(
-                "exit `{name}`: IKE is tried with nobody: policies send no ePDG there whose address is known\n  hint: give \
-                 `probe` in the exit"
-            )
-        }));
-        let mut seen = BTreeSet::new();
-        problems.retain(|problem| seen.insert(problem.clone()));
-        problems
-    }
-}
-
-/// What could not be done.
-#[derive(Default)]
-struct Failures(Vec<String>);
-
-impl Failures {
-    fn note(&mut self, result: std::io::Result<()>, what: impl FnOnce() -> String) {
-        if let Err(error) = result {
-            self.0.push(format!("{}: {error}", what()));
-        }
-    }
-
-    fn note_all(&mut self, result: Result<()>) {
-        if let Err(error) = result {
-            self.0.push(format!("{error:#}"));
-        }
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn into_result(self) -> Result<()> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        Err(anyhow!("{}", self.0.join("; ")))
-    }
-}
-
-/// Checks a configuration against this box. Changes nothing.
-///
-/// # Errors
-///
-/// If the box cannot be read.
-pub(crate) async fn check(config: &Config) -> Result<Findings> {
-    let path = config.agent.exits_path();
-    check_with(config, &Record::load(&path).unwrap_or_default(), &path).await
-}
-
-async fn check_with(config: &Config, record: &Record, path: &Path) -> Result<Findings> {
-    if config.exits.is_empty() {
-        return Ok(Findings::default());
-    }
-    let network = network(&config.interfaces).await?;
-    let uplinks = net::select(&config.interfaces.uplink, &network.links);
-    let here = check::Box {
-        uplinks: uplinks.iter().map(|link| link.index).collect(),
-        network,
-        rules: net::rules().await.context("read the policy rules")?,
-        routes: read_routes(&config.exits.iter().map(|exit| exit.table).collect()).await?,
-        record: record.clone(),
-        others: Record::of_others(path),
-    };
-    Ok(check::check(&config.exits, &here))
-}
-
-async fn network(interfaces: &Interfaces) -> Result<Network> {
-    let links = net::links().await.context("read the links over netlink")?;
-    let addresses = net::addresses()
-        .await
-        .context("read the addresses over netlink")?;
-    let index = |link: &Link| link.index;
-    Ok(Network {
-        access: net::select(&interfaces.access, &links)
-            .iter()
-            .map(|link| link.index)
-            .collect(),
-        ipv6: links
-            .iter()
-            .filter(|link| net::has_ipv6(&link.name))
-            .map(index)
-            .collect(),
-        links,
-        addresses,
-    })
-}
-
-async fn read_routes(tables: &BTreeSet<u32>) -> Result<Vec<Route>> {
-    net::routes(tables)
-        .await
-        .context("read the routes of the exits' tables")
-}
-
-/// The families that this kernel has.
-fn families() -> Vec<Family> {
-    let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
-    let families = Family::ALL.into_iter();
-    families
-        .filter(|family| *family == Family::V4 || has_ipv6)
-        .collect()
-}
-
-fn ipv4_places(running: &Running) -> Vec<&Place> {
-    let sides = running
-        .sides
-        .iter()
-        .filter(|side| side.family == Family::V4);
-    let candidates = sides.flat_map(|side| &side.candidates);
-    candidates
-        .filter_map(|candidate| candidate.place.as_ref().ok())
-        .collect()
-}
-
-/// Sets a sysctl back to what it was, unless somebody has changed it since.
-fn restore(changed: &Changed) -> Result<bool> {
-    let Changed {
-        sysctl,
-        device,
-        before,
-        value,
-    } = changed;
-    let name = format!("net.ipv4.conf.{device}.{}", sysctl.name());
-    let now = sysctl
-        .read(device)
-        .with_context(|| format!("read {name}"))?;
-    if now != Some(*value) {
-        return Ok(false);
-    }
-    sysctl
-        .write(device, *before)
-        .with_context(|| format!("set {name} back to {before}"))?;
-    info!(
-        device,
-        sysctl = sysctl.name(),
-        to = before,
-        "sysctl set back"
-    );
-    Ok(true)
 }
 
 fn tell(moved: &Moved) {
@@ -662,62 +318,18 @@ fn tell(moved: &Moved) {
         unanswered,
         ..
     } = moved;
-    let from = from.as_deref().unwrap_or("none");
     let unanswered_ms = unanswered.map(|unanswered| unanswered.as_millis() as u64);
+    if from.is_none() {
+        // What an exit without gateways of a family does is no surprise.
+        info!(exit, %family, way = to, "exit takes its first way");
+        return;
+    }
+    let from = from.as_deref();
     if to == "direct" || to == "block" {
         warn!(exit, %family, from, to, reason, unanswered_ms, "exit takes another way");
     } else {
         info!(exit, %family, from, to, reason, unanswered_ms, "exit takes another way");
     }
-}
-
-/// What [`remove`] has removed.
-#[derive(Debug, Default)]
-pub(crate) struct Removed {
-    /// Rules.
-    pub rules: Vec<Rule>,
-    /// Default routes.
-    pub routes: Vec<Route>,
-    /// Sysctls that were set back.
-    pub sysctls: Vec<Changed>,
-}
-
-/// Removes what the record at `path` says, and the record.
-///
-/// # Errors
-///
-/// What could not be removed; the record then stays.
-pub(crate) async fn remove(path: &Path) -> Result<Removed> {
-    let record = Record::load(path)?;
-    let mut removed = Removed::default();
-    if record.is_empty() {
-        return Ok(removed);
-    }
-    let rules = net::rules().await.context("read the policy rules")?;
-    let routes = read_routes(&record.tables).await?;
-    for rule in record.rules.iter().filter(|rule| rules.contains(rule)) {
-        net::remove_rule(rule)
-            .await
-            .with_context(|| format!("remove the {} rule `{rule}`", rule.family))?;
-        removed.rules.push(rule.clone());
-    }
-    for route in routes.into_iter().filter(Route::is_own) {
-        net::remove_route(&route).await.with_context(|| {
-            format!(
-                "remove the default route of table {} ({})",
-                route.table, route.family
-            )
-        })?;
-        removed.routes.push(route);
-    }
-    // Those of a device before that of `all`: together they come into force.
-    for changed in record.sysctls.iter().rev() {
-        if restore(changed)? {
-            removed.sysctls.push(changed.clone());
-        }
-    }
-    Record::default().save(path)?;
-    Ok(removed)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::config;
 use crate::net::namespace::{in_namespace, ip, run};
+use crate::net::{Route, Sysctl};
 
 const EXIT: &str = r#"
 [[exit]]

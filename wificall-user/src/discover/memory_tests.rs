@@ -1,5 +1,5 @@
 use super::*;
-use crate::discover::{Failure, FailureKind};
+use crate::discover::{Failure, FailureKind, Family, Filter, Outcome};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const KEEP: Duration = Duration::from_secs(24 * 3600);

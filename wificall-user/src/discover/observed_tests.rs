@@ -1,6 +1,7 @@
 //! What clients were told, and what it is worth.
 
 use super::*;
+use crate::discover::{Family, Filter, Outcome};
 use crate::discover::{Visited, store};
 
 const SECOND: Duration = Duration::from_secs(1);

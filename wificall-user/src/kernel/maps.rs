@@ -1,26 +1,31 @@
 //! The maps, typed.
 
+mod clients;
+mod counts;
+mod endpoints;
+mod tunnels;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::IpAddr,
     path::Path,
 };
 
 use aya::{
     Pod,
-    maps::{
-        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues,
-        lpm_trie::Key as LpmKey,
-    },
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key as LpmKey},
 };
-use ipnet::IpNet;
 use wificall_common::abi::{
-    Block4, Block6, CELLS, Cell, Choice, ChoiceKey, ClientKey, Counter, Counters, Destination,
-    EPOCH_BITS, EXIT_SLOTS, EndpointRef, Flow, FlowKey, GroupLabel, HookKey, HookRecord,
-    InterfaceKey, Members, Meta, OTHERS_SIZE, Policy, StationKey, Tunnel, TunnelKey,
+    Choice, ChoiceKey, ClientKey, Counters, Destination, EndpointRef, Flow, FlowKey, GroupLabel,
+    HookKey, HookRecord, InterfaceKey, Members, Meta, OTHERS_SIZE, Policy, StationKey, Tunnel,
+    TunnelKey,
 };
 
+pub use self::{
+    clients::Numbered,
+    endpoints::{Entry, Key},
+};
+pub(super) use self::{counts::add, tunnels::tunnels_in};
 use super::{
     blocks::Blocks,
     error::{Context as _, KernelError},
@@ -74,58 +79,6 @@ unsafe impl Abi for FlowKey {}
 unsafe impl Abi for Flow {}
 // SAFETY: transparent around plain data.
 unsafe impl<T: Abi> Pod for Raw<T> {}
-
-/// A key of the endpoint table. The order is the order in which entries are added, and the reverse of that in which they
-/// are removed: what refers comes after what it refers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Key {
-    /// An address of a companion name, likewise mapped. No endpoint.
-    Companion([u8; 16]),
-    /// A single host; IPv4 as `::ffff:a.b.c.d`.
-    Host([u8; 16]),
-    /// An irregular prefix: length in bits, address; IPv4 mapped likewise, 96 bits longer.
-    Prefix(u8, [u8; 16]),
-    /// A /24: three bytes and a zero.
-    Block4([u8; 4]),
-    /// A /64: its first eight bytes.
-    Block6([u8; 8]),
-}
-
-/// A client or an interface, with the epoch of its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Numbered {
-    /// Clients by network.
-    Network(u32, IpNet),
-    /// A client by link-layer address.
-    Station(u32, [u8; 6]),
-    /// An interface by index.
-    Interface(u32, u32),
-}
-
-impl Numbered {
-    /// The epoch.
-    #[must_use]
-    pub fn epoch(&self) -> u32 {
-        match self {
-            Self::Network(epoch, _) | Self::Station(epoch, _) | Self::Interface(epoch, _) => *epoch,
-        }
-    }
-}
-
-/// A value of the endpoint table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
-    /// Index of the group; 0 in an exception: not an endpoint.
-    pub group: u32,
-    /// Index of the policy.
-    pub policy: u32,
-    /// Index of the activity slot.
-    pub slot: u32,
-    /// `FLAG_…` of a block.
-    pub flags: u32,
-    /// Members of a /24.
-    pub members: [u32; 8],
-}
 
 /// The open maps of a data plane.
 pub(super) struct Maps {
@@ -201,86 +154,6 @@ impl Maps {
         })
     }
 
-    pub(super) fn entries(&self) -> Result<BTreeMap<Key, Entry>, KernelError> {
-        let mut all = BTreeMap::new();
-        for (key, cell) in self.blocks4.cells()? {
-            let members = if cell.is_partial() {
-                self.members(key)?
-            } else {
-                Members::default()
-            };
-            all.insert(Key::Block4(key), Entry::from(cell.block4(members).1));
-        }
-        for (key, cell) in self.blocks6.cells()? {
-            all.insert(Key::Block6(key), Entry::from(cell.block6().1));
-        }
-        for pair in self.hosts.iter() {
-            let (key, Raw(host)) = pair.doing(|| "read map HOSTS".into())?;
-            all.insert(Key::Host(key), Entry::from(host));
-        }
-        for pair in self.companions.iter() {
-            let (key, Raw(host)) = pair.doing(|| "read map COMPANION_HOSTS".into())?;
-            all.insert(Key::Companion(key), Entry::from(host));
-        }
-        for pair in self.prefixes.iter() {
-            let (key, Raw(prefix)) = pair.doing(|| "read map PREFIXES".into())?;
-            all.insert(
-                Key::Prefix(key.prefix_len() as u8, key.data()),
-                Entry::from(prefix),
-            );
-        }
-        Ok(all)
-    }
-
-    pub(super) fn set(&mut self, key: Key, entry: &Entry) -> Result<(), KernelError> {
-        match key {
-            Key::Companion(address) => self.companions.insert(address, Raw(entry.into()), 0),
-            Key::Host(address) => self.hosts.insert(address, Raw(entry.into()), 0),
-            Key::Prefix(len, address) => {
-                self.prefixes
-                    .insert(&LpmKey::new(len.into(), address), Raw(entry.into()), 0)
-            }
-            Key::Block4(key) => self.set_block4(key, &entry.into()),
-            Key::Block6(key) => {
-                let cell = Cell::of6(u64::from_be_bytes(key), &entry.into());
-                self.blocks6.set(key, cell)
-            }
-        }
-        .doing(|| format!("add {key:?} to the endpoint table"))
-    }
-
-    pub(super) fn remove(&mut self, key: Key) -> Result<(), KernelError> {
-        let result = absent(match key {
-            Key::Companion(address) => self.companions.remove(&address),
-            Key::Host(address) => self.hosts.remove(&address),
-            Key::Prefix(len, address) => self.prefixes.remove(&LpmKey::new(len.into(), address)),
-            Key::Block4(key) => self
-                .blocks4
-                .remove(key)
-                .and_then(|()| self.members.remove(&key)),
-            Key::Block6(key) => self.blocks6.remove(key),
-        });
-        result.doing(|| format!("remove {key:?} from the endpoint table"))
-    }
-
-    /// Members that are no range come before the cell that refers to them and go after it.
-    fn set_block4(&mut self, key: [u8; 4], block: &Block4) -> Result<(), MapError> {
-        let cell = Cell::of4(u32::from_be_bytes(key), block);
-        if cell.is_partial() {
-            self.members.insert(key, block.members, 0)?;
-            return self.blocks4.set(key, cell);
-        }
-        self.blocks4.set(key, cell)?;
-        absent(self.members.remove(&key))
-    }
-
-    fn members(&self, key: [u8; 4]) -> Result<Members, KernelError> {
-        match self.members.get(&key, 0) {
-            Err(MapError::KeyNotFound) => Ok(Members::default()),
-            result => result.doing(|| "read map MEMBERS".into()),
-        }
-    }
-
     pub(super) fn policies(&self) -> Result<Vec<Policy>, KernelError> {
         self.policies
             .iter()
@@ -293,88 +166,6 @@ impl Maps {
         self.policies
             .set(index, Raw(policy), 0)
             .doing(|| format!("write policy {index}"))
-    }
-
-    /// The label of every group ever given out, by group.
-    pub(super) fn labels(&self) -> Result<BTreeMap<u32, GroupLabel>, KernelError> {
-        let mut labels = BTreeMap::new();
-        let last = self.groups.len().saturating_sub(1);
-        // Labels are given out from the front and never taken back, but for the last one, which collects the rest.
-        let mut index = 1;
-        while index <= last {
-            let Raw(label) = self
-                .groups
-                .get(&index, 0)
-                .doing(|| format!("read label {index}"))?;
-            if label.bytes[0] != 0 {
-                labels.insert(index, label);
-                index += 1;
-            } else if index < last {
-                index = last;
-            } else {
-                break;
-            }
-        }
-        Ok(labels)
-    }
-
-    pub(super) fn set_label(&mut self, index: u32, label: GroupLabel) -> Result<(), KernelError> {
-        self.groups
-            .set(index, Raw(label), 0)
-            .doing(|| format!("write label {index}"))
-    }
-
-    /// A group's counters, those of data planes before this one included.
-    pub(super) fn counters(&self, group: u32) -> Result<Counters, KernelError> {
-        let reading = || format!("read the counters of group {group}");
-        let values: PerCpuValues<_> = self.counters.get(&group, 0).doing(reading)?;
-        let Raw(mut total) = self.carried.get(&group, 0).doing(reading)?;
-        for Raw(value) in values.iter() {
-            add(&mut total, value);
-        }
-        Ok(total)
-    }
-
-    pub(super) fn set_carried(
-        &mut self,
-        group: u32,
-        counters: Counters,
-    ) -> Result<(), KernelError> {
-        self.carried
-            .set(group, Raw(counters), 0)
-            .doing(|| format!("write the carried counters of group {group}"))
-    }
-
-    /// The exits, by slot, those of data planes before this one included.
-    pub(super) fn exits(&self) -> Result<Vec<u64>, KernelError> {
-        (0..EXIT_SLOTS)
-            .map(|slot| {
-                let values = self.exits.get(&slot, 0)?;
-                let carried = self.carried_exits.get(&slot, 0)?;
-                Ok(carried + values.iter().sum::<u64>())
-            })
-            .collect::<Result<_, MapError>>()
-            .doing(|| "read map EXITS".into())
-    }
-
-    pub(super) fn set_carried_exit(&mut self, slot: u32, count: u64) -> Result<(), KernelError> {
-        self.carried_exits
-            .set(slot, count, 0)
-            .doing(|| format!("write carried exit {slot}"))
-    }
-
-    pub(super) fn activity(&self, slot: u32) -> Result<u32, KernelError> {
-        self.activity
-            .get(&slot, 0)
-            .doing(|| format!("read activity slot {slot}"))
-    }
-
-    pub(super) fn event_count(&self, slot: u32) -> Result<u64, KernelError> {
-        let values = self
-            .event_counts
-            .get(&slot, 0)
-            .doing(|| format!("read event count {slot}"))?;
-        Ok(values.iter().sum())
     }
 
     /// Makes these the names; how many find no room.
@@ -451,124 +242,6 @@ impl Maps {
         Ok(found.into_iter().collect())
     }
 
-    /// Choices by client.
-    pub(super) fn choices(&self) -> Result<BTreeMap<ChoiceKey, Choice>, KernelError> {
-        self.choices
-            .iter()
-            .map(|pair| pair.map(|(Raw(key), Raw(choice))| (key, choice)))
-            .collect::<Result<_, _>>()
-            .doing(|| "read map CHOICES".into())
-    }
-
-    pub(super) fn set_choice(&mut self, key: ChoiceKey, choice: Choice) -> Result<(), KernelError> {
-        self.choices
-            .insert(Raw(key), Raw(choice), 0)
-            .doing(|| format!("add {key:?} to map CHOICES"))
-    }
-
-    pub(super) fn remove_choice(&mut self, key: ChoiceKey) -> Result<(), KernelError> {
-        absent(self.choices.remove(&Raw(key))).doing(|| format!("remove {key:?} from map CHOICES"))
-    }
-
-    /// Clients and interfaces of all epochs, with their classes.
-    pub(super) fn numbered(&self) -> Result<BTreeMap<Numbered, u32>, KernelError> {
-        let mut all = BTreeMap::new();
-        for pair in self.clients.iter() {
-            let (key, class) = pair.doing(|| "read map CLIENTS".into())?;
-            let Raw(ClientKey { epoch, address }) = key.data();
-            let address = IpAddr::from(address).to_canonical();
-            let before = u32::from(EPOCH_BITS) + if address.is_ipv4() { 96 } else { 0 };
-            let len = key.prefix_len().saturating_sub(before) as u8;
-            if let Ok(net) = IpNet::new(address, len) {
-                all.insert(Numbered::Network(u32::from_ne_bytes(epoch), net), class);
-            }
-        }
-        for pair in self.stations.iter() {
-            let (Raw(key), class) = pair.doing(|| "read map STATIONS".into())?;
-            let [_, _, mac @ ..] = key.mac.to_be_bytes();
-            all.insert(Numbered::Station(key.epoch, mac), class);
-        }
-        for pair in self.interfaces.iter() {
-            let (Raw(key), class) = pair.doing(|| "read map INTERFACES".into())?;
-            all.insert(Numbered::Interface(key.epoch, key.ifindex), class);
-        }
-        Ok(all)
-    }
-
-    pub(super) fn number(&mut self, numbered: Numbered, class: u32) -> Result<(), KernelError> {
-        match numbered {
-            Numbered::Network(epoch, net) => self.clients.insert(&client(epoch, net), class, 0),
-            Numbered::Station(epoch, mac) => {
-                self.stations.insert(Raw(station(epoch, mac)), class, 0)
-            }
-            Numbered::Interface(epoch, ifindex) => {
-                self.interfaces
-                    .insert(Raw(InterfaceKey { epoch, ifindex }), class, 0)
-            }
-        }
-        .doing(|| format!("number {numbered:?}"))
-    }
-
-    pub(super) fn forget(&mut self, numbered: Numbered) -> Result<(), KernelError> {
-        absent(match numbered {
-            Numbered::Network(epoch, net) => self.clients.remove(&client(epoch, net)),
-            Numbered::Station(epoch, mac) => self.stations.remove(&Raw(station(epoch, mac))),
-            Numbered::Interface(epoch, ifindex) => self
-                .interfaces
-                .remove(&Raw(InterfaceKey { epoch, ifindex })),
-        })
-        .doing(|| format!("forget {numbered:?}"))
-    }
-
-    /// What is done about the ESP of tunnels, `KEEP_…`.
-    pub(super) fn keep(&self) -> Result<u32, KernelError> {
-        self.keep.get(&0, 0).doing(|| "read map KEEP".into())
-    }
-
-    pub(super) fn set_keep(&mut self, keep: u32) -> Result<(), KernelError> {
-        self.keep.set(0, keep, 0).doing(|| "write map KEEP".into())
-    }
-
-    /// The tunnels that have an exit, those seen last.
-    pub(super) fn tunnels(&self) -> Result<Vec<(TunnelKey, Tunnel)>, KernelError> {
-        read_tunnels(&self.tunnels)
-    }
-
-    pub(super) fn tunnel(&self, key: TunnelKey) -> Result<Option<Tunnel>, KernelError> {
-        match self.tunnels.get(&Raw(key), 0) {
-            Ok(Raw(tunnel)) => Ok(Some(tunnel)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error).doing(|| "read map TUNNELS".into()),
-        }
-    }
-
-    pub(super) fn set_gateways(&mut self, wanted: &BTreeSet<[u8; 16]>) -> Result<(), KernelError> {
-        let present = self
-            .gateways
-            .keys()
-            .collect::<Result<BTreeSet<_>, _>>()
-            .doing(|| "read map GATEWAYS".into())?;
-        for key in wanted.difference(&present) {
-            self.gateways
-                .insert(key, 0, 0)
-                .doing(|| "add to map GATEWAYS".into())?;
-        }
-        for key in present.difference(wanted) {
-            absent(self.gateways.remove(key)).doing(|| "remove from map GATEWAYS".into())?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn set_tunnel(&mut self, key: TunnelKey, tunnel: Tunnel) -> Result<(), KernelError> {
-        self.tunnels
-            .insert(Raw(key), Raw(tunnel), 0)
-            .doing(|| format!("add {key:?} to map TUNNELS"))
-    }
-
-    pub(super) fn remove_tunnel(&mut self, key: TunnelKey) -> Result<(), KernelError> {
-        absent(self.tunnels.remove(&Raw(key))).doing(|| format!("remove {key:?} from map TUNNELS"))
-    }
-
     pub(super) fn meta(&self) -> Result<Meta, KernelError> {
         let Raw(meta) = self.meta.get(&0, 0).doing(|| "read map META".into())?;
         Ok(meta)
@@ -600,28 +273,6 @@ impl Maps {
     }
 }
 
-fn client(epoch: u32, net: IpNet) -> LpmKey<Raw<ClientKey>> {
-    let (address, before) = match net {
-        IpNet::V4(net) => (net.network().to_ipv6_mapped(), 96),
-        IpNet::V6(net) => (net.network(), 0),
-    };
-    let key = ClientKey {
-        epoch: epoch.to_ne_bytes(),
-        address: address.octets(),
-    };
-    let len = u32::from(EPOCH_BITS) + before + u32::from(net.prefix_len());
-    LpmKey::new(len, Raw(key))
-}
-
-fn station(epoch: u32, mac: [u8; 6]) -> StationKey {
-    let [a, b, c, d, e, f] = mac;
-    StationKey {
-        mac: u64::from_be_bytes([0, 0, a, b, c, d, e, f]),
-        epoch,
-        reserved: 0,
-    }
-}
-
 /// Removing what is not there is no failure. aya hands the kernel's ENOENT on as it is.
 pub(super) fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
@@ -646,128 +297,4 @@ pub(super) fn filters_in(directory: &Path) -> Result<Vec<(HookKey, HookRecord)>,
         .map(|pair| pair.map(|(Raw(key), Raw(record))| (key, record)))
         .collect::<Result<_, _>>()
         .doing(|| "read map CLSACT_HOOKS".into())
-}
-
-/// The tunnels in the maps of `directory`; none if they were never made, or are of an ABI that has others.
-pub(super) fn tunnels_in(directory: &Path) -> Result<Vec<(TunnelKey, Tunnel)>, KernelError> {
-    if !directory.join("TUNNELS").exists() {
-        return Ok(Vec::new());
-    }
-    let path = directory.join("TUNNELS");
-    let opening = || format!("open map {}", path.display());
-    let data = MapData::from_pin(&path).doing(opening)?;
-    let Ok(tunnels) = HashMap::try_from(Map::LruHashMap(data)) else {
-        return Ok(Vec::new());
-    };
-    read_tunnels(&tunnels)
-}
-
-fn read_tunnels(
-    map: &HashMap<MapData, Raw<TunnelKey>, Raw<Tunnel>>,
-) -> Result<Vec<(TunnelKey, Tunnel)>, KernelError> {
-    let mut tunnels = Vec::new();
-    for key in map.keys() {
-        let key = key.doing(|| "read map TUNNELS".into())?;
-        match map.get(&key, 0) {
-            Ok(Raw(tunnel)) => tunnels.push((key.0, tunnel)),
-            // It made room for another meanwhile.
-            Err(MapError::KeyNotFound) => {}
-            Err(error) => return Err(error).doing(|| "read map TUNNELS".into()),
-        }
-    }
-    Ok(tunnels)
-}
-
-/// Adds `more` to `total`.
-pub(super) fn add(total: &mut Counters, more: &Counters) {
-    for (sum, cells) in total.cells.iter_mut().zip(&more.cells) {
-        for class in 0..CELLS {
-            let Counter { packets, bytes } = cells[class];
-            sum[class].packets += packets;
-            sum[class].bytes += bytes;
-        }
-    }
-}
-
-impl From<Block4> for Entry {
-    fn from(block: Block4) -> Self {
-        let Block4 {
-            group,
-            policy,
-            slot,
-            flags,
-            members,
-        } = block;
-        Self {
-            group,
-            policy,
-            slot,
-            flags,
-            members,
-        }
-    }
-}
-
-impl From<Block6> for Entry {
-    fn from(block: Block6) -> Self {
-        let Block6 {
-            group,
-            policy,
-            slot,
-            flags,
-        } = block;
-        Self {
-            group,
-            policy,
-            slot,
-            flags,
-            members: [0; 8],
-        }
-    }
-}
-
-impl From<EndpointRef> for Entry {
-    fn from(endpoint: EndpointRef) -> Self {
-        Self {
-            group: endpoint.group,
-            policy: endpoint.policy,
-            slot: endpoint.slot,
-            flags: 0,
-            members: [0; 8],
-        }
-    }
-}
-
-impl From<&Entry> for Block4 {
-    fn from(entry: &Entry) -> Self {
-        Self {
-            group: entry.group,
-            policy: entry.policy,
-            slot: entry.slot,
-            flags: entry.flags,
-            members: entry.members,
-        }
-    }
-}
-
-impl From<&Entry> for Block6 {
-    fn from(entry: &Entry) -> Self {
-        Self {
-            group: entry.group,
-            policy: entry.policy,
-            slot: entry.slot,
-            flags: entry.flags,
-        }
-    }
-}
-
-impl From<&Entry> for EndpointRef {
-    fn from(entry: &Entry) -> Self {
-        Self {
-            group: entry.group,
-            policy: entry.policy,
-            slot: entry.slot,
-            reserved: 0,
-        }
-    }
 }

@@ -62,7 +62,7 @@ fn gap(per_second: u32) -> u64 {
 }
 
 /// Maps that are pinned: those whose contents outlive an agent.
-pub(super) const PINNED: [&str; 32] = [
+pub(super) const PINNED: [&str; 33] = [
     "BLOCKS4",
     "BLOCKS6",
     "SPILLED4",
@@ -95,6 +95,7 @@ pub(super) const PINNED: [&str; 32] = [
     "TUNNELS",
     "FLOWS",
     "FLOW_COUNTS",
+    "FLOW_ROOM",
 ];
 
 /// Activity slots: one for every entry that the endpoint table can hold.

@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
 };
 
 use anyhow::{Result, ensure};
@@ -14,6 +14,7 @@ use wificall_common::{
 use super::{
     BUDGETED, EMPTY, EVERYTHING, NAME, OVER, UNIT, USUAL,
     table::{self, Shape, contents},
+    track::{self, Track},
     traffic::{NAT64, Traffic},
 };
 use crate::{
@@ -23,21 +24,12 @@ use crate::{
         turns::{Effort, Turn, turns},
     },
     netns::Netns,
-    programs::{
-        Kernel, TC_ACT_UNSPEC, XDP_PASS,
-        driver::Driver,
-        raw::{Insn, Kind, RawProgram},
-    },
+    programs::{Kernel, raw::Kind},
     vectors::Setup,
 };
 
-/// Packets of a turn, at least.
-const PACKETS: u32 = 25_000;
-/// A larger table does not stay in the caches, with or without a pass before.
-const CACHED: u32 = 10_000;
-
 /// What the agent sets up for policies with marks and nothing more.
-const USUAL_FEATURES: u32 =
+pub const USUAL_FEATURES: u32 =
     Features::DSCP | Features::MARK | Features::PRIORITY | Features::COUNT_ACCESS;
 const SNOOP: u32 = Features::SNOOP_NAMES | Features::SNOOP_IKE;
 
@@ -298,15 +290,8 @@ pub fn compare(
     idle: &Netns,
 ) -> Result<Vec<Row>> {
     let frames = traffic.frames(endpoints, place.down)?;
-    let mut driver = Driver::new(place.kind, &frames.frame, &frames.headers, frames.header)?;
-    if place.kind == Kind::Xdp {
-        driver.make_known(idle)?;
-    }
-    let pass = match place.kind {
-        Kind::Xdp => XDP_PASS,
-        Kind::Tc => TC_ACT_UNSPEC,
-    };
-    let empty = RawProgram::load(place.kind, &Insn::empty(pass.cast_signed()))?;
+    let track = Track::new(place.kind, &frames, endpoints, idle)?;
+    let empty = track::empty(place.kind)?;
     let mut contestants = Vec::new();
     for loaded in loaded {
         if !loaded.variant.is_for(place, traffic) {
@@ -316,8 +301,7 @@ pub fn compare(
         let program = loaded.kernel.descriptor(place.program)?;
         if let Some(first) = traffic.first()? {
             let first = first.frames(endpoints, place.down)?;
-            Driver::new(place.kind, &first.frame, &first.headers, first.header)?
-                .time(&program, endpoints)?;
+            track::driver(place.kind, &first)?.time(&program, endpoints)?;
         }
         contestants.push(Contestant {
             program,
@@ -327,22 +311,12 @@ pub fn compare(
             loaded,
         });
     }
-    // Turns go on in the table where the one before stopped.
-    let packets = PACKETS.max(endpoints / 2);
-    let pass_before = if endpoints > CACHED { 0 } else { endpoints };
-    let time = |program: BorrowedFd<'_>| {
-        if pass_before > 0 {
-            driver.time(program, pass_before)?;
-        }
-        driver.time(program, packets)
-    };
     let mut variants: Vec<(String, Turn<'_>)> =
-        vec![(EMPTY.to_owned(), Box::new(|| time(empty.as_fd())))];
+        vec![(EMPTY.to_owned(), Box::new(|| track.time(empty.as_fd())))];
     for each in &contestants {
         let turn = || {
-            let sent = each.sent.get() + u64::from(pass_before + packets);
-            each.sent.set(sent);
-            time(each.program.as_fd())
+            each.sent.set(each.sent.get() + track.packets());
+            track.time(each.program.as_fd())
         };
         variants.push((each.loaded.variant.name.to_owned(), Box::new(turn)));
     }

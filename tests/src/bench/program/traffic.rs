@@ -52,6 +52,8 @@ pub struct Frames {
     pub headers: Vec<u8>,
     /// Length in bytes of each.
     pub header: usize,
+    /// Where in each is a word in network order that grows by one each time that it is sent.
+    pub counter: Option<usize>,
 }
 
 const fn traffic(name: &'static str, inner: &'static str, far: Far, exit: Exit) -> Traffic {
@@ -195,6 +197,22 @@ pub const TRAFFIC: [Traffic; 25] = [
     ),
 ];
 
+/// What is no match and comes with DSCP EF (RFC 3246), in the octet that it shares with ECN.
+pub const WITH_EF: [Traffic; 4] = [
+    with("tos=184", tcp("TCP, EF", Far::Endpoint4)),
+    with("tos=184", udp("UDP, EF", Far::Endpoint4)),
+    with("tc=184", udp("UDP, IPv6, EF", Far::Endpoint6)),
+    with(
+        "tos=184",
+        traffic(
+            "ESP in UDP, no endpoint, EF",
+            ESP,
+            Far::Stranger4,
+            Exit::NotEndpoint,
+        ),
+    ),
+];
+
 impl Traffic {
     /// What has to go before it, once for each address.
     pub fn first(&self) -> Result<Option<&'static Self>> {
@@ -216,6 +234,16 @@ impl Traffic {
     /// Whether its far end's address is looked up.
     pub fn is_looked_up(&self) -> bool {
         matches!(self.exit, Exit::Matched | Exit::NotEndpoint)
+    }
+
+    /// Whether it is treated.
+    pub fn is_match(&self) -> bool {
+        self.exit == Exit::Matched
+    }
+
+    /// Whether it is what a tunnel carries, most of all packets.
+    pub fn is_esp(&self) -> bool {
+        matches!(self.inner, ESP | "esp 100")
     }
 
     /// Whether it needs a program that knows the NAT64 prefix.
@@ -335,6 +363,7 @@ impl Traffic {
             frame: template,
             headers,
             header: self.header(),
+            counter: None,
         })
     }
 }
