@@ -1,5 +1,6 @@
 //! The command line: one definition for parsing, help, completions and man pages.
 
+mod analyze;
 mod explain;
 mod export;
 mod probe;
@@ -13,6 +14,7 @@ use crate::catalogue::names::host_name;
 use crate::catalogue::{Country, CountryError, OperatorPattern, PlmnError, catalogue};
 use crate::config::Agent;
 
+pub use analyze::Analyze;
 pub use explain::Explain;
 pub use export::{Export, ExportFormat};
 pub use probe::{Probe, ProbeTarget};
@@ -122,6 +124,14 @@ pub enum Command {
     /// kernel. With --offline, by the configuration and the state on disk. Nothing is sent, nothing is changed.
     #[command(after_help = explain::EXAMPLES)]
     Explain(Box<Explain>),
+    /// Analyze a capture: its tunnels, set-ups, rekeys, roaming, what of them is missing on which side, and calls
+    ///
+    /// The classifier of the kernel and the tracker of the agent, over a file of tcpdump, Wireshark or the like. Nothing is
+    /// decrypted. Endpoints are the catalogue's prefixes, and those of --endpoint, or whoever speaks IKE as one in the file.
+    /// Memory is bounded whatever the file says, and what stands before a damaged place is analyzed. Needs no agent, no
+    /// configuration and no privilege.
+    #[command(after_help = analyze::EXAMPLES)]
+    Analyze(Analyze),
     /// Write the endpoint set for what else runs here: nft, ipset, iptables, dnsmasq, unbound, firewalls of vendors, proxies
     ///
     /// Networks of what is trusted enough, joined where they touch, in a stable order; names and addresses are checked once

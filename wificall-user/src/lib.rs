@@ -2,6 +2,7 @@
 //!
 //! ARCHITECTURE.md at the root of the repository has the map of the modules.
 
+pub mod analysis;
 pub mod capture;
 pub mod catalogue;
 pub mod cli;

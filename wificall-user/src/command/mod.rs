@@ -1,5 +1,6 @@
 //! The subcommands, one a file: each gathers, prints and says how it went.
 
+mod analyze;
 mod check;
 mod detach;
 mod explain;
@@ -89,6 +90,7 @@ async fn dispatch(command: Command) -> Result<Outcome, Failure> {
         Command::Resolve(arguments) => resolve::run(arguments).await,
         Command::Operators(arguments) => operators::run(&arguments),
         Command::Explain(arguments) => explain::run(*arguments).await,
+        Command::Analyze(arguments) => analyze::run(arguments),
         Command::Export(arguments) => export::run(*arguments).await,
         Command::Probe(arguments) => probe::run(*arguments).await,
         Command::Reload(arguments) => reload::run(&arguments).await,

@@ -31,7 +31,7 @@ mod set;
 mod snoop;
 pub mod socket;
 mod steer;
-mod tables;
+pub(crate) mod tables;
 mod telemetry;
 mod tunnels;
 mod world;

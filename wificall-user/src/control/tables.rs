@@ -1,7 +1,9 @@
 //! The endpoint table as the classifier reads it, on the host: what is in the kernel's maps, without a kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use wificall_common::{
     Class,
     abi::{Block4, Block6, Cell, EndpointRef, FragmentKey, Members},
@@ -18,7 +20,7 @@ const GROUP: u32 = 1;
 
 /// The table. An endpoint's slot is the place of its key.
 #[derive(Default)]
-pub(super) struct Tables {
+pub(crate) struct Tables {
     keys: Vec<Key>,
     blocks4: BTreeMap<u32, (Cell, Members)>,
     blocks6: BTreeMap<u64, Cell>,
@@ -33,7 +35,7 @@ pub(super) struct Tables {
     /// Whether IKE with unknown addresses is told apart.
     pub snoops_ike: bool,
     /// The one fragmented datagram of which the first fragment is known.
-    pub first: Option<(FragmentKey, Class)>,
+    pub(crate) first: Option<(FragmentKey, Class)>,
 }
 
 impl Tables {
@@ -42,6 +44,26 @@ impl Tables {
         let mut tables = Self::default();
         for (key, entry) in desired {
             tables.insert(*key, entry);
+        }
+        tables
+    }
+
+    /// The table in which these networks are endpoints, each with its place among them as its slot.
+    pub(crate) fn of_networks(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        let mut tables = Self::default();
+        for (slot, net) in networks.into_iter().enumerate() {
+            let (address, len) = match net.network() {
+                IpAddr::V4(address) => (address.to_ipv6_mapped(), 96 + net.prefix_len()),
+                IpAddr::V6(address) => (address, net.prefix_len()),
+            };
+            tables.keys.push(Key::Prefix(len, address.octets()));
+            tables.lengths.insert(len);
+            let endpoint = EndpointRef {
+                group: GROUP,
+                slot: slot as u32,
+                ..EndpointRef::default()
+            };
+            tables.prefixes.insert((len, address.to_bits()), endpoint);
         }
         tables
     }

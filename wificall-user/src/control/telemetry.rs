@@ -411,6 +411,7 @@ fn log(show: &Show, one: &Happened) {
         Step::CallChanged => line!(info, "call changed"),
         Step::CallEnded => line!(info, "call ended"),
         Step::Roamed => line!(info, "phone roamed"),
+        Step::Rekeyed => line!(debug, "new keys"),
         Step::Exit => line!(info, "tunnel's exit changed"),
         step => debug!(
             tunnel, %client, %endpoint, operator, country, after_ms, detail,

@@ -26,6 +26,7 @@ pub use dns::{Dnsmasq, Server};
 pub use list::lines;
 pub use partition::partition;
 pub use set::{Selection, Set, Text};
+pub(crate) use view::rfc3339;
 pub use view::{View, same_but_time};
 
 /// A format.

@@ -201,7 +201,8 @@ fn is_time(line: &[u8]) -> bool {
     start.starts_with(TIME) || start.starts_with("time\": ")
 }
 
-fn rfc3339(at: u64) -> String {
+/// Seconds since 1970-01-01 UTC as a time of day.
+pub(crate) fn rfc3339(at: u64) -> String {
     let (days, second) = (at / 86_400, at % 86_400);
     // Years that begin in March, in eras of 400 (H. Hinnant, "chrono-compatible low-level date algorithms").
     let days = days + 719_468;

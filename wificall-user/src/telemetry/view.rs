@@ -480,6 +480,8 @@ pub enum Step {
     Exit,
     /// The phone's address or port changed.
     Roamed,
+    /// The IKE SA or ESP has new keys.
+    Rekeyed,
     /// A call began.
     CallBegan,
     /// What is heard of a call changed.
