@@ -6,6 +6,7 @@ mod bpf;
 mod catalogue;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod instructions;
 mod kernel;
 mod prologue;
@@ -31,6 +32,8 @@ enum Task {
     Demo(demo::Args),
     /// Build the BPF object that the agent embeds, or check the committed one
     Ebpf(ebpf::Args),
+    /// Fuzz what reads packets and captures, by libFuzzer
+    Fuzz(fuzz::Args),
     /// Check that no TC program of the object writes the packet directly
     Prologue(prologue::Args),
     /// Run a program of this machine under another kernel, in QEMU
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         },
         Task::Catalogue(args) => catalogue::catalogue(&args),
         Task::Ebpf(args) => ebpf::ebpf(&args),
+        Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Prologue(args) => prologue::prologue(&args),
         Task::Qemu(args) => qemu::qemu(&args),
         // Its last line is the sums of the tests, also if some failed.
