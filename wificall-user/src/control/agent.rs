@@ -21,6 +21,7 @@ use super::{
     label::Label,
     other::Arming,
     plan::{Actual, LeftOut, Plan, plan},
+    surroundings::Around,
     tunnels::Keeping,
     world::{Steering, World, network, ways_out},
 };
@@ -84,6 +85,7 @@ pub(super) struct Agent {
     /// When the next unknown address may become an endpoint for its country ([`Bucket`](wificall_common::abi::Bucket)).
     pub catch_due: u64,
     pub exits: Exits,
+    pub around: Around,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
@@ -158,6 +160,7 @@ impl Agent {
             events: None,
             catch_due: 0,
             exits,
+            around: Around::default(),
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),

@@ -31,6 +31,7 @@ mod set;
 mod snoop;
 pub mod socket;
 mod steer;
+mod surroundings;
 mod tables;
 mod tunnels;
 mod world;

@@ -9,5 +9,7 @@ mod report;
 #[cfg(test)]
 mod sample;
 pub mod status;
+mod surroundings;
 
 pub use report::*;
+pub use surroundings::*;

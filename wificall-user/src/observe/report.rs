@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Surroundings;
+
 /// An agent's report. Times are seconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -57,6 +59,9 @@ pub struct Report {
     /// Rules and routes of exits put back after someone removed them, since the start.
     #[serde(default)]
     pub steering_repairs: u64,
+    /// What is around the hooks.
+    #[serde(default)]
+    pub surroundings: Surroundings,
     /// Reloads since the start.
     pub reloads: Reloads,
     /// Hooks put back after someone removed them, since the start.
