@@ -12,7 +12,7 @@ use axum::{Router, routing::get};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::{Report, list, metrics};
+use super::{Report, classic, list, metrics};
 use crate::control::Requests;
 
 /// A loop that does not answer within this is not healthy.
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(9);
 const INDEX: &str = "\
 wificall
 
-/metrics        OpenMetrics
+/metrics        OpenMetrics, or what was before it (Accept: text/plain)
 /healthz        200 if the agent's loop answers within a second
 /readyz         200 if the tables are filled and everything is attached, else 503 with the reasons
 /api/v1/status  the report as JSON
@@ -83,10 +83,19 @@ fn unavailable(why: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
 }
 
-async fn metrics(State(requests): State<Requests>) -> Result<Response, Response> {
+async fn metrics(
+    State(requests): State<Requests>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
     let report = report(&requests, PATIENCE).await?;
     let text =
         metrics::text(report).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(classic::wants_classic) {
+        let text = classic::classic(&text);
+        return Ok(([(header::CONTENT_TYPE, classic::CLASSIC_TYPE)], text).into_response());
+    }
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 

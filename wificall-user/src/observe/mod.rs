@@ -1,5 +1,6 @@
 //! Observation: what the agent reports, and how it is shown. Nothing here writes a map.
 
+pub mod classic;
 mod countries;
 pub mod http;
 mod list;
