@@ -80,6 +80,12 @@ pub enum Command {
     /// Without a running agent, shows what is left in the kernel, and exits 1.
     #[command(after_help = "Examples:\n  wificall status\n  wificall status --instance lab --json")]
     Status(Instance),
+    /// Show the tunnels of phones, and what looks like calls
+    ///
+    /// Who is connected to whose ePDG, how the set-up went, and of calls what was lost on which half of the way
+    /// (docs/telemetry.md). Nothing is decrypted.
+    #[command(after_help = "Examples:\n  wificall tunnels\n  wificall tunnels --json")]
+    Tunnels(Instance),
     /// Resolve ePDG names as the agent would, and print the addresses
     ///
     /// Asks the configured resolvers once, applies the same filters, and says of each name whose it is, which kind

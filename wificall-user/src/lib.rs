@@ -17,3 +17,4 @@ pub mod net;
 pub mod observe;
 pub mod probe;
 pub mod steer;
+pub mod telemetry;

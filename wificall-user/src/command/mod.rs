@@ -13,6 +13,7 @@ mod progress;
 mod reload;
 mod resolve;
 mod status;
+mod tunnels;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -84,6 +85,7 @@ async fn dispatch(command: Command) -> Result<Outcome, Failure> {
         }
         Command::Check(arguments) => check::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
+        Command::Tunnels(arguments) => tunnels::run(&arguments).await,
         Command::Resolve(arguments) => resolve::run(arguments).await,
         Command::Operators(arguments) => operators::run(&arguments),
         Command::Explain(arguments) => explain::run(*arguments).await,

@@ -105,6 +105,8 @@ pub struct Agent {
     pub state_dir: PathBuf,
     /// Where HTTP is served; `None` = nowhere.
     pub listen: Option<SocketAddr>,
+    /// Names that HTTP is asked by, beside loopback ones and the address that it listens on; lower case.
+    pub hosts: Vec<String>,
     /// How often everything is compared with the kernel although no event said so.
     pub resync: Duration,
 }
@@ -119,6 +121,7 @@ impl Agent {
             run_dir: "/run/wificall".into(),
             state_dir: "/var/lib/wificall".into(),
             listen: Some(([127, 0, 0, 1], 9817).into()),
+            hosts: Vec::new(),
             resync: Duration::from_secs(30),
         })
     }
@@ -291,7 +294,7 @@ impl Snoop {
 }
 
 /// What is measured of tunnels and calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Telemetry {
     /// Whether flows are tracked.
     pub enabled: bool,
@@ -299,6 +302,22 @@ pub struct Telemetry {
     pub flows_per_second: u32,
     /// Events of flows a second, on each CPU.
     pub events_per_second: u32,
+    /// By what metrics of tunnels and calls are told apart.
+    pub labels: LabelProfile,
+    /// Where the metrics are written for node_exporter's textfile collector; `None` = nowhere.
+    pub textfile: Option<PathBuf>,
+    /// How often.
+    pub textfile_interval: Duration,
+}
+
+/// By what metrics of tunnels and calls are told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LabelProfile {
+    /// By country: for access points, of which there are many.
+    #[default]
+    Small,
+    /// By operator and country: for gateways.
+    Full,
 }
 
 /// What is done with an unknown address that answers IKE.
@@ -409,6 +428,12 @@ impl Config {
     #[must_use]
     pub fn listens(&self) -> bool {
         self.snoop.on() || self.catch_all.enabled
+    }
+
+    /// Whether the programs tell of anything.
+    #[must_use]
+    pub fn hears(&self) -> bool {
+        self.listens() || self.telemetry.enabled
     }
 
     /// Whether a policy is for a country as such, whoever is there.

@@ -11,10 +11,10 @@ use toml::de::DeValue;
 use super::reader::{Item, Section};
 use super::report::{Mismatch, Report};
 use super::{
-    Agent, CatchAll, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab, Limits,
-    MarkUse, OtherIpsec, Priority, Probe, Snoop, SnoopIke, StaticPrefix, TcMode, Telemetry,
-    Treatment, Trust, Widen, XdpMode, catch_all, checks, dscp, exits, other, policies, treatment,
-    upstream, values,
+    Agent, CatchAll, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab,
+    LabelProfile, Limits, MarkUse, OtherIpsec, Priority, Probe, Snoop, SnoopIke, StaticPrefix,
+    TcMode, Telemetry, Treatment, Trust, Widen, XdpMode, catch_all, checks, dscp, exits, other,
+    policies, treatment, upstream, values,
 };
 use crate::catalogue::{Catalogue, Country, OperatorPattern, Owner, catalogue};
 use crate::discover::{Observed, Upstream, nat64::Nat64};
@@ -96,6 +96,7 @@ fn agent(section: Section) -> Agent {
         run_dir: section.value("run_dir", default.run_dir, values::path),
         state_dir: section.value("state_dir", default.state_dir, values::path),
         listen: section.value("listen", default.listen, values::listen),
+        hosts: unplaced(section.list("hosts", "an array of host names", values::host)),
         resync: duration(&section, "resync", default.resync, SECOND..=DAY),
     };
     section.finish();
@@ -199,6 +200,11 @@ fn telemetry(section: Section) -> Telemetry {
         enabled: section.value("enabled", true, Item::flag),
         flows_per_second: rate("flows_per_second", 500),
         events_per_second: rate("events_per_second", 2_000),
+        labels: section.value("labels", LabelProfile::default(), |item| {
+            item.choice(&[("small", LabelProfile::Small), ("full", LabelProfile::Full)])
+        }),
+        textfile: section.value("textfile", None, |item| values::textfile(item).map(Some)),
+        textfile_interval: duration(&section, "textfile_interval", 15 * SECOND, SECOND..=DAY),
     };
     section.finish();
     telemetry

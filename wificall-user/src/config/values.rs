@@ -129,6 +129,32 @@ pub(super) fn path(item: &Item) -> Result<PathBuf, Mismatch> {
     }
 }
 
+/// Reads where metrics are written: node_exporter reads files of this ending only.
+pub(super) fn textfile(item: &Item) -> Result<PathBuf, Mismatch> {
+    const EXPECTED: &str = "an absolute path that ends in .prom";
+    let path = path(item).map_err(|_| Mismatch::expected(EXPECTED))?;
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "prom")
+    {
+        Ok(path)
+    } else {
+        Err(Mismatch::expected(EXPECTED))
+    }
+}
+
+/// Reads the name of a host, without a port; in lower case.
+pub(super) fn host(item: &Item) -> Result<String, Mismatch> {
+    const EXPECTED: &str = r#"the name of a host without a port, such as "ap1.example.net""#;
+    let name = item.string(EXPECTED)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if (1..=253).contains(&name.len()) && name.chars().all(allowed) {
+        Ok(name.to_ascii_lowercase())
+    } else {
+        Err(Mismatch::expected(EXPECTED))
+    }
+}
+
 /// Whether an instance can have this name: 1 to 32 characters out of a-z, 0-9, _ and -.
 pub(super) fn is_instance(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');

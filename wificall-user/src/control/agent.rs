@@ -22,6 +22,7 @@ use super::{
     other::Arming,
     plan::{Actual, LeftOut, Plan, plan},
     surroundings::Around,
+    telemetry::{Owners, Telemetry},
     tunnels::Keeping,
     world::{Steering, World, network, ways_out},
 };
@@ -91,6 +92,12 @@ pub(super) struct Agent {
     pub tcx: bool,
     /// How the exits of tunnels are kept.
     pub keeping: Keeping,
+    /// Tunnels and calls; `None` if they are not tracked.
+    pub telemetry: Option<Telemetry>,
+    /// Why the metrics could not be written to a file.
+    pub textfile_problem: Option<String>,
+    /// Whose endpoints are, for that.
+    pub owners: Owners,
 }
 
 impl Agent {
@@ -165,6 +172,9 @@ impl Agent {
             saved: now,
             tcx: kernel::has_tcx(),
             keeping: Keeping::default(),
+            telemetry: None,
+            textfile_problem: None,
+            owners: Owners::default(),
         };
         agent.hold_all()?;
         agent.recover()?;
@@ -213,6 +223,7 @@ impl Agent {
         let mut wanted = self.world.desired();
         self.exits.epdgs = None;
         wanted.entries = desired::with_recovered(wanted.entries, &self.recovered);
+        self.owners = Owners::new(&wanted.entries, self.world.pref64().collect());
         let actual = self.actual()?;
         let plan = plan(&wanted, &actual, self.plane.limits());
         self.left_out = plan.left_out;

@@ -33,6 +33,7 @@ pub mod socket;
 mod steer;
 mod surroundings;
 mod tables;
+mod telemetry;
 mod tunnels;
 mod world;
 

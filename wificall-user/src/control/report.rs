@@ -76,6 +76,7 @@ impl Agent {
             other_ipsec: self.other_report()?,
             discovery,
             snoop: self.snoop_report()?,
+            telemetry: self.telemetry_report()?,
             geoip: self.geoip_report(),
             probes,
             steering: self.steering_report(),
@@ -143,6 +144,7 @@ impl Agent {
             );
         }
         problems.extend(discovery.state_problem.clone());
+        problems.extend(self.textfile_problem.clone());
         problems.extend(self.exits.problems());
         problems.extend(self.around.seen.problems());
         problems.extend(probes::problem(probed));
@@ -226,7 +228,7 @@ impl Agent {
         let events = self.plane.event_counts()?;
         let clients = self.snoop.clients();
         Ok(Snoop {
-            on: self.events.is_some(),
+            on: self.world.config.listens(),
             events: events
                 .into_iter()
                 .map(|(kind, fate, number)| count(kind.name(), fate.name(), number))

@@ -7,6 +7,7 @@ use crate::{
     explanation::{Explanation, Packet},
     export::Set,
     observe::Report,
+    telemetry::view::{Overview, Tunnels},
 };
 
 /// A question or an order.
@@ -16,6 +17,15 @@ pub enum Request {
     Report(oneshot::Sender<Report>),
     /// Tell the endpoint set.
     Endpoints(oneshot::Sender<Set>),
+    /// Tell all tunnels.
+    Tunnels {
+        /// Whether clients' addresses may be told.
+        clients: bool,
+        /// Who asks.
+        asker: oneshot::Sender<Tunnels>,
+    },
+    /// Tell what there is at a glance.
+    Overview(oneshot::Sender<Overview>),
     /// Explain what is done with a packet.
     Explain(Box<Packet>, oneshot::Sender<Explanation>),
     /// Read the configuration again; answers when it is in force, or with why it is not.
@@ -54,6 +64,21 @@ impl Requests {
     pub async fn endpoints(&self) -> Option<Set> {
         let (answer, answered) = oneshot::channel();
         self.0.send(Request::Endpoints(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Asks for all tunnels, with clients' addresses or without; `None` if the agent is going down.
+    pub async fn tunnels(&self, clients: bool) -> Option<Tunnels> {
+        let (asker, answered) = oneshot::channel();
+        let request = Request::Tunnels { clients, asker };
+        self.0.send(request).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Asks what there is at a glance; `None` if the agent is going down.
+    pub async fn overview(&self) -> Option<Overview> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Request::Overview(answer)).await.ok()?;
         answered.await.ok()
     }
 

@@ -19,7 +19,7 @@ use super::{
     Failure, Request, Requests,
     agent::{Agent, discovery},
     lock::Lock,
-    snoop, socket,
+    snoop, socket, telemetry,
 };
 use crate::{
     config,
@@ -55,13 +55,14 @@ pub async fn run(path: PathBuf) -> Result<(), Failure> {
         None => None,
     };
     let control = socket::bind(&config.agent.control_socket())?;
+    let hosts = config.agent.hosts.clone();
     let socket_path = config.agent.control_socket();
     let agent = serve(path, config, requested);
     let side = async {
         let control = socket::serve(control, requests.clone());
         let http = async {
             match http {
-                Some(listener) => observe::http::serve(listener, requests.clone()).await,
+                Some(listener) => observe::http::serve(listener, requests.clone(), hosts).await,
                 None => std::future::pending().await,
             }
         };
@@ -103,6 +104,10 @@ async fn serve(
     resync.reset();
     let mut moving = tokio::time::interval(MOVING);
     moving.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looking = tokio::time::interval(telemetry::EVERY);
+    looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut writing = tokio::time::interval(config.telemetry.textfile_interval);
+    writing.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let settings = discovery(&config);
     let mut agent = Agent::start(path, config).await?;
     let (mut refresher, mut updates) =
@@ -162,6 +167,16 @@ async fn serve(
                 continue;
             }
             _ = moving.tick(), if agent.may_move() => agent.follow_moved().await,
+            _ = looking.tick(), if agent.tracks() => agent.tick_flows(),
+            _ = writing.tick(), if agent.world.config.telemetry.textfile.is_some() => {
+                let every = agent.world.config.telemetry.textfile_interval;
+                if writing.period() != every {
+                    writing = tokio::time::interval(every);
+                    writing.reset();
+                }
+                agent.write_textfile();
+                continue;
+            }
             _ = resync.tick() => {
                 let result = agent.resync(SystemTime::now()).await;
                 give_back_memory();
@@ -222,6 +237,11 @@ async fn answer(agent: &mut Agent, refresher: &Refresher, request: Request) {
         },
         Request::Explain(packet, asker) => match agent.explain(&packet) {
             Ok(explanation) => drop(asker.send(explanation)),
+            Err(problem) => error!("{problem:#}"),
+        },
+        Request::Tunnels { clients, asker } => drop(asker.send(agent.tunnels_view(clients))),
+        Request::Overview(asker) => match agent.overview() {
+            Ok(overview) => drop(asker.send(overview)),
             Err(problem) => error!("{problem:#}"),
         },
         Request::Reload(asker) => {

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, time::SystemTime};
 
 use anyhow::Result;
 use tracing::{debug, info, warn};
-use wificall_common::{abi::Bucket, wire::dns};
+use wificall_common::{
+    abi::{Bucket, EventKind},
+    wire::dns,
+};
 
 use super::{agent::Agent, world::World};
 use crate::{
@@ -59,7 +62,7 @@ impl Agent {
             );
         }
         self.events = None;
-        if config.listens() {
+        if config.hears() {
             self.events = Some(self.plane.events()?);
         }
         Ok(())
@@ -67,6 +70,26 @@ impl Agent {
 
     /// Takes in what the programs have told.
     pub(super) async fn hear(&mut self) -> Result<()> {
+        let mut events = Vec::new();
+        let mut flows = false;
+        for _ in 0..BATCH {
+            let Some(event) = self.events.as_mut().and_then(kernel::Events::take) else {
+                break;
+            };
+            match event {
+                Some(event) if event.kind == EventKind::Flow => {
+                    self.note_flow(&event);
+                    flows = true;
+                }
+                event => events.push(event),
+            }
+        }
+        if flows {
+            self.follow_flows()?;
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
         let now = SystemTime::now();
         let filter = self.world.filter();
         let origins = self.world.origins();
@@ -89,10 +112,7 @@ impl Agent {
         let settings = self.plane.settings();
         let mut catch_due = self.catch_due;
         let mut all = Vec::new();
-        for _ in 0..BATCH {
-            let Some(event) = self.events.as_mut().and_then(kernel::Events::take) else {
-                break;
-            };
+        for event in events {
             let memory = &mut self.world.memory;
             match self.snoop.take(event.as_ref(), &context) {
                 None => {}

@@ -21,6 +21,7 @@ use super::{Refused, Requests};
 use crate::explanation::{Explanation, Packet};
 use crate::export::Set;
 use crate::observe::Report;
+use crate::telemetry::view::{Overview, Tunnels};
 
 /// A question is a word or two, or has two packets in hex.
 const QUESTION_MAX: u64 = 4 * crate::explanation::FRAME_MAX as u64 + 4096;
@@ -43,6 +44,10 @@ pub enum Question {
     Report,
     /// Tell the endpoint set.
     Endpoints,
+    /// Tell all tunnels, with clients' addresses: only root asks here.
+    Tunnels,
+    /// Tell what there is at a glance.
+    Overview,
     /// Explain what is done with a packet.
     Explain(Box<Packet>),
     /// Read the configuration again.
@@ -57,6 +62,10 @@ pub enum Answer {
     Report(Box<Report>),
     /// The endpoint set.
     Endpoints(Box<Set>),
+    /// All tunnels.
+    Tunnels(Box<Tunnels>),
+    /// What there is at a glance.
+    Overview(Box<Overview>),
     /// What is done with a packet.
     Explanation(Box<Explanation>),
     /// The new configuration is in force.
@@ -190,6 +199,18 @@ async fn answer(question: Question, requests: &Requests) -> Answer {
                 Some(set) => Answer::Endpoints(Box::new(set)),
                 None => failed("it cannot tell its endpoints now: its log says why".into()),
             }),
+        Question::Tunnels => timeout(REPORT_TIMEOUT, requests.tunnels(true))
+            .await
+            .map(|tunnels| match tunnels {
+                Some(tunnels) => Answer::Tunnels(Box::new(tunnels)),
+                None => failed("it cannot tell its tunnels now: its log says why".into()),
+            }),
+        Question::Overview => timeout(REPORT_TIMEOUT, requests.overview())
+            .await
+            .map(|overview| match overview {
+                Some(overview) => Answer::Overview(Box::new(overview)),
+                None => failed("it cannot report now: its log says why".into()),
+            }),
         Question::Explain(packet) => timeout(REPORT_TIMEOUT, requests.explain(*packet))
             .await
             .map(|explanation| match explanation {
@@ -230,7 +251,11 @@ pub async fn ask(path: &Path, question: Question) -> Result<Answer, AskError> {
         })?;
     let patience = CLIENT_TIMEOUT
         + match question {
-            Question::Report | Question::Endpoints | Question::Explain(_) => REPORT_TIMEOUT,
+            Question::Report
+            | Question::Endpoints
+            | Question::Tunnels
+            | Question::Overview
+            | Question::Explain(_) => REPORT_TIMEOUT,
             Question::Reload => RELOAD_TIMEOUT,
         };
     match timeout(patience, exchange(stream, question)).await {
@@ -303,6 +328,14 @@ mod tests {
                         drop(answer.send(crate::explanation::sample(&packet)));
                     }
                     Request::Reload(answer) => drop(answer.send(reload.clone())),
+                    Request::Tunnels { clients, asker } => drop(asker.send(Tunnels {
+                        enabled: clients,
+                        ..Tunnels::default()
+                    })),
+                    Request::Overview(answer) => drop(answer.send(Overview {
+                        calls_total: 3,
+                        ..Overview::default()
+                    })),
                 }
             }
         });
@@ -325,6 +358,14 @@ mod tests {
         let answer = ask(&path, Question::Endpoints).await.unwrap();
         let sample = crate::export::set::sample();
         assert_eq!(answer, Answer::Endpoints(Box::new(sample)));
+        let Ok(Answer::Tunnels(tunnels)) = ask(&path, Question::Tunnels).await else {
+            panic!("no tunnels");
+        };
+        assert!(tunnels.enabled, "with clients' addresses");
+        let Ok(Answer::Overview(overview)) = ask(&path, Question::Overview).await else {
+            panic!("no overview");
+        };
+        assert_eq!(overview.calls_total, 3);
         // The largest packets that can be asked about.
         let largest = Hex(vec![0x45; crate::explanation::FRAME_MAX]);
         let packet = Packet {

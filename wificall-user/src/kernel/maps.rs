@@ -16,8 +16,9 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key as LpmKey},
 };
 use wificall_common::abi::{
-    Choice, ChoiceKey, ClientKey, Counters, Destination, EndpointRef, GroupLabel, HookKey,
-    HookRecord, InterfaceKey, Members, Meta, OTHERS_SIZE, Policy, StationKey, Tunnel, TunnelKey,
+    Choice, ChoiceKey, ClientKey, Counters, Destination, EndpointRef, Flow, FlowKey, GroupLabel,
+    HookKey, HookRecord, InterfaceKey, Members, Meta, OTHERS_SIZE, Policy, StationKey, Tunnel,
+    TunnelKey,
 };
 
 pub use self::{
@@ -28,19 +29,20 @@ pub(super) use self::{counts::add, tunnels::tunnels_in};
 use super::{
     blocks::Blocks,
     error::{Context as _, KernelError},
+    flows::Flows,
 };
 
 /// A type of `wificall_common::abi` as aya wants it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Raw<T>(T);
+pub(super) struct Raw<T>(pub(super) T);
 
 /// Plain data without padding, of which every bit pattern is a value.
 ///
 /// # Safety
 ///
 /// As said.
-unsafe trait Abi: Copy + 'static {}
+pub(super) unsafe trait Abi: Copy + 'static {}
 // SAFETY: integers and arrays of integers with explicit padding, sizes asserted where they are declared.
 unsafe impl Abi for EndpointRef {}
 // SAFETY: as above.
@@ -71,6 +73,10 @@ unsafe impl Abi for Choice {}
 unsafe impl Abi for TunnelKey {}
 // SAFETY: as above.
 unsafe impl Abi for Tunnel {}
+// SAFETY: as above.
+unsafe impl Abi for FlowKey {}
+// SAFETY: as above.
+unsafe impl Abi for Flow {}
 // SAFETY: transparent around plain data.
 unsafe impl<T: Abi> Pod for Raw<T> {}
 
@@ -102,6 +108,7 @@ pub(super) struct Maps {
     keep: Array<MapData, u32>,
     gateways: HashMap<MapData, [u8; 16], u8>,
     tunnels: HashMap<MapData, Raw<TunnelKey>, Raw<Tunnel>>,
+    pub(super) flows: Flows,
 }
 
 macro_rules! open {
@@ -143,6 +150,7 @@ impl Maps {
             keep: open!(directory, "KEEP", Array),
             gateways: open!(directory, "GATEWAYS", HashMap),
             tunnels: open!(directory, "TUNNELS", LruHashMap),
+            flows: Flows::open(directory)?,
         })
     }
 

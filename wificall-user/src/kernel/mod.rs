@@ -4,6 +4,7 @@ mod attach;
 mod blocks;
 mod error;
 mod events;
+mod flows;
 mod inspect;
 mod log;
 mod maps;
@@ -18,9 +19,9 @@ use aya::Ebpf;
 use wificall_common::{
     Direction,
     abi::{
-        ABI_VERSION, Choice, ChoiceKey, Counters, Destination, EventFate, EventKind, GroupLabel,
-        Hook, HookRecord, META_MAGIC, Meta, Policy, Tunnel, TunnelKey, bleached_slot, demoted_slot,
-        event_slot, exit_slot,
+        ABI_VERSION, Choice, ChoiceKey, Counters, Destination, EventFate, EventKind, Flow,
+        FlowFate, FlowKey, GroupLabel, Hook, HookRecord, META_MAGIC, Meta, Policy, Tunnel,
+        TunnelKey, bleached_slot, demoted_slot, event_slot, exit_slot,
     },
     exit::Exit,
 };
@@ -29,6 +30,7 @@ pub use self::{
     attach::{Attachment, Method},
     error::KernelError,
     events::{Event, Events, ktime},
+    flows::Place,
     inspect::{EndpointMap, Inspection, inspect},
     maps::{Entry, Key, Numbered},
     object::{INTERFACES, OBJECT, Settings, activity_slots},
@@ -378,6 +380,46 @@ impl Plane {
     /// If the kernel refuses.
     pub fn remove_tunnel(&mut self, key: TunnelKey) -> Result<(), KernelError> {
         self.maps.remove_tunnel(key)
+    }
+
+    /// A flow; `None` if it is not in the table.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<Flow>, KernelError> {
+        self.maps.flows.get(key)
+    }
+
+    /// Some of all flows, from `place` on, and where the next ones begin; `None` if these were the last. What enters or
+    /// leaves meanwhile may be missed.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn flows(
+        &self,
+        place: Place,
+    ) -> Result<(Vec<(FlowKey, Flow)>, Option<Place>), KernelError> {
+        self.maps.flows.slice(place)
+    }
+
+    /// Forgets a flow.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn remove_flow(&mut self, key: FlowKey) -> Result<(), KernelError> {
+        self.maps.flows.remove(key)
+    }
+
+    /// What became of what could have entered the table of flows, since it was made.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn flow_counts(&self) -> Result<Vec<(FlowFate, u64)>, KernelError> {
+        self.maps.flows.counts()
     }
 
     /// The label of every group ever given out.

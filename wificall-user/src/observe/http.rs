@@ -1,10 +1,12 @@
 //! HTTP: metrics, health, the report as JSON.
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Authority};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -27,6 +29,7 @@ wificall
 /healthz        200 if the agent's loop answers within a second
 /readyz         200 if the tables are filled and everything is attached, else 503 with the reasons
 /api/v1/status  the report as JSON
+/api/v1/overview, /api/v1/tunnels, /api/v1/tunnels/{id}  tunnels and calls as JSON
 /list/v4        IPv4 networks of endpoints, one a line; ?country=DE&operator=262-01&tier=corroborated
 /list/v6        IPv6 networks, likewise
 ";
@@ -49,26 +52,60 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// # Errors
 ///
 /// If the listener has no address.
-pub async fn serve(listener: TcpListener, requests: Requests) -> anyhow::Result<()> {
-    let loopback = listener.local_addr()?.ip().is_loopback();
-    Ok(axum::serve(listener, router(requests, loopback)).await?)
+pub async fn serve(
+    listener: TcpListener,
+    requests: Requests,
+    hosts: Vec<String>,
+) -> anyhow::Result<()> {
+    let hosts = Hosts {
+        listen: listener.local_addr()?.ip(),
+        names: hosts,
+    };
+    Ok(axum::serve(listener, router(requests, hosts)).await?)
 }
 
-fn router(requests: Requests, loopback: bool) -> Router {
-    let router = Router::new()
+fn router(requests: Requests, hosts: Hosts) -> Router {
+    let server = Server {
+        requests,
+        // Whoever is on this host may know who its clients are.
+        clients: hosts.listen.is_loopback(),
+    };
+    Router::new()
         .route("/", get(async || INDEX))
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/overview", get(overview))
+        .route("/api/v1/tunnels", get(tunnels))
+        .route("/api/v1/tunnels/{id}", get(tunnel))
         .route("/list/v4", get(list_v4))
         .route("/list/v6", get(list_v6))
-        .with_state(requests);
-    if loopback {
-        router.layer(middleware::from_fn(refuse_strangers))
-    } else {
-        router
+        .with_state(server)
+        .layer(middleware::from_fn_with_state(
+            Arc::new(hosts),
+            refuse_strangers,
+        ))
+}
+
+/// What pages are made of.
+#[derive(Clone)]
+struct Server {
+    requests: Requests,
+    /// Whether clients' addresses are shown.
+    clients: bool,
+}
+
+impl FromRef<Server> for Requests {
+    fn from_ref(server: &Server) -> Self {
+        server.requests.clone()
     }
+}
+
+/// By which names this may be asked.
+struct Hosts {
+    listen: IpAddr,
+    names: Vec<String>,
 }
 
 async fn report(requests: &Requests, patience: Duration) -> Result<Report, Response> {
@@ -116,9 +153,41 @@ async fn readiness(State(requests): State<Requests>) -> Result<&'static str, Res
 }
 
 async fn status(State(requests): State<Requests>) -> Result<Response, Response> {
-    let report = report(&requests, PATIENCE).await?;
-    let json = serde_json::to_vec(&report)
-        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
+    json(&report(&requests, PATIENCE).await?)
+}
+
+async fn overview(State(requests): State<Requests>) -> Result<Response, Response> {
+    json(&patient(requests.overview()).await?)
+}
+
+async fn tunnels(State(server): State<Server>) -> Result<Response, Response> {
+    json(&patient(server.requests.tunnels(server.clients)).await?)
+}
+
+async fn tunnel(
+    State(server): State<Server>,
+    UrlPath(id): UrlPath<String>,
+) -> Result<Response, Response> {
+    let tunnels = patient(server.requests.tunnels(server.clients)).await?;
+    let found = tunnels.tunnels.iter().find(|tunnel| tunnel.id == id);
+    match found {
+        Some(tunnel) => json(tunnel),
+        None => Err((StatusCode::NOT_FOUND, "there is no such tunnel\n").into_response()),
+    }
+}
+
+/// An answer of the loop, if it comes in time.
+async fn patient<T>(answer: impl Future<Output = Option<T>>) -> Result<T, Response> {
+    match timeout(PATIENCE, answer).await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(unavailable("the agent cannot tell now: its log says why")),
+        Err(_) => Err(unavailable("the agent is busy and did not tell in time")),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Response, Response> {
+    let json =
+        serde_json::to_vec(value).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
     let headers = [
         (
             header::CONTENT_TYPE,
@@ -153,35 +222,47 @@ async fn endpoints(
 ) -> Result<Response, Response> {
     let selection = list::selection(uri.query().unwrap_or_default(), v4)
         .map_err(|why| (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response())?;
-    match timeout(PATIENCE, requests.endpoints()).await {
-        Ok(Some(set)) => Ok(list::response(&set, &selection, headers)),
-        Ok(None) => Err(unavailable("the agent cannot tell now: its log says why")),
-        Err(_) => Err(unavailable("the agent is busy and did not tell in time")),
-    }
+    let set = patient(requests.endpoints()).await?;
+    Ok(list::response(&set, &selection, headers))
 }
 
-/// On loopback, a request for another host comes from a browser whose page had its name pointed at us (DNS rebinding).
-async fn refuse_strangers(request: Request, next: Next) -> Response {
-    if is_local(request.headers()) {
+/// A request for another host comes from a browser whose page had its name pointed at us (DNS rebinding).
+async fn refuse_strangers(
+    State(hosts): State<Arc<Hosts>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if hosts.has(request.headers()) {
         return next.run(request).await;
     }
-    let why =
-        "this listens on loopback and answers only requests for localhost or a loopback address\n";
+    let why = "this answers only requests for localhost, a loopback address, the address that it listens on, and the names \
+               in agent.hosts\n";
     (StatusCode::MISDIRECTED_REQUEST, why).into_response()
 }
 
-fn is_local(headers: &HeaderMap) -> bool {
-    // Only HTTP/1.0 may do without, and no browser speaks that.
-    let Some(host) = headers.get(header::HOST) else {
-        return true;
-    };
-    let authority = host.to_str().ok().and_then(|h| h.parse::<Authority>().ok());
-    authority.is_some_and(|authority| {
-        let host = authority.host();
-        let address = host.trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost")
-            || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-    })
+impl Hosts {
+    fn has(&self, headers: &HeaderMap) -> bool {
+        // Only HTTP/1.0 may do without, and no browser speaks that.
+        let Some(host) = headers.get(header::HOST) else {
+            return true;
+        };
+        let authority = host.to_str().ok().and_then(|h| h.parse::<Authority>().ok());
+        authority.is_some_and(|authority| {
+            let host = authority.host();
+            let address = host.trim_start_matches('[').trim_end_matches(']');
+            host.eq_ignore_ascii_case("localhost")
+                || self
+                    .names
+                    .iter()
+                    .any(|name| host.eq_ignore_ascii_case(name))
+                || address.parse().is_ok_and(|ip: IpAddr| {
+                    ip.is_loopback()
+                    || ip == self.listen
+                    // Of this host's addresses, which one is not known; a page's name is none of them.
+                    || self.listen.is_unspecified()
+                })
+        })
+    }
 }
 
 #[cfg(test)]
@@ -193,13 +274,15 @@ mod tests {
     use super::*;
     use crate::control;
     use crate::observe::sample;
+    use crate::telemetry::view::{Overview, Tunnel, Tunnels};
 
     /// A server in front of a loop that reports this, or that has ended.
     async fn server(reported: Option<Report>) -> SocketAddr {
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, mut requested) = Requests::channel();
-        tokio::spawn(serve(listener, requests));
+        let names = vec!["ap1.example.net".to_owned()];
+        tokio::spawn(serve(listener, requests, names));
         tokio::spawn(async move {
             while let Some(request) = requested.recv().await {
                 match (request, &reported) {
@@ -208,6 +291,21 @@ mod tests {
                     }
                     (control::Request::Endpoints(answer), Some(_)) => {
                         answer.send(crate::export::set::sample()).unwrap();
+                    }
+                    (control::Request::Tunnels { clients, asker }, Some(_)) => {
+                        let tunnel = Tunnel {
+                            id: "0a".into(),
+                            client: if clients { "192.0.2.7" } else { "client-1" }.into(),
+                            ..Tunnel::default()
+                        };
+                        let tunnels = Tunnels {
+                            tunnels: vec![tunnel],
+                            ..Tunnels::default()
+                        };
+                        asker.send(tunnels).unwrap();
+                    }
+                    (control::Request::Overview(answer), Some(_)) => {
+                        answer.send(Overview::default()).unwrap();
                     }
                     _ => {}
                 }
@@ -325,6 +423,9 @@ mod tests {
             "/readyz",
             "/metrics",
             "/api/v1/status",
+            "/api/v1/tunnels",
+            "/api/v1/tunnels/0a",
+            "/api/v1/overview",
             "/list/v4",
         ] {
             let (head, _) = fetch(server, path, "localhost").await;
@@ -346,6 +447,51 @@ mod tests {
             assert!(head.starts_with("HTTP/1.1 4"), "{host}: {head}");
             assert!(!body.contains("instance"), "{host}: {body}");
         }
+    }
+
+    #[tokio::test]
+    async fn tunnels_are_served_all_or_one() {
+        let server = server(Some(Report::default())).await;
+        // A name that is configured, in any case.
+        let (head, body) = fetch(server, "/api/v1/tunnels", "AP1.example.net:9817").await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        let tunnels: Tunnels = serde_json::from_str(&body).unwrap();
+        assert_eq!(tunnels.tunnels[0].client, "192.0.2.7", "it is on loopback");
+        let (_, body) = fetch(server, "/api/v1/tunnels/0a", "localhost").await;
+        let tunnel: Tunnel = serde_json::from_str(&body).unwrap();
+        assert_eq!(tunnel, tunnels.tunnels[0]);
+        let (head, _) = fetch(server, "/api/v1/tunnels/0b", "localhost").await;
+        assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+        let (_, body) = fetch(server, "/api/v1/overview", "localhost").await;
+        let overview: Overview = serde_json::from_str(&body).unwrap();
+        assert_eq!(overview, Overview::default());
+    }
+
+    #[test]
+    fn beyond_loopback_only_known_hosts_are_answered() {
+        let hosts = |listen: &str| Hosts {
+            listen: listen.parse().unwrap(),
+            names: vec!["ap1.example.net".into()],
+        };
+        let asks = |hosts: &Hosts, host: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            hosts.has(&headers)
+        };
+        let one = hosts("192.0.2.1");
+        for host in [
+            "192.0.2.1:9817",
+            "ap1.example.net",
+            "localhost",
+            "127.0.0.1",
+        ] {
+            assert!(asks(&one, host), "{host}");
+        }
+        for host in ["192.0.2.2", "example.net", "x.ap1.example.net"] {
+            assert!(!asks(&one, host), "{host}");
+        }
+        let any = hosts("0.0.0.0");
+        assert!(asks(&any, "192.0.2.2") && !asks(&any, "example.net"));
     }
 
     #[tokio::test]

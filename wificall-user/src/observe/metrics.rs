@@ -10,7 +10,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::{Address, Name, Report, Table};
+
+#[path = "metrics_telemetry.rs"]
+mod telemetry;
 use crate::discover::{Source, Tier};
+use crate::telemetry::histogram::Histogram;
 
 /// The media type of [`text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,6 +34,8 @@ enum Kind {
     /// Suffix `_total`.
     Counter,
     Gauge,
+    /// Suffixes `_bucket`, `_sum`, `_count`.
+    Histogram,
     /// Suffix `_info`, value 1.
     Info,
 }
@@ -39,6 +45,7 @@ impl Kind {
         match self {
             Self::Counter => MetricType::Counter,
             Self::Gauge => MetricType::Gauge,
+            Self::Histogram => MetricType::Histogram,
             Self::Info => MetricType::Info,
         }
     }
@@ -70,13 +77,29 @@ impl Samples<'_> {
         }
     }
 
-    fn write(&mut self, values: &[&str], value: u64) -> fmt::Result {
-        let labels: Vec<(&str, &str)> = self
-            .labels
-            .iter()
-            .copied()
-            .zip(values.iter().copied())
+    /// A histogram with these bounds.
+    fn add_histogram<const N: usize>(
+        &mut self,
+        values: [&str; N],
+        bounds: &[f64],
+        histogram: &Histogram,
+    ) {
+        let labels = labels(self.labels, &values);
+        let above = std::iter::once(f64::MAX);
+        let buckets: Vec<(f64, u64)> = (bounds.iter().copied().chain(above))
+            .zip(histogram.counts.iter().copied())
             .collect();
+        if self.result.is_ok() {
+            let family = self.encoder.encode_family(&labels);
+            self.result = family.and_then(|mut encoder| {
+                let count = histogram.count();
+                encoder.encode_histogram::<NoLabelSet>(histogram.sum, count, &buckets, None)
+            });
+        }
+    }
+
+    fn write(&mut self, values: &[&str], value: u64) -> fmt::Result {
+        let labels = labels(self.labels, values);
         match self.kind {
             Kind::Info => self.encoder.encode_info(&labels),
             kind if labels.is_empty() => number(kind, &mut self.encoder, value),
@@ -85,10 +108,16 @@ impl Samples<'_> {
     }
 }
 
+/// The labels of a sample; one without a value is none.
+fn labels<'v>(names: &'static [&'static str], values: &[&'v str]) -> Vec<(&'static str, &'v str)> {
+    let pairs = names.iter().copied().zip(values.iter().copied());
+    pairs.filter(|(_, value)| !value.is_empty()).collect()
+}
+
 fn number(kind: Kind, encoder: &mut MetricEncoder, value: u64) -> fmt::Result {
     match kind {
         Kind::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
-        Kind::Gauge | Kind::Info => encoder.encode_gauge(&value),
+        Kind::Gauge | Kind::Histogram | Kind::Info => encoder.encode_gauge(&value),
     }
 }
 
@@ -110,7 +139,7 @@ struct Collected(Report);
 
 impl Collector for Collected {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        for metric in METRICS {
+        for metric in metrics() {
             let kind = metric.kind;
             let encoder =
                 encoder.encode_descriptor(metric.name, metric.help, None, kind.metric_type())?;
@@ -125,6 +154,11 @@ impl Collector for Collected {
         }
         Ok(())
     }
+}
+
+/// All, in the order in which they are served.
+fn metrics() -> impl Iterator<Item = &'static Metric> {
+    METRICS.iter().chain(telemetry::METRICS)
 }
 
 const METRICS: &[Metric] = &[

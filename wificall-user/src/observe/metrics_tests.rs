@@ -7,15 +7,17 @@ fn page() -> String {
         "# Metrics\n\n\
          Served at `/metrics` in the OpenMetrics text format, by default on `127.0.0.1:9817` (`agent.listen`). Labels \
          are bounded by the configuration; no client address is ever among them. Counters live in the kernel and go on \
-         over restarts and upgrades of the agent, except those of DNS, repairs and reloads, which start with it.\n\n\
+         over restarts and upgrades of the agent, except those of DNS, repairs, reloads, tunnels and calls, which start with it.\n\n\
          `operator` and `country` are those of the endpoint, joined by `+` where it has several; `none` where it \
-         has none, `other` where [limits] left no room for a group of its own.\n\n\
+         has none, `other` where [limits] left no room for a group of its own. Metrics of tunnels and calls have \
+         `operator` only with `telemetry.labels = \"full\"`; [telemetry.md](telemetry.md) says what they mean.\n\n\
          | metric | type | labels | help |\n|---|---|---|---|\n",
     );
-    for metric in METRICS {
+    for metric in metrics() {
         let (kind, suffix) = match metric.kind {
             Kind::Counter => ("counter", "_total"),
             Kind::Gauge => ("gauge", ""),
+            Kind::Histogram => ("histogram", ""),
             Kind::Info => ("info", "_info"),
         };
         let labels: Vec<_> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
@@ -44,7 +46,7 @@ fn the_page_lists_what_is_served() {
 
 #[test]
 fn names_follow_the_rules() {
-    let mut names: Vec<_> = METRICS.iter().map(|metric| metric.name).collect();
+    let mut names: Vec<_> = metrics().map(|metric| metric.name).collect();
     for name in &names {
         assert!(
             name.starts_with("wificall_") || name.starts_with("process_"),
@@ -57,14 +59,14 @@ fn names_follow_the_rules() {
     }
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), METRICS.len());
+    assert_eq!(names.len(), metrics().count());
 }
 
 #[test]
 fn a_report_becomes_this_text() {
     let text = text(report()).unwrap();
     // Help and type of each metric once, in front of its samples.
-    for metric in METRICS {
+    for metric in metrics() {
         let head = format!(
             "# HELP {} {}\n# TYPE {} {}\n",
             metric.name,

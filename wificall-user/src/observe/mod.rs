@@ -11,6 +11,7 @@ mod report;
 mod sample;
 pub mod status;
 mod surroundings;
+pub mod textfile;
 
 pub use report::*;
 pub use surroundings::*;

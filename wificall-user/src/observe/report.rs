@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Surroundings;
+use crate::telemetry::histogram::Histogram;
 
 /// An agent's report. Times are seconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub struct Report {
     /// What clients' own packets tell.
     #[serde(default)]
     pub snoop: Snoop,
+    /// What flows tell of tunnels and calls.
+    #[serde(default)]
+    pub telemetry: Telemetry,
     /// Where endpoints are.
     #[serde(default)]
     pub geoip: GeoIp,
@@ -66,6 +70,75 @@ pub struct Report {
     pub reloads: Reloads,
     /// Hooks put back after someone removed them, since the start.
     pub repairs: u64,
+}
+
+/// What flows tell of tunnels and calls.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Telemetry {
+    /// Whether flows are tracked.
+    pub enabled: bool,
+    /// By owner, as far as `telemetry.labels` tells them apart.
+    pub rows: Vec<TelemetryRow>,
+    /// What became of what could have entered the kernel's table, by name.
+    pub fates: Vec<(String, u64)>,
+    /// Events of flows that were lost, since the maps were made.
+    pub events_dropped: u64,
+    /// Flows that the agent follows.
+    pub flows: u64,
+    /// Times that a flow found no room in the agent.
+    pub left_out: u64,
+}
+
+/// Tunnels and calls of an owner. Sums are since the agent started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TelemetryRow {
+    /// Operators, such as `262-01`; empty if they are not told apart.
+    pub operator: String,
+    /// Countries, such as `DE`, or `none`.
+    pub country: String,
+    /// Tunnels by state.
+    pub tunnels: Vec<(String, u64)>,
+    /// Calls that go on.
+    pub calls: u64,
+    /// Those with one direction silent.
+    pub one_way: u64,
+    /// Calls that began.
+    pub calls_total: u64,
+    /// Calls that were one-way for a while.
+    pub one_way_total: u64,
+    /// How long calls lasted that ended, in seconds.
+    pub call_seconds: u64,
+    /// ESP by half-leg: `client_to_us`, `network_to_us`.
+    pub legs: Vec<TelemetryLeg>,
+    /// Set-ups by result.
+    pub setups: Vec<(String, u64)>,
+    /// Distinct clients of the last hour by result.
+    pub setup_clients: Vec<(String, u64)>,
+    /// Duration of set-ups, in seconds.
+    pub setup_seconds: Histogram,
+    /// Round trips of the network's side and of the clients', in seconds.
+    pub round_trip: [Histogram; 2],
+    /// Tunnels whose keepalives come further apart than this host's NAT remembers.
+    pub nat_timeout_shorter: u64,
+}
+
+/// ESP of a half-leg.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TelemetryLeg {
+    /// `client_to_us` or `network_to_us`.
+    pub half_leg: String,
+    /// Packets that came.
+    pub received: u64,
+    /// Sequence numbers that did not.
+    pub lost: u64,
+    /// Packets that came behind a later one.
+    pub late: u64,
+    /// Packets that came again.
+    pub duplicate: u64,
+    /// Packets whose number nothing confirmed.
+    pub stray: u64,
+    /// Seconds of calls by jitter, in seconds.
+    pub jitter: Histogram,
 }
 
 /// An exit, in one family.

@@ -86,7 +86,7 @@ instance = ""
 "#,
         r#"
 f:2:12: agent.instance: found "", expected a name of 1 to 32 characters out of a-z, 0-9, _ and -
-f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, defaults, limits, agent, interfaces, snoop, geoip, observed, probe, prefix, exit, catch_all, policy, other_ipsec, trust
+f:3:2: agents: found an unknown key, expected one of the keys discovery, lab, defaults, limits, agent, interfaces, snoop, telemetry, geoip, observed, probe, prefix, exit, catch_all, policy, other_ipsec, trust
   hint: did you mean `agent`?
 "#,
     ),

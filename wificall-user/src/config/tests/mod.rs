@@ -134,6 +134,9 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             enabled: true,
             flows_per_second: 500,
             events_per_second: 2_000,
+            labels: LabelProfile::Small,
+            textfile: None,
+            textfile_interval: Duration::from_secs(15),
         },
         geoip: GeoIp::default(),
         agent: Agent {
@@ -142,6 +145,7 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             run_dir: "/run/wificall".into(),
             state_dir: "/var/lib/wificall".into(),
             listen: Some("127.0.0.1:9817".parse().unwrap()),
+            hosts: vec![],
             resync: Duration::from_secs(30),
         },
         interfaces: Interfaces {
@@ -234,6 +238,7 @@ bpffs = "/tmp/bpf"
 run_dir = "/tmp/run"
 state_dir = "/tmp/state"
 listen = "off"
+hosts = ["AP1.example.net"]
 resync = "5m"
 
 [interfaces]
@@ -279,6 +284,9 @@ ports = [4500]
 enabled = false
 flows_per_second = 10
 events_per_second = 11
+labels = "full"
+textfile = "/var/lib/node_exporter/wificall.prom"
+textfile_interval = "20s"
 
 [snoop]
 names = true
@@ -408,6 +416,16 @@ fn a_file_with_every_key_means_what_it_says() {
     let config = parsed.config;
     assert_eq!(config.agent.listen, None);
     assert_eq!(config.agent.resync, Duration::from_secs(300));
+    assert_eq!(config.agent.hosts, ["ap1.example.net"]);
+    let telemetry = Telemetry {
+        enabled: false,
+        flows_per_second: 10,
+        events_per_second: 11,
+        labels: LabelProfile::Full,
+        textfile: Some("/var/lib/node_exporter/wificall.prom".into()),
+        textfile_interval: Duration::from_secs(20),
+    };
+    assert_eq!(config.telemetry, telemetry);
     assert_eq!(config.agent.pin_dir(), Path::new("/tmp/bpf/wificall/lab_1"));
     assert_eq!(
         (config.interfaces.xdp_mode, config.interfaces.tc),

@@ -1,0 +1,408 @@
+//! Tunnels and calls: flows read when they are due, and what has happened told.
+
+use std::{
+    collections::BTreeMap,
+    hash::RandomState,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use tracing::{debug, info, warn};
+use wificall_common::{
+    abi::{EventFate, EventKind, Flow, FlowKey},
+    wire::nat64::Pref64,
+};
+
+use super::{agent::Agent, desired::Desired, label::Label};
+use crate::{
+    catalogue::Catalogue,
+    config::LabelProfile,
+    kernel::{Event, Key, Place, ktime},
+    net::{self, UdpTimeouts},
+    observe,
+    telemetry::{
+        note::Note,
+        show::{Show, address},
+        totals::Whose,
+        tracker::{Happened, Tracker},
+        view::{Overview, Step, Tunnels},
+    },
+};
+
+/// How often what is due is read although no event said so.
+pub(super) const EVERY: Duration = Duration::from_secs(1);
+/// Flows read at once: between two such, whatever else waits has its turn.
+const MOST: usize = 2_048;
+/// Slices of a pass over the whole table at once.
+const SLICES: usize = 4;
+
+/// What is known of tunnels.
+pub(super) struct Telemetry {
+    pub tracker: Tracker,
+    limit: u32,
+    /// When it began to look, in nanoseconds of the monotonic clock.
+    began: u64,
+    /// How far a pass over the whole table has come; `None`: there is none.
+    pass: Option<Place>,
+    /// Whether that is the first one, which finds what was there before.
+    first: bool,
+    /// Events that were lost, as counted when it was looked last.
+    dropped: u64,
+    key: RandomState,
+    nat: Option<UdpTimeouts>,
+}
+
+/// Whose endpoints are.
+#[derive(Default)]
+pub(super) struct Owners {
+    labels: BTreeMap<Key, Arc<Whose>>,
+    /// Lengths of prefixes, longest first.
+    lengths: Vec<u8>,
+    pref64: Vec<Pref64>,
+    nobody: Arc<Whose>,
+}
+
+impl Owners {
+    pub(super) fn new(desired: &Desired, pref64: Vec<Pref64>) -> Self {
+        let mut known: BTreeMap<&Label, Arc<Whose>> = BTreeMap::new();
+        let mut labels = BTreeMap::new();
+        for (key, entry) in desired {
+            let Some(meaning) = &entry.meaning else {
+                continue;
+            };
+            let label = &meaning.label;
+            let whose = known.entry(label).or_insert_with(|| {
+                Arc::new(Whose {
+                    operator: label.operator.clone(),
+                    country: label.country.clone(),
+                })
+            });
+            labels.insert(*key, whose.clone());
+        }
+        let mut lengths: Vec<u8> = labels
+            .keys()
+            .filter_map(|key| match key {
+                Key::Prefix(len, _) => Some(*len),
+                _ => None,
+            })
+            .collect();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        lengths.dedup();
+        let none = || "none".to_owned();
+        Self {
+            labels,
+            lengths,
+            pref64,
+            nobody: Arc::new(Whose {
+                operator: none(),
+                country: none(),
+            }),
+        }
+    }
+
+    /// Whose an address is, as it stands in a packet.
+    fn of(&self, address: [u8; 16]) -> Arc<Whose> {
+        let translated = self
+            .pref64
+            .iter()
+            .find_map(|prefix| prefix.extract(&address));
+        let address = translated.map_or(address, |[a, b, c, d]| {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+        });
+        let [first @ .., _, _, _, _, _, _, _, _] = address;
+        let block4 = match address {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, _] => [a, b, c, 0],
+            _ => [0; 4],
+        };
+        let mut keys = vec![Key::Host(address)];
+        if block4 == [0; 4] {
+            keys.push(Key::Block6(first));
+        } else {
+            keys.push(Key::Block4(block4));
+        }
+        let prefixes = self.lengths.iter().map(|len| {
+            let hidden = 128 - u32::from(*len);
+            let network = u128::MAX.checked_shl(hidden).unwrap_or(0);
+            Key::Prefix(*len, (u128::from_be_bytes(address) & network).to_be_bytes())
+        });
+        let found = keys
+            .into_iter()
+            .chain(prefixes)
+            .find_map(|key| self.labels.get(&key));
+        found.unwrap_or(&self.nobody).clone()
+    }
+}
+
+impl Telemetry {
+    fn new(limit: u32) -> Self {
+        Self {
+            tracker: Tracker::new(limit as usize),
+            limit,
+            began: ktime(),
+            pass: Some(Place::default()),
+            first: true,
+            dropped: 0,
+            key: RandomState::new(),
+            nat: None,
+        }
+    }
+
+    fn read(&mut self, key: FlowKey, flow: Option<&Flow>, now: u64, owners: &Owners) {
+        let older = flow.is_some_and(|flow| flow.control.began < self.began);
+        self.tracker.adopt(self.first && older);
+        self.tracker
+            .read(key, flow, now, &|endpoint| owners.of(endpoint));
+        self.tracker.adopt(false);
+    }
+
+    fn show<'a>(&'a self, clients: bool, operator: &'a dyn Fn(&str) -> Option<String>) -> Show<'a> {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        Show {
+            now: ktime(),
+            wall: wall.map_or(0, |wall| wall.as_millis() as u64),
+            clients,
+            key: &self.key,
+            operator,
+            nat_timeout: self.nat.map(|nat| nat.stream),
+        }
+    }
+}
+
+/// The name of an operator that is written as metrics have it.
+pub(super) fn operator_name(catalogue: &Catalogue, plmn: &str) -> Option<String> {
+    let operator = catalogue.operator(plmn.parse().ok()?)?;
+    (!operator.name.is_empty()).then(|| operator.name.to_owned())
+}
+
+impl Agent {
+    /// Takes in an event of a flow.
+    pub(super) fn note_flow(&mut self, event: &Event) {
+        let Some(telemetry) = &mut self.telemetry else {
+            return;
+        };
+        let octets = |address: std::net::IpAddr| match address {
+            std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            std::net::IpAddr::V6(v6) => v6.octets(),
+        };
+        let (client, endpoint) = (octets(event.client), octets(event.far));
+        let note = Note::new(event.at, client, endpoint, event.client_port, &event.data);
+        if let Some(note) = note {
+            let owners = &self.owners;
+            telemetry
+                .tracker
+                .note(&note, &|endpoint| owners.of(endpoint));
+        }
+    }
+
+    /// Whether flows are tracked, or were until now.
+    pub(super) fn tracks(&self) -> bool {
+        self.world.config.telemetry.enabled || self.telemetry.is_some()
+    }
+
+    /// Begins to look, or ends it, as the configuration says.
+    fn follow_telemetry(&mut self) {
+        if !self.world.config.telemetry.enabled {
+            self.telemetry = None;
+            return;
+        }
+        let limit = self.plane.limits().flows;
+        let same = |telemetry: &Telemetry| telemetry.limit == limit;
+        if !self.telemetry.as_ref().is_some_and(same) {
+            self.telemetry = Some(Telemetry::new(limit));
+        }
+    }
+
+    /// Reads the flows that are due, and settles what they mean.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub(super) fn follow_flows(&mut self) -> Result<()> {
+        self.follow_telemetry();
+        let Some(telemetry) = &mut self.telemetry else {
+            return Ok(());
+        };
+        let now = ktime();
+        for key in telemetry.tracker.due(now, MOST) {
+            let flow = self.plane.flow(&key)?;
+            telemetry.read(key, flow.as_ref(), now, &self.owners);
+        }
+        telemetry.tracker.settle(now);
+        for key in telemetry.tracker.take_over() {
+            self.plane.remove_flow(key)?;
+        }
+        self.tell_flows();
+        Ok(())
+    }
+
+    /// Once a second: likewise, and goes on with a pass over the whole table, at a start and after events were lost.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub(super) fn tick_flows(&mut self) -> Result<()> {
+        self.follow_telemetry();
+        let Some(telemetry) = &mut self.telemetry else {
+            return Ok(());
+        };
+        telemetry.nat = net::udp_timeouts();
+        let dropped: u64 = (self.plane.event_counts()?.into_iter())
+            .filter(|(kind, fate, _)| *kind == EventKind::Flow && *fate != EventFate::Sent)
+            .map(|(.., count)| count)
+            .sum();
+        if dropped != telemetry.dropped && telemetry.pass.is_none() {
+            debug!(dropped, "events of flows were lost: all flows are read");
+            telemetry.pass = Some(Place::default());
+        }
+        telemetry.dropped = dropped;
+        let now = ktime();
+        for _ in 0..SLICES {
+            let Some(place) = telemetry.pass else { break };
+            let (flows, next) = self.plane.flows(place)?;
+            for (key, flow) in flows {
+                telemetry.read(key, Some(&flow), now, &self.owners);
+            }
+            telemetry.pass = next;
+            telemetry.first &= next.is_some();
+        }
+        self.follow_flows()
+    }
+
+    /// Logs what has happened.
+    fn tell_flows(&mut self) {
+        let Some(telemetry) = &mut self.telemetry else {
+            return;
+        };
+        let happened = telemetry.tracker.take_happened();
+        if happened.is_empty() {
+            return;
+        }
+        let show = telemetry.show(true, &|_| None);
+        for one in &happened {
+            log(&show, one);
+        }
+    }
+
+    /// What the report says of tunnels and calls.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub(super) fn telemetry_report(&self) -> Result<observe::Telemetry> {
+        let Some(telemetry) = &self.telemetry else {
+            return Ok(observe::Telemetry::default());
+        };
+        let full = self.world.config.telemetry.labels == LabelProfile::Full;
+        let show = telemetry.show(false, &|_| None);
+        let fates = self.plane.flow_counts()?.into_iter();
+        Ok(observe::Telemetry {
+            enabled: true,
+            rows: show.rows(&telemetry.tracker, full),
+            fates: fates
+                .map(|(fate, count)| (fate.name().to_owned(), count))
+                .collect(),
+            events_dropped: telemetry.dropped,
+            flows: telemetry.tracker.flows() as u64,
+            left_out: telemetry.tracker.left_out,
+        })
+    }
+
+    /// Writes the metrics for node_exporter.
+    pub(super) fn write_textfile(&mut self) {
+        let Some(path) = self.world.config.telemetry.textfile.clone() else {
+            return;
+        };
+        let written = self.report().and_then(|report| {
+            observe::textfile::write(&path, report)
+                .with_context(|| format!("write the metrics to {}", path.display()))
+        });
+        let problem = written.err().map(|problem| format!("{problem:#}"));
+        if let Some(problem) = &problem
+            && self.textfile_problem.as_ref() != Some(problem)
+        {
+            warn!("{problem}");
+        }
+        self.textfile_problem = problem;
+    }
+
+    /// All tunnels.
+    pub(super) fn tunnels_view(&self, clients: bool) -> Tunnels {
+        let Some(telemetry) = &self.telemetry else {
+            return Tunnels::default();
+        };
+        let catalogue = &self.world.config.catalogue;
+        let name = |plmn: &str| operator_name(catalogue, plmn);
+        let show = telemetry.show(clients, &name);
+        Tunnels {
+            now: show.wall,
+            enabled: true,
+            tunnels: show.tunnels(&telemetry.tracker),
+        }
+    }
+
+    /// What there is at a glance.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub(super) fn overview(&self) -> Result<Overview> {
+        let report = self.report()?;
+        let mut overview = match &self.telemetry {
+            Some(telemetry) => {
+                let catalogue = &self.world.config.catalogue;
+                let name = |plmn: &str| operator_name(catalogue, plmn);
+                telemetry.show(false, &name).overview(&telemetry.tracker)
+            }
+            None => Overview {
+                now: report.at * 1_000,
+                ..Overview::default()
+            },
+        };
+        let started = report.started.unwrap_or(report.at);
+        overview.uptime_seconds = report.at.saturating_sub(started);
+        let health = &mut overview.health;
+        health.ready = report.ready;
+        health.problems = report.problems;
+        health.dns = report.discovery.name_states.into_iter().collect();
+        health.flows_limit = self.plane.limits().flows.into();
+        health.events_dropped = self.telemetry.as_ref().map_or(0, |t| t.dropped);
+        health.hooks_missing = (report.interfaces.iter())
+            .filter(|interface| interface.problem.is_some())
+            .count() as u64;
+        for interface in report.interfaces {
+            let hooks = interface.hooks.iter();
+            let names = hooks.map(|hook| format!("{} {}", interface.name, hook.hook));
+            health.hooks.extend(names);
+        }
+        Ok(overview)
+    }
+}
+
+/// A line of the log. Clients' addresses are in it: it is the operator's own.
+fn log(show: &Show, one: &Happened) {
+    let step = one.change.step;
+    let tunnel = show.id(one.tunnel);
+    let (client, endpoint) = (address(one.client), address(one.endpoint));
+    let (operator, country) = (&one.whose.operator, &one.whose.country);
+    let after_ms = one.change.after.map(|nanos| nanos / 1_000_000);
+    let detail = &one.change.detail;
+    macro_rules! line {
+        ($level:ident, $what:literal) => {
+            $level!(tunnel, %client, %endpoint, operator, country, after_ms, detail, $what)
+        };
+    }
+    match step {
+        Step::Up => line!(info, "tunnel set up"),
+        Step::Failed => line!(warn, "tunnel not set up"),
+        Step::CallBegan => line!(info, "call began"),
+        Step::CallChanged => line!(info, "call changed"),
+        Step::CallEnded => line!(info, "call ended"),
+        Step::Roamed => line!(info, "phone roamed"),
+        Step::Exit => line!(info, "tunnel's exit changed"),
+        step => debug!(
+            tunnel, %client, %endpoint, operator, country, after_ms, detail,
+            step = ?step, "tunnel"
+        ),
+    }
+}

@@ -1,0 +1,136 @@
+//! What came in one direction, as differences between two looks at a flow.
+
+use wificall_common::abi::Way;
+
+/// Counts of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leg {
+    /// Packets of all classes.
+    pub packets: u64,
+    /// Their IP bytes.
+    pub bytes: u64,
+    /// ESP packets.
+    pub received: u64,
+    /// Numbers that did not come, those of the last 64 included: some may yet come late, which takes them back.
+    pub missing: i64,
+    /// Numbers that did not come and will not.
+    pub lost: u64,
+    /// Packets that came behind a later one.
+    pub late: u64,
+    /// Packets that came again.
+    pub duplicate: u64,
+    /// Packets whose number nothing confirmed.
+    pub stray: u64,
+    /// Packets of a voice frame's size.
+    pub voice: u64,
+    /// Intervals that are a talker's.
+    pub talk: u64,
+    /// Intervals that are those of comfort noise.
+    pub pause: u64,
+}
+
+impl Leg {
+    /// From one look at a flow's direction to the next.
+    #[must_use]
+    pub fn between(before: &Way, after: &Way) -> Self {
+        // The kernel's counts are of 32 bits, and wrap.
+        let more = |before: u32, after: u32| u64::from(after.wrapping_sub(before));
+        let missing = |way: &Way| {
+            let open: u32 = way.spis.iter().map(|slot| slot.missing()).sum();
+            way.lost.wrapping_add(open)
+        };
+        Self {
+            packets: after.packets.wrapping_sub(before.packets),
+            bytes: after.bytes.wrapping_sub(before.bytes),
+            received: more(before.esp, after.esp),
+            missing: missing(after)
+                .wrapping_sub(missing(before))
+                .cast_signed()
+                .into(),
+            lost: more(before.lost, after.lost),
+            late: more(before.late, after.late),
+            duplicate: more(before.duplicate, after.duplicate),
+            stray: more(before.stray, after.stray),
+            voice: more(before.voice, after.voice),
+            talk: more(before.talk, after.talk),
+            pause: more(before.pause, after.pause),
+        }
+    }
+
+    /// What came since `before`, if both were counted from the same beginning.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            packets: self.packets - before.packets,
+            bytes: self.bytes - before.bytes,
+            received: self.received - before.received,
+            missing: self.missing - before.missing,
+            lost: self.lost - before.lost,
+            late: self.late - before.late,
+            duplicate: self.duplicate - before.duplicate,
+            stray: self.stray - before.stray,
+            voice: self.voice - before.voice,
+            talk: self.talk - before.talk,
+            pause: self.pause - before.pause,
+        }
+    }
+
+    /// Adds what came.
+    pub fn add(&mut self, more: &Self) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
+        self.received += more.received;
+        self.missing += more.missing;
+        self.lost += more.lost;
+        self.late += more.late;
+        self.duplicate += more.duplicate;
+        self.stray += more.stray;
+        self.voice += more.voice;
+        self.talk += more.talk;
+        self.pause += more.pause;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wificall_common::abi::SpiSlot;
+
+    #[test]
+    fn counts_that_wrapped_go_on() {
+        let before = Way {
+            esp: u32::MAX - 1,
+            lost: u32::MAX,
+            ..Way::default()
+        };
+        let after = Way {
+            esp: 8,
+            lost: 4,
+            ..Way::default()
+        };
+        let leg = Leg::between(&before, &after);
+        assert_eq!((leg.received, leg.lost, leg.missing), (10, 5, 5));
+    }
+
+    #[test]
+    fn what_came_late_after_all_is_missing_no_more() {
+        let hole = SpiSlot {
+            spi: 1,
+            window: !0b10,
+            ..SpiSlot::default()
+        };
+        let filled = SpiSlot {
+            window: u64::MAX,
+            ..hole
+        };
+        let with = |slot| Way {
+            spis: [slot, SpiSlot::default()],
+            ..Way::default()
+        };
+        let (whole, torn) = (with(filled), with(hole));
+        let mut total = Leg::between(&whole, &torn);
+        assert_eq!((total.missing, total.lost), (1, 0));
+        total.add(&Leg::between(&torn, &whole));
+        assert_eq!(total.missing, 0);
+    }
+}

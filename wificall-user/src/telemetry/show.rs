@@ -1,0 +1,431 @@
+//! Tunnels and calls as others see them.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
+};
+
+use wificall_common::{abi::FlowKey, flow::Milestone, wire::PROTOCOL_ESP};
+
+use super::{
+    call::Call,
+    leg::Leg,
+    notify,
+    setup::{Outcome, Setup},
+    totals::{Totals, Whose},
+    tracker::{Happened, Id, Tracker},
+    tunnel::Tunnel,
+    view::{self, HalfLeg, Received, Sample, State, Voice},
+};
+use crate::observe::{TelemetryLeg, TelemetryRow};
+
+const MILLISECOND: u64 = 1_000_000;
+
+/// How things are shown.
+pub struct Show<'a> {
+    /// Now, in nanoseconds of the monotonic clock.
+    pub now: u64,
+    /// Now, in milliseconds since 1970-01-01 UTC.
+    pub wall: u64,
+    /// Whether clients' addresses are shown.
+    pub clients: bool,
+    /// The key of what is shown instead, and of tunnels' names.
+    pub key: &'a RandomState,
+    /// An operator's name, by its PLMN.
+    pub operator: &'a dyn Fn(&str) -> Option<String>,
+    /// Time after which this host's NAT forgets a mapping, in seconds.
+    pub nat_timeout: Option<u64>,
+}
+
+/// An address as it is written.
+#[must_use]
+pub fn address(octets: [u8; 16]) -> IpAddr {
+    IpAddr::from(octets).to_canonical()
+}
+
+impl Show<'_> {
+    /// A time of day, in milliseconds since 1970-01-01 UTC.
+    #[must_use]
+    pub fn time(&self, at: u64) -> u64 {
+        let ago = self.now.saturating_sub(at) / MILLISECOND;
+        self.wall.saturating_sub(ago)
+    }
+
+    /// What a tunnel is called.
+    #[must_use]
+    pub fn id(&self, id: Id) -> String {
+        format!("{:016x}", self.key.hash_one(("tunnel", id)))
+    }
+
+    /// A client's address, or what stands for it.
+    #[must_use]
+    pub fn client(&self, client: [u8; 16]) -> String {
+        if self.clients {
+            address(client).to_string()
+        } else {
+            format!("client-{:016x}", self.key.hash_one(("client", client)))
+        }
+    }
+
+    /// All tunnels: calls first, then by what changed last.
+    #[must_use]
+    pub fn tunnels(&self, tracker: &Tracker) -> Vec<view::Tunnel> {
+        let mut tunnels: Vec<_> = tracker
+            .tunnels()
+            .map(|(id, tunnel)| self.tunnel(tracker, id, tunnel))
+            .collect();
+        tunnels.sort_by_key(|tunnel| (tunnel.state != State::Call, u64::MAX - tunnel.since));
+        tunnels
+    }
+
+    /// Whether this host's NAT forgets a tunnel's mapping before its next keepalive.
+    #[must_use]
+    pub fn nat_is_shorter(&self, tunnel: &Tunnel) -> bool {
+        let timeout = self.nat_timeout.map(|seconds| seconds * 1_000);
+        tunnel.keepalive != 0 && timeout.is_some_and(|ms| ms <= tunnel.keepalive.into())
+    }
+
+    /// A tunnel.
+    #[must_use]
+    pub fn tunnel(&self, tracker: &Tracker, id: Id, tunnel: &Tunnel) -> view::Tunnel {
+        let ms = |micros: u32| (micros != 0).then(|| f64::from(micros) / 1e3);
+        let [network, client] = tunnel.round_trip;
+        let [up, down] = tunnel.legs;
+        let whose = &*tunnel.whose;
+        let ongoing = tunnel.detector.call.as_ref();
+        view::Tunnel {
+            id: self.id(id),
+            client: self.client(tunnel.client),
+            endpoint: address(tunnel.endpoint).to_string(),
+            owners: plmns(whose).map(str::to_owned).collect(),
+            operator: self.operator(whose),
+            country: country(whose),
+            state: tunnel.state,
+            since: self.time(tunnel.since),
+            began: self.time(tunnel.began),
+            seen: self.time(tunnel.seen),
+            setup: tunnel.setup.as_ref().map(|setup| self.setup(setup)),
+            flows: (tunnel.flows.iter())
+                .map(|key| self.flow(tracker, key))
+                .collect(),
+            keepalive_ms: (tunnel.keepalive != 0).then_some(tunnel.keepalive.into()),
+            nat_timeout_shorter: self.nat_is_shorter(tunnel),
+            round_trip_client_ms: ms(client),
+            round_trip_network_ms: ms(network),
+            packets_up: up.packets,
+            packets_down: down.packets,
+            bytes_up: up.bytes,
+            bytes_down: down.bytes,
+            roamed: tunnel.roamed,
+            calls: (ongoing.into_iter().chain(&tunnel.calls))
+                .map(|call| self.call(call, tunnel.round_trip))
+                .collect(),
+        }
+    }
+
+    fn flow(&self, tracker: &Tracker, key: &FlowKey) -> view::Flow {
+        let seen = tracker
+            .flow(key)
+            .map(|flow| flow.up.seen.max(flow.down.seen));
+        view::Flow {
+            client: self.client(key.client),
+            port: key.port,
+            protocol: if key.protocol == PROTOCOL_ESP {
+                "esp"
+            } else {
+                "udp"
+            }
+            .into(),
+            seen: seen.map_or(0, |seen| self.time(seen)),
+        }
+    }
+
+    fn setup(&self, setup: &Setup) -> view::Setup {
+        let goes_on = setup.outcome.is_none();
+        let failed = matches!(setup.outcome, Some(Outcome::Failed(_)));
+        let next = setup.next().filter(|_| goes_on || failed);
+        let reached = |milestone| Some((milestone, setup.at(milestone)?));
+        view::Setup {
+            began: self.time(setup.began),
+            milestones: (Milestone::ALL.into_iter().filter_map(reached))
+                .map(|(milestone, at)| view::Milestone {
+                    name: milestone.name().into(),
+                    after_ms: millis(at.saturating_sub(setup.began)),
+                })
+                .collect(),
+            stalled: next.map(|next| next.name().into()),
+            stalled_ms: next.map(|_| self.now.saturating_sub(last(setup)) / MILLISECOND),
+            result: setup.outcome.map(|outcome| outcome.name().into()),
+            notify: (setup.notify != 0).then(|| notify::name(setup.notify)),
+            took_ms: setup.took().map(millis),
+            auth_responses: setup.auth_responses.into(),
+            retransmitted: setup.retransmitted.into(),
+        }
+    }
+
+    fn call(&self, call: &Call, round_trip: [u32; 2]) -> view::Call {
+        let mos = call.mos(round_trip);
+        let leg = |n: usize| half_leg(&call.legs[n], call.jitter[n]);
+        view::Call {
+            state: call.voice,
+            since: self.time(call.began),
+            ended: call.ended.map(|ended| self.time(ended)),
+            seconds: call.lasted(self.now) / 1_000_000_000,
+            client_to_us: leg(0),
+            network_to_us: leg(1),
+            mos: mos.ok(),
+            mos_missing: mos.err().map(str::to_owned),
+            history: (call.history.iter())
+                .map(|look| Sample {
+                    at: self.time(look.at),
+                    up: small(look.legs[0].received),
+                    up_lost: small(missing(&look.legs[0])),
+                    down: small(look.legs[1].received),
+                    down_lost: small(missing(&look.legs[1])),
+                })
+                .collect(),
+        }
+    }
+
+    /// Something that happened.
+    #[must_use]
+    pub fn event(&self, happened: &Happened) -> view::TraceEvent {
+        view::TraceEvent {
+            at: self.time(happened.change.at),
+            tunnel: self.id(happened.tunnel),
+            client: self.client(happened.client),
+            endpoint: address(happened.endpoint).to_string(),
+            step: happened.change.step,
+            detail: happened.change.detail.clone(),
+            after_ms: happened.change.after.map(millis),
+        }
+    }
+
+    /// All but the health.
+    #[must_use]
+    pub fn overview(&self, tracker: &Tracker) -> view::Overview {
+        let mut overview = view::Overview {
+            now: self.wall,
+            enabled: true,
+            tunnels: State::ALL.into_iter().map(|state| (state, 0)).collect(),
+            ..view::Overview::default()
+        };
+        let mut rows: BTreeMap<&Whose, view::Operator> = BTreeMap::new();
+        for (_, tunnel) in tracker.tunnels() {
+            *overview.tunnels.entry(tunnel.state).or_default() += 1;
+            let row = rows.entry(&tunnel.whose).or_default();
+            row.tunnels += u64::from(!matches!(tunnel.state, State::Gone | State::Failed));
+            if let Some(call) = &tunnel.detector.call {
+                row.calls += 1;
+                overview.calls_active += 1;
+                overview.calls_one_way += u64::from(is_one_way(call));
+            }
+            overview.health.nat_timeout_shorter += u64::from(self.nat_is_shorter(tunnel));
+        }
+        for (whose, totals) in tracker.totals() {
+            overview.calls_total += totals.calls;
+            let row = rows.entry(whose).or_default();
+            results(row, totals);
+        }
+        let clients = tracker.clients().count(self.now);
+        for ((whose, outcome), count) in &clients {
+            let row = rows.entry(whose).or_default();
+            match outcome {
+                Outcome::Ok => row.clients_ok += count,
+                Outcome::Failed(_) => row.clients_failed += count,
+                Outcome::Detour => {}
+            }
+        }
+        overview.operators = (rows.into_iter())
+            .map(|(whose, row)| view::Operator {
+                name: self.operator(whose),
+                plmn: match plmns(whose).collect::<Vec<_>>()[..] {
+                    [plmn] => plmn.into(),
+                    _ => String::new(),
+                },
+                country: country(whose),
+                ..row
+            })
+            .collect();
+        overview.operators.sort_by_key(|row| u64::MAX - row.tunnels);
+        overview.minutes = (tracker.minutes())
+            .map(|minute| view::Minute {
+                at: self.time(minute.began),
+                client_to_us: received(&minute.legs[0]),
+                network_to_us: received(&minute.legs[1]),
+                calls: minute.calls,
+            })
+            .collect();
+        overview.health.flows = tracker.flows() as u64;
+        overview.health.nat_timeout_seconds = self.nat_timeout;
+        overview
+    }
+
+    /// What the report has of it, by owner, or by country alone.
+    #[must_use]
+    pub fn rows(&self, tracker: &Tracker, full: bool) -> Vec<TelemetryRow> {
+        let label = |whose: &Whose| {
+            let operator = if full {
+                whose.operator.clone()
+            } else {
+                String::new()
+            };
+            (operator, whose.country.clone())
+        };
+        let mut all: BTreeMap<(String, String), Row> = BTreeMap::new();
+        for (whose, totals) in tracker.totals() {
+            all.entry(label(whose)).or_default().totals.merge(totals);
+        }
+        for (_, tunnel) in tracker.tunnels() {
+            let row = all.entry(label(&tunnel.whose)).or_default();
+            *row.tunnels.entry(tunnel.state).or_default() += 1;
+            if let Some(call) = &tunnel.detector.call {
+                row.calls += 1;
+                row.one_way += u64::from(is_one_way(call));
+            }
+            row.nat_timeout_shorter += u64::from(self.nat_is_shorter(tunnel));
+        }
+        for ((whose, outcome), count) in tracker.clients().count(self.now) {
+            let row = all.entry(label(&whose)).or_default();
+            *row.clients.entry(outcome).or_default() += count;
+        }
+        let rows = all.into_iter();
+        rows.map(|((operator, country), row)| row.shown(operator, country))
+            .collect()
+    }
+
+    fn operator(&self, whose: &Whose) -> String {
+        let mut owners = plmns(whose);
+        match (owners.next(), owners.next()) {
+            (Some(plmn), None) => (self.operator)(plmn).unwrap_or_else(|| plmn.into()),
+            (Some(_), Some(_)) => "several".into(),
+            _ => "unknown".into(),
+        }
+    }
+}
+
+fn is_one_way(call: &Call) -> bool {
+    matches!(call.voice, Voice::OneWayUp | Voice::OneWayDown)
+}
+
+/// What adds up to a row of the report.
+#[derive(Default)]
+struct Row {
+    totals: Totals,
+    tunnels: BTreeMap<State, u64>,
+    clients: BTreeMap<Outcome, u64>,
+    calls: u64,
+    one_way: u64,
+    nat_timeout_shorter: u64,
+}
+
+impl Row {
+    fn shown(self, operator: String, country: String) -> TelemetryRow {
+        let totals = self.totals;
+        let legs = ["client_to_us", "network_to_us"].into_iter();
+        let legs = legs.zip(totals.legs).zip(totals.jitter);
+        TelemetryRow {
+            operator,
+            country,
+            tunnels: (State::ALL.into_iter())
+                .map(|state| {
+                    let count = self.tunnels.get(&state).copied();
+                    (state.name().to_owned(), count.unwrap_or_default())
+                })
+                .collect(),
+            calls: self.calls,
+            one_way: self.one_way,
+            calls_total: totals.calls,
+            one_way_total: totals.one_way,
+            call_seconds: totals.call_ns / 1_000_000_000,
+            legs: legs
+                .map(|((name, leg), jitter)| TelemetryLeg {
+                    half_leg: name.to_owned(),
+                    received: leg.received,
+                    lost: leg.lost,
+                    late: leg.late,
+                    duplicate: leg.duplicate,
+                    stray: leg.stray,
+                    jitter,
+                })
+                .collect(),
+            setups: by_name(totals.setups),
+            setup_clients: by_name(self.clients),
+            setup_seconds: totals.setup_seconds,
+            round_trip: totals.round_trip,
+            nat_timeout_shorter: self.nat_timeout_shorter,
+        }
+    }
+}
+
+fn by_name(counts: BTreeMap<Outcome, u64>) -> Vec<(String, u64)> {
+    let counts = counts.into_iter();
+    counts
+        .map(|(outcome, count)| (outcome.name().to_owned(), count))
+        .collect()
+}
+
+fn results(row: &mut view::Operator, totals: &Totals) {
+    for (outcome, count) in &totals.setups {
+        match outcome {
+            Outcome::Ok => row.setups_ok += count,
+            Outcome::Failed(cause) => *row.setups_failed.entry(*cause).or_default() += count,
+            Outcome::Detour => {}
+        }
+    }
+}
+
+/// When the last milestone was reached.
+fn last(setup: &Setup) -> u64 {
+    let reached = setup.reached.into_iter().flatten();
+    reached.max().unwrap_or(setup.began)
+}
+
+/// The PLMNs of an owner's label: other words in it are none.
+fn plmns(whose: &Whose) -> impl Iterator<Item = &str> {
+    let is_plmn = |part: &&str| part.starts_with(|c: char| c.is_ascii_digit());
+    whose.operator.split('+').filter(is_plmn)
+}
+
+fn country(whose: &Whose) -> String {
+    let is_one = whose.country.len() == 2;
+    if is_one {
+        whose.country.clone()
+    } else {
+        String::new()
+    }
+}
+
+fn missing(leg: &Leg) -> u64 {
+    leg.missing.max(0).cast_unsigned()
+}
+
+fn received(leg: &Leg) -> Received {
+    Received::new(leg.received, missing(leg))
+}
+
+fn half_leg(leg: &Leg, jitter: u32) -> HalfLeg {
+    let Received {
+        received,
+        lost,
+        loss_percent,
+    } = received(leg);
+    HalfLeg {
+        received,
+        lost,
+        loss_percent,
+        late: leg.late,
+        duplicate: leg.duplicate,
+        jitter_ms: (leg.talk > 0).then(|| f64::from(jitter) / 1e6),
+    }
+}
+
+fn small(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds for people")]
+fn millis(nanos: u64) -> f64 {
+    (nanos / 1_000) as f64 / 1e3
+}

@@ -1,0 +1,392 @@
+use std::net::Ipv4Addr;
+
+use wificall_common::{
+    Class,
+    abi::{Candidate, FlowNote},
+    flow::{Message, Sight},
+    wire::{
+        PROTOCOL_UDP,
+        ike::{EXCHANGE_AUTH, EXCHANGE_SA_INIT},
+    },
+};
+
+use super::*;
+use crate::telemetry::view::{Cause, Voice};
+
+const MS: u64 = 1_000_000;
+const EPDG: [u8; 4] = [192, 0, 2, 1];
+
+fn address(octets: [u8; 4]) -> [u8; 16] {
+    Ipv4Addr::from(octets).to_ipv6_mapped().octets()
+}
+
+fn key(client: u8, port: u16) -> FlowKey {
+    FlowKey {
+        client: address([10, 0, 0, client]),
+        endpoint: address(EPDG),
+        port,
+        protocol: if port == 0 {
+            PROTOCOL_ESP
+        } else {
+            PROTOCOL_UDP
+        },
+        reserved: [0; 5],
+    }
+}
+
+fn whose(_: [u8; 16]) -> Arc<Whose> {
+    Arc::new(Whose {
+        operator: "001-01".into(),
+        country: "none".into(),
+    })
+}
+
+/// A kernel's table, and a tracker that reads it when it says so.
+struct Lab {
+    tracker: Tracker,
+    table: BTreeMap<FlowKey, Flow>,
+    now: u64,
+    reads: u64,
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self {
+            tracker: Tracker::new(64),
+            table: BTreeMap::new(),
+            now: 1_000 * SECOND,
+            reads: 0,
+        }
+    }
+
+    fn note(&mut self, key: FlowKey, changes: u32, spi_i: u8) {
+        let data = FlowNote {
+            changes,
+            spi_i: [spi_i; 8],
+            ..FlowNote::default()
+        };
+        let at = self.now;
+        self.tracker.note(&Note { at, key, data }, &whose);
+    }
+
+    /// What the agent does.
+    fn follow(&mut self) {
+        for key in self.tracker.due(self.now, 1_000) {
+            let flow = self.table.get(&key).copied();
+            self.tracker.read(key, flow.as_ref(), self.now, &whose);
+            self.reads += 1;
+        }
+        self.tracker.settle(self.now);
+        for key in self.tracker.take_over() {
+            self.table.remove(&key);
+        }
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now += SECOND;
+            self.follow();
+        }
+    }
+
+    fn ike(&mut self, key: FlowKey, direction: Direction, spi_i: u8, exchange: u8, id: u32) {
+        let message = Message {
+            spi_i: [spi_i; 8],
+            spi_r: if exchange == EXCHANGE_SA_INIT && direction == Direction::Up {
+                [0; 8]
+            } else {
+                [9; 8]
+            },
+            exchange,
+            id,
+            response: direction == Direction::Down,
+            natt: exchange != EXCHANGE_SA_INIT,
+            ..Message::default()
+        };
+        let flow = self.table.entry(key).or_default();
+        let sight = Sight {
+            now: self.now,
+            bytes: 400,
+            segments: 1,
+            class: Class::Ike,
+            esp: [0; 2],
+        };
+        let changes = flow.see(direction, &sight) | flow.message(direction, &message, self.now);
+        self.note(key, changes, spi_i);
+    }
+
+    /// The candidate's first packet was IKE_SA_INIT, which is answered now.
+    fn answered(&mut self, key: FlowKey, spi_i: u8) {
+        let mut candidate = Candidate::begin(Direction::Up, self.now - 40 * MS);
+        candidate.ask([spi_i; 8], self.now - 40 * MS);
+        let mut flow = Flow::default();
+        flow.begin(&candidate, 1, 1);
+        self.table.insert(key, flow);
+        self.ike(key, Direction::Down, spi_i, EXCHANGE_SA_INIT, 0);
+    }
+
+    fn esp(&mut self, key: FlowKey, direction: Direction, sequence: u32) {
+        let flow = self.table.entry(key).or_default();
+        let sight = Sight {
+            now: self.now,
+            bytes: 144,
+            segments: 1,
+            class: Class::EspUdp,
+            esp: [0xabc, sequence],
+        };
+        let changes = flow.see(direction, &sight);
+        if changes != 0 {
+            self.note(key, changes, 0);
+        }
+    }
+
+    fn set_up(&mut self, client: u8, spi_i: u8) {
+        let (ike, natt) = (key(client, 500), key(client, 4500));
+        self.note(ike, Changes::ASKED, spi_i);
+        self.now += 40 * MS;
+        self.answered(ike, spi_i);
+        self.follow();
+        self.now += 20 * MS;
+        let began = self.now;
+        self.now += 100 * MS;
+        let mut flow = Flow::default();
+        flow.begin(&Candidate::begin(Direction::Up, began), 1, 1);
+        self.table.insert(natt, flow);
+        self.ike(natt, Direction::Down, spi_i, EXCHANGE_AUTH, 1);
+        self.now += 500 * MS;
+        self.esp(natt, Direction::Up, 1);
+        self.now += 10 * MS;
+        self.esp(natt, Direction::Down, 1);
+        self.follow();
+        self.pass(2);
+    }
+
+    /// Talks both ways; each `hole`th packet up is lost. The number that comes next.
+    fn talk(&mut self, key: FlowKey, from: u32, seconds: u32, hole: u32) -> u32 {
+        for n in 0..seconds * 50 {
+            self.now += 20 * MS;
+            if (n + 1) % hole != 0 {
+                self.esp(key, Direction::Up, from + n);
+            }
+            self.esp(key, Direction::Down, from + n);
+            if n % 50 == 49 {
+                self.follow();
+            }
+        }
+        from + seconds * 50
+    }
+
+    fn only(&self) -> &Tunnel {
+        assert_eq!(self.tracker.tunnels().len(), 1);
+        self.tracker.tunnels().next().unwrap().1
+    }
+
+    fn setups(&self) -> BTreeMap<Outcome, u64> {
+        let mut all = Totals::default();
+        for (_, totals) in self.tracker.totals() {
+            all.merge(totals);
+        }
+        all.setups
+    }
+
+    fn steps(&mut self) -> Vec<Step> {
+        let happened = self.tracker.take_happened();
+        happened.iter().map(|one| one.change.step).collect()
+    }
+}
+
+#[test]
+fn two_ports_of_one_set_up_are_one_tunnel() {
+    let mut lab = Lab::new();
+    lab.set_up(2, 1);
+    let tunnel = lab.only();
+    assert_eq!(
+        (tunnel.state, tunnel.flows.len(), tunnel.roamed),
+        (State::Up, 2, 0)
+    );
+    let took = tunnel.setup.as_ref().unwrap().took().unwrap();
+    assert_eq!(took / MS, 40 + 20 + 100 + 510);
+    assert_eq!(lab.setups(), BTreeMap::from([(Outcome::Ok, 1)]));
+    use Step::*;
+    let expected = [
+        InitSent,
+        InitAnswered,
+        Natt,
+        AuthSent,
+        AuthAnswered,
+        EspUp,
+        EspDown,
+        Up,
+    ];
+    assert_eq!(lab.steps(), expected);
+}
+
+#[test]
+fn a_call_has_the_loss_that_was_sent() {
+    let mut lab = Lab::new();
+    lab.set_up(2, 1);
+    let natt = key(2, 4500);
+    lab.pass(40);
+    let next = lab.talk(natt, 2, 20, 10);
+    assert_eq!(lab.only().state, State::Call);
+    lab.pass(10);
+    let tunnel = lab.only();
+    assert_eq!(tunnel.state, State::Up);
+    let call = &tunnel.calls[0];
+    assert_eq!((call.legs[0].received, call.legs[0].missing), (900, 99));
+    assert_eq!((call.legs[1].received, call.legs[1].missing), (1_000, 0));
+    assert!(
+        (18..=20).contains(&(call.lasted(lab.now) / SECOND)),
+        "{}",
+        call.lasted(lab.now)
+    );
+    assert_eq!(next, 1_002);
+    let steps = lab.steps();
+    assert_eq!(steps[8..], [Step::CallBegan, Step::CallEnded]);
+}
+
+#[test]
+fn a_phone_that_moves_keeps_its_tunnel() {
+    let mut lab = Lab::new();
+    lab.set_up(2, 1);
+    let moved = key(3, 4500);
+    lab.ike(moved, Direction::Up, 1, 37, 5);
+    lab.ike(moved, Direction::Down, 1, 37, 5);
+    lab.pass(2);
+    let tunnel = lab.only();
+    assert_eq!((tunnel.roamed, tunnel.client), (1, moved.client));
+    assert_eq!(lab.setups(), BTreeMap::from([(Outcome::Ok, 1)]));
+    assert_eq!(lab.steps().last(), Some(&Step::Roamed));
+}
+
+#[test]
+fn a_rekeyed_ike_sa_is_no_set_up() {
+    let mut lab = Lab::new();
+    lab.set_up(2, 1);
+    for spi in [7, 8] {
+        lab.ike(key(2, 4500), Direction::Up, spi, 37, 0);
+        lab.pass(2);
+    }
+    assert_eq!(lab.only().spi_i, [8; 8]);
+    assert_eq!(lab.only().state, State::Up);
+    assert_eq!(lab.setups(), BTreeMap::from([(Outcome::Ok, 1)]));
+}
+
+#[test]
+fn a_question_nobody_answers_is_one_failure_of_one_client() {
+    let mut lab = Lab::new();
+    for wait in [0, 1, 2, 4, 8] {
+        lab.pass(wait);
+        lab.note(key(2, 500), Changes::ASKED, 1);
+    }
+    assert_eq!(lab.only().state, State::SettingUp);
+    lab.pass(31);
+    let failed = Outcome::Failed(Cause::NoAnswer);
+    assert_eq!(lab.setups(), BTreeMap::from([(failed, 1)]));
+    // Again, in a try of its own.
+    lab.note(key(2, 500), Changes::ASKED, 2);
+    lab.pass(31);
+    assert_eq!(lab.only().state, State::Failed);
+    assert_eq!(lab.setups(), BTreeMap::from([(failed, 2)]));
+    let clients: Vec<u64> = lab.tracker.clients().count(lab.now).into_values().collect();
+    assert_eq!(clients, [1]);
+    lab.pass(121);
+    assert_eq!(lab.tracker.tunnels().len(), 0);
+}
+
+#[test]
+fn an_agent_that_starts_in_a_call_sees_it_and_no_loss_of_before() {
+    let mut lab = Lab::new();
+    let natt = key(2, 4500);
+    for n in 1..500 {
+        lab.now += 20 * MS;
+        if n % 5 != 0 {
+            lab.esp(natt, Direction::Up, n);
+        }
+        lab.esp(natt, Direction::Down, n);
+    }
+    lab.tracker = Tracker::new(64);
+    lab.tracker.adopt(true);
+    let flow = lab.table[&natt];
+    lab.tracker.read(natt, Some(&flow), lab.now, &whose);
+    lab.tracker.settle(lab.now);
+    lab.tracker.adopt(false);
+    assert_eq!(lab.only().state, State::Up);
+    assert_eq!(lab.only().legs, [Leg::default(); 2]);
+    // The programs tell of voice when a run begins, which was long ago; the next look finds it.
+    let _ = lab.talk(natt, 500, 40, 1_000_000);
+    let tunnel = lab.only();
+    assert_eq!(tunnel.state, State::Call);
+    let call = tunnel.detector.call.as_ref().unwrap();
+    assert_eq!(call.voice, Voice::Talking);
+    // What was in the window then is not known to be lost before.
+    assert_eq!(call.legs[0].missing, 0);
+    assert!(lab.setups().is_empty());
+}
+
+#[test]
+fn quiet_tunnels_are_read_rarely_and_gone_ones_forgotten() {
+    let mut lab = Lab::new();
+    lab.set_up(2, 1);
+    lab.pass(30);
+    let before = lab.reads;
+    lab.pass(60);
+    assert!(
+        (6..=14).contains(&(lab.reads - before)),
+        "{}",
+        lab.reads - before
+    );
+    assert_eq!(lab.only().state, State::Idle);
+    lab.pass(300);
+    assert_eq!(lab.only().state, State::Gone);
+    lab.pass(1_900);
+    assert_eq!(lab.tracker.tunnels().len(), 0);
+    assert_eq!((lab.tracker.flows(), lab.table.len()), (0, 0));
+    assert!(lab.tracker.next_due().is_none());
+}
+
+#[test]
+fn native_esp_belongs_to_the_tunnel_of_its_ends() {
+    let mut lab = Lab::new();
+    lab.set_up(2, 1);
+    lab.esp(key(2, 0), Direction::Up, 1);
+    lab.esp(key(2, 0), Direction::Down, 1);
+    lab.note(key(2, 0), Changes::ENTERED, 0);
+    lab.pass(1);
+    assert_eq!(lab.only().flows.len(), 3);
+    assert_eq!(lab.only().roamed, 0);
+}
+
+#[test]
+fn a_flood_is_bounded() {
+    let mut lab = Lab::new();
+    for n in 0..5_000_u32 {
+        let [_, _, high, low] = n.to_be_bytes();
+        let flood = FlowKey {
+            client: address([10, 9, high, low]),
+            ..key(2, 500)
+        };
+        let data = FlowNote {
+            changes: Changes::ASKED,
+            spi_i: u64::from(n + 1).to_be_bytes(),
+            ..FlowNote::default()
+        };
+        let note = Note {
+            at: lab.now,
+            key: flood,
+            data,
+        };
+        lab.tracker.note(&note, &whose);
+        let port = FlowKey {
+            port: 4500,
+            ..flood
+        };
+        lab.tracker
+            .read(port, Some(&Flow::default()), lab.now, &whose);
+    }
+    assert_eq!(lab.tracker.flows(), 80);
+    assert!(lab.tracker.tunnels().len() <= ASKED_MOST + 80);
+    assert!(lab.tracker.left_out > 4_000);
+    lab.pass(200);
+    assert!(lab.tracker.tunnels().len() <= 80);
+}
