@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use board::{dashboards, declared, metrics, repository};
 use serde_json::Value;
+use wificall_tests::lab::Lab;
 use wificall_tests::process::output;
 use wificall_tests::prometheus::Prometheus;
 
@@ -139,7 +140,8 @@ fn every_alert_is_tested_both_ways_and_has_a_page_that_says_what_to_do() -> Resu
 
 #[test]
 fn every_query_of_every_panel_and_rule_returns_data_from_a_real_agent() -> Result<()> {
-    let lab = scene::build()?;
+    let lab = Lab::new()?;
+    let _dns = scene::carrier(&lab)?;
     let agent = scene::agent(&lab)?;
     let rules = repository(RULES).canonicalize()?;
     let prometheus = Prometheus::start(&lab.router, scene::TARGET, &rules)?;

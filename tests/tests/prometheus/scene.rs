@@ -21,27 +21,11 @@ pub const SECONDS: u32 = 90;
 /// What is sent in a call, in frames of 20 ms.
 const FRAMES: u32 = 600;
 
-/// The lab, with an ePDG's name and inside.
-pub struct Scene {
-    lab: Lab,
-    _dns: Dns,
-}
-
-impl std::ops::Deref for Scene {
-    type Target = Lab;
-
-    fn deref(&self) -> &Lab {
-        &self.lab
-    }
-}
-
-/// Builds it.
-pub fn build() -> Result<Scene> {
-    let lab = Lab::new()?;
+/// Gives the lab an ePDG's inside, and a DNS that names it.
+pub fn carrier(lab: &Lab) -> Result<Dns<'_>> {
     lab.far.ip("addr add 10.98.0.1/32 dev lo")?;
     let records: &[dns::Record<'_>] = &[(dns::EPDG, &[EPDG4])];
-    let dns = Dns::start(&lab.far, &[ROUTER_DNS], 3600, records)?;
-    Ok(Scene { lab, _dns: dns })
+    Dns::start(&lab.far, &[ROUTER_DNS], 3600, records)
 }
 
 /// An agent in it that does all that has a metric.
