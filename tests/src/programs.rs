@@ -25,16 +25,16 @@ use aya::{
 use wificall_common::{
     Class, Direction,
     abi::{
-        Cell, Choice, ChoiceKey, ClientKey, Counter, Counters, EXIT_SLOTS, EndpointRef,
-        FragmentKey, FragmentValue, Hook, InterfaceKey, Line, Members, Policy, StationKey, Tunnel,
-        TunnelKey, exit_slot, line_of, line_shift, lines,
+        Cell, Choice, ChoiceKey, ClientKey, Counter, Counters, EXIT_SLOTS, EndpointRef, Flow,
+        FlowKey, FragmentKey, FragmentValue, Hook, InterfaceKey, Line, Members, Policy, StationKey,
+        Tunnel, TunnelKey, exit_slot, line_of, line_shift, lines,
     },
     exit::Exit,
 };
 
 pub use self::run::Run;
 use self::run::{run_tc, run_xdp};
-use crate::vectors::{Contents, Outcome, Program, Setup};
+use crate::vectors::{Contents, Outcome, PRIORITY, Program, Setup};
 
 /// The committed object, embedded: a guest that runs the vectors has no repository.
 const OBJECT: &[u8] = include_bytes!(concat!(
@@ -82,6 +82,8 @@ pods!(
     ClientKey,
     Counters,
     EndpointRef,
+    Flow,
+    FlowKey,
     FragmentKey,
     FragmentValue,
     InterfaceKey,
@@ -323,9 +325,24 @@ impl Kernel {
     ///
     /// Fails if the kernel refuses the program or the run.
     pub fn run(&mut self, program: &str, frame: &[u8], gso_segs: u32) -> Result<Option<Run>> {
+        self.run_at_priority(program, frame, gso_segs, PRIORITY)
+    }
+
+    /// The same with another `skb->priority` than [`PRIORITY`].
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn run_at_priority(
+        &mut self,
+        program: &str,
+        frame: &[u8],
+        gso_segs: u32,
+        priority: u32,
+    ) -> Result<Option<Run>> {
         let run = match self.program(program)? {
             AyaProgram::Xdp(xdp) => run_xdp(xdp, frame),
-            AyaProgram::SchedClassifier(tc) => run_tc(tc, frame, gso_segs),
+            AyaProgram::SchedClassifier(tc) => run_tc(tc, frame, gso_segs, priority),
             _ => bail!("neither TC nor XDP"),
         };
         match run {

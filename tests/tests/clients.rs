@@ -232,3 +232,64 @@ fn no_packet_sees_half_a_reload() -> Result<()> {
     );
     agent.finish()
 }
+
+/// Programs without clients go by what is left of an endpoint's policies when nobody is told apart, and those are not always
+/// what a client had before: so they are replaced before rows ask for clients, and the other way round.
+#[test]
+fn no_packet_goes_by_neither_policy_while_programs_are_swapped() -> Result<()> {
+    const RATE: u32 = 5_000;
+    const ROUNDS: u32 = 3;
+    const VA: u8 = 44;
+    const MARK: &str = "mark = \"0x65/0xff\"";
+    let lab = lab()?;
+    let mac = lab.phone.mac("eth0")?;
+    let all = policy("all", &format!("operators = [\"001-01\"]\n{MARK}"));
+    // Each needs a program that the one before did without.
+    let features = [
+        format!("clients = [\"{SECOND4}\"]"),
+        format!("clients = [\"{mac}\"]"),
+        "interfaces = [\"lan\"]".to_owned(),
+    ];
+    for interfaces in [
+        "access = [\"lan\", \"other\"]",
+        "access = [\"lan\", \"other\"]\nxdp = [\"lan\"]\nxdp_mode = \"generic\"",
+    ] {
+        let configuration =
+            |policies: &str| format!("[interfaces]\n{interfaces}\n{ENDPOINTS}{policies}");
+        let agent = Agent::run(&lab.router, &configuration(&all))?;
+        lab.wait_treated(SECOND4, EPDG4)?;
+        let watch = Watch::start(&lab.far)?;
+        let socket = send::udp(&lab.phone, &format!("{SECOND4}:4500"))?;
+        let stream = Stream::start(socket, send::address(EPDG4, NATT)?, RATE, 100);
+        let mut reloads = 0;
+        for _ in 0..ROUNDS {
+            for who in &features {
+                let own = policy("own", &format!("{who}\ndscp = \"VA\"\n{MARK}"));
+                let rest = policy("rest", "operators = [\"001-01\"]\nkeep = true");
+                for policies in [&(own + &rest), &all] {
+                    agent.configure(&configuration(policies))?;
+                    agent.ask(&["reload"])?;
+                    reloads += 1;
+                }
+            }
+        }
+        let sent = stream.finish()?;
+        watch.wait(sent.into())?;
+        let arrived = watch.finish()?;
+        let with = |dscp| {
+            arrived
+                .iter()
+                .filter(move |it| it.marked && it.dscp == dscp)
+        };
+        let [before, after] = [EF, VA].map(|dscp| with(dscp).count());
+        println!("{reloads} reloads, {sent} packets: {before} with EF, {after} with VA");
+        ensure!(
+            before + after == sent as usize,
+            "{} of {sent} arrived, {before} with EF and {after} with VA: {interfaces}",
+            arrived.len()
+        );
+        ensure!(before > 0 && after > 0, "{before} and {after}");
+        agent.finish()?;
+    }
+    Ok(())
+}

@@ -2,6 +2,8 @@
 
 #[path = "vectors/bleach.rs"]
 mod bleach;
+#[path = "vectors/cap.rs"]
+mod cap;
 #[path = "vectors/catch.rs"]
 mod catch;
 #[path = "vectors/companion.rs"]

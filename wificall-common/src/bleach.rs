@@ -7,10 +7,6 @@ use crate::{
     wire::{Network, Version, ethernet, ipv4, ipv6},
 };
 
-/// Expedited forwarding (RFC 3246).
-const EF: u8 = 46;
-/// VOICE-ADMIT (RFC 5865).
-const VA: u8 = 44;
 /// The rule that resets a DSCP.
 const DEFAULT: u8 = 0;
 
@@ -27,8 +23,7 @@ pub fn find<F: Frame + ?Sized>(frame: &F, link: Link) -> Option<Network> {
         Version::V4 => (4, second),
         Version::V6 => (6, first << 4 | second >> 4),
     };
-    let dscp = class >> 2;
-    (first >> 4 == number && (dscp == EF || dscp == VA)).then_some((version, offset))
+    (first >> 4 == number && rewrite::is_voice(class >> 2)).then_some((version, offset))
 }
 
 /// An IPv4 header's first bytes with DSCP 0, checksum included, or `None` if they stay as they are.

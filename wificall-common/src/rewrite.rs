@@ -2,12 +2,16 @@
 
 use crate::{
     Class, Direction,
-    abi::{DSCP_IF_DEFAULT, DSCP_KEEP, Policy},
+    abi::{DSCP_DEMOTE, DSCP_IF_DEFAULT, DSCP_KEEP, Policy},
     wire::{ipv4, ipv6},
 };
 
 const ECN_MASK: u8 = 0b11;
 const DSCP_MASK: u8 = 0x3f;
+/// Expedited forwarding (RFC 3246).
+const EF: u8 = 46;
+/// VOICE-ADMIT (RFC 5865).
+const VA: u8 = 44;
 
 /// The rule byte that a policy has for a packet.
 #[inline(always)]
@@ -24,10 +28,34 @@ pub const fn rule(policy: &Policy, direction: Direction, class: Class) -> u8 {
     }
 }
 
+/// The rule for a packet that is over its client's cap, of the one that its policy has: it loses what the policy gives,
+/// and the DSCPs of voice, whoever set them.
+#[inline(always)]
+#[must_use]
+pub const fn excess(rule: u8) -> u8 {
+    if rule & DSCP_KEEP != 0 {
+        DSCP_DEMOTE
+    } else {
+        DSCP_DEMOTE | rule & DSCP_MASK
+    }
+}
+
+/// Whether a DSCP is one of voice's.
+#[inline(always)]
+#[must_use]
+pub const fn is_voice(dscp: u8) -> bool {
+    dscp == EF || dscp == VA
+}
+
 /// The traffic class octet (DSCP 6 bits, ECN 2 bits) under a rule, or `None` if it stays as it is. ECN is preserved.
 #[inline(always)]
 #[must_use]
 pub const fn traffic_class(current: u8, rule: u8) -> Option<u8> {
+    if rule & DSCP_DEMOTE == DSCP_DEMOTE {
+        let dscp = current >> 2;
+        let goes = is_voice(dscp) || (dscp != 0 && dscp == rule & DSCP_MASK);
+        return if goes { Some(current & ECN_MASK) } else { None };
+    }
     if rule & DSCP_KEEP != 0 || (rule & DSCP_IF_DEFAULT != 0 && current & !ECN_MASK != 0) {
         return None;
     }
@@ -153,6 +181,26 @@ mod tests {
         assert_eq!(traffic_class(0x20, ef | DSCP_IF_DEFAULT), None);
         assert_eq!(traffic_class(0x01, ef | DSCP_IF_DEFAULT), Some(0xb9));
         assert_eq!(traffic_class(0x00, DSCP_KEEP), None);
+    }
+
+    /// Whoever set it: the policy's value and those of voice go, all else stays.
+    #[test]
+    fn excess_loses_voice_and_what_its_policy_gives() {
+        const CS5: u8 = 40;
+        for (rule, also) in [
+            (EF, EF),
+            (CS5, CS5),
+            (CS5 | DSCP_IF_DEFAULT, CS5),
+            (0, 0),
+            (DSCP_KEEP, 0),
+            (DSCP_DEMOTE, 0),
+        ] {
+            for current in 0..=u8::MAX {
+                let goes = [EF, VA, also].contains(&(current >> 2)) && current >> 2 != 0;
+                let expected = goes.then_some(current & ECN_MASK);
+                assert_eq!(traffic_class(current, excess(rule)), expected, "{rule:#x}");
+            }
+        }
     }
 
     #[test]

@@ -126,7 +126,9 @@ fn room() -> Option<&'static mut Room> {
 /// The flow of a packet, if it is in the table. CPUs that race for one lose each other's counts.
 #[inline(always)]
 fn flow(room: &Room) -> Option<&'static mut Flow> {
-    let flow = FLOWS.get_ptr_mut(&room.key)?;
+    // By reference: a copy would be on the stack.
+    let key = &room.key;
+    let flow = FLOWS.get_ptr_mut(key)?;
     // SAFETY: a map value, as above.
     Some(unsafe { &mut *flow })
 }
@@ -240,7 +242,8 @@ fn count() -> u32 {
     room.collected = 0;
     // SAFETY: no precondition.
     room.now = unsafe { bpf_ktime_get_ns() };
-    let Some(flow) = FLOWS.get_ptr_mut(&room.key) else {
+    let key = &room.key;
+    let Some(flow) = FLOWS.get_ptr_mut(key) else {
         return 1;
     };
     see(room, flow);
@@ -335,7 +338,8 @@ fn enter() -> u32 {
         }
         counted(FlowFate::Candidate);
         // A full table forgets who was quiet longest.
-        let _ = CANDIDATES.insert(&room.key, &room.candidate, 0);
+        let (key, new) = (&room.key, &room.candidate);
+        let _ = CANDIDATES.insert(key, new, 0);
         return 0;
     };
     // SAFETY: a map value, as in `flow()`.
@@ -352,7 +356,8 @@ fn enter() -> u32 {
         counted(fate);
         return 0;
     }
-    let _ = FLOWS.insert(key, &room.empty, BPF_NOEXIST.into());
+    let empty = &room.empty;
+    let _ = FLOWS.insert(key, empty, BPF_NOEXIST.into());
     let Some(flow) = FLOWS.get_ptr_mut(key) else {
         counted(FlowFate::Full);
         return 0;

@@ -264,11 +264,7 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
     if place.is_access_ingress() && settings::on(Features::MARK) {
         set_mark(skb, policy::mark(frame, found, row));
     }
-    if account::over_cap(frame, found, row, at, segments) {
-        // Its client may have set the DSCP itself.
-        bleach::reset(ctx, frame, place);
-        return account::leave(place.hook, exit);
-    }
+    let excess = account::over_cap(frame, found, row, at, segments);
     if matches!(place.hook, Hook::TcEgress)
         && settings::on(Features::PRIORITY)
         && row.voice[place.direction as usize] != 0
@@ -279,10 +275,20 @@ fn act<F: Frame>(ctx: &TcContext, frame: &F, place: Place, found: &Match) -> Exi
             PRIORITY_INTERACTIVE
         };
         // SAFETY: a context field that SCHED_CLS may write.
-        unsafe { (*skb).priority = priority };
+        unsafe {
+            if !excess {
+                (*skb).priority = priority;
+            } else if (*skb).priority == priority {
+                // Forwarding makes it of the DSCP that came (`rt_tos2priority()`).
+                (*skb).priority = 0;
+            }
+        }
     }
     if settings::on(Features::DSCP) {
-        let rule = rewrite::rule(row, place.direction, found.treat_as);
+        let mut rule = rewrite::rule(row, place.direction, found.treat_as);
+        if excess {
+            rule = rewrite::excess(rule);
+        }
         if let Err(error) = set_dscp(skb, frame, &found.packet, rule) {
             warn!(ctx, "cannot set the DSCP: error {}", error);
             return account::leave(place.hook, Exit::RewriteFailed);

@@ -153,11 +153,12 @@ fn act(ctx: &XdpContext, direction: Direction, counting: u32, found: &Match) -> 
         };
         flows::collect(&frame, found, seen);
     }
-    if account::over_cap(&frame, found, row, at, 1) {
-        return Exit::Matched;
-    }
+    let excess = account::over_cap(&frame, found, row, at, 1);
     if settings::on(Features::DSCP) {
-        let rule = rewrite::rule(row, direction, found.treat_as);
+        let mut rule = rewrite::rule(row, direction, found.treat_as);
+        if excess {
+            rule = rewrite::excess(rule);
+        }
         let offset = found.packet.offset;
         let written = match found.packet.version {
             Version::V4 => update(ctx, offset, |head| rewrite::ipv4(head, rule)),

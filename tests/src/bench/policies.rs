@@ -1,4 +1,4 @@
-//! The layer `policies`: what policies, exits, caps and bleaching cost a packet, over the same program without them in the
+//! The layer `policies`: what policies, exits, caps, bleaching and tracking flows cost a packet, over the same program without them in the
 //! same run.
 //!
 //! It is measured in `in_up`, where all of it happens: policies by client and by interface choose the row, tunnels keep
@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Result, ensure};
 use wificall_common::abi::{Features, KEEP_OFF, KEEP_ON};
 
-use self::setup::{Loaded, with_clients};
+use self::setup::{Loaded, with_clients, with_sequence};
 use super::{
     Layer, Scale,
     chart::Chart,
@@ -42,6 +42,8 @@ const NAME: &str = "policies";
 const ONE: &str = "1 policy";
 /// The same where nothing matches.
 const BLEACH: &str = "bleach";
+/// Each packet in a flow of its own client's and endpoint's.
+const FLOWS: &str = "flows";
 /// Policies where there are many, one a client or an interface where they are by these.
 const MANY: u32 = 1_000;
 
@@ -79,7 +81,7 @@ const fn exit(name: &'static str, keep: u32) -> Variant {
 const BY_CLIENT: u32 = Features::CLIENTS | Features::STATIONS | Features::INTERFACES;
 
 /// What is compared where packets match, the first with all others.
-const MATCHING: [Variant; 10] = [
+const MATCHING: [Variant; 11] = [
     one(ONE, 0),
     Variant {
         policies: MANY,
@@ -95,6 +97,7 @@ const MATCHING: [Variant; 10] = [
     exit("exit, tunnels where they should be", KEEP_OFF),
     exit("exit, tunnels elsewhere", KEEP_ON),
     one("cap", Features::CAP),
+    one(FLOWS, Features::FLOWS),
     Variant {
         keep: Some(KEEP_ON),
         quick: false,
@@ -182,7 +185,10 @@ pub fn measure(scale: Scale) -> Result<Vec<Row>> {
 fn compare(contest: &Contest, set: &mut Set, effort: &Effort, idle: &Netns) -> Result<Vec<Row>> {
     let traffic = contest.traffic;
     let Set { endpoints, loaded } = set;
-    let frames = with_clients(traffic.frames(*endpoints, false)?, MANY);
+    let mut frames = with_clients(traffic.frames(*endpoints, false)?, MANY);
+    if traffic.is_esp() {
+        frames = with_sequence(frames);
+    }
     let track = Track::new(Kind::Tc, &frames, *endpoints, idle)?;
     let empty = track::empty(Kind::Tc)?;
     let mut contestants = Vec::new();
@@ -228,6 +234,10 @@ fn compare(contest: &Contest, set: &mut Set, effort: &Effort, idle: &Netns) -> R
             seen.bleached - before.bleached
         );
         loaded.check_tunnels(variant, traffic, *endpoints)?;
+        if variant.features & Features::FLOWS != 0 {
+            // The first is that which has shown the mark.
+            loaded.check_flows(traffic, sent.get() + 1)?;
+        }
         let baseline = if variant.name == ONE { EMPTY } else { ONE };
         let names = [traffic.name, variant.name, UNIT];
         rows.push(turns.row(NAME, &at(baseline), names, Some(baseline))?);

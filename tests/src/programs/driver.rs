@@ -40,6 +40,8 @@ const JGT_X: u8 = 0x2d;
 const JLT_K: u8 = 0xa5;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
+/// To and from network order.
+const TO_BE: u8 = 0xdc;
 /// Source register of `LD_IMM64` for a map's descriptor.
 const PSEUDO_MAP_FD: u8 = 1;
 // Helpers (`enum bpf_func_id`).
@@ -61,12 +63,19 @@ pub struct Driver {
 
 impl Driver {
     /// One for frames that differ in the `header` bytes behind Ethernet, a multiple of four, and are `frame` else; these
-    /// headers stand one after another in `headers`.
+    /// headers stand one after another in `headers`. The word at `counter` of each, in network order, grows by one each time
+    /// that it is used.
     ///
     /// # Errors
     ///
     /// Fails if the kernel refuses a map or the program.
-    pub fn new(kind: Kind, frame: &[u8], headers: &[u8], header: usize) -> Result<Self> {
+    pub fn new(
+        kind: Kind,
+        frame: &[u8],
+        headers: &[u8],
+        header: usize,
+        counter: Option<usize>,
+    ) -> Result<Self> {
         let next = RawArray::new(ArrayKind::Programs, 4, 1)?;
         let position = RawArray::new(ArrayKind::Values, 8, 1)?;
         let count = headers.len() / header;
@@ -76,7 +85,7 @@ impl Driver {
         }
         let insns = instructions(
             kind,
-            header,
+            (header, counter),
             count.try_into()?,
             [position.number(), list.number(), next.number()],
         )?;
@@ -121,7 +130,12 @@ impl Driver {
     }
 }
 
-fn instructions(kind: Kind, header: usize, count: i32, maps: [i32; 3]) -> Result<Vec<Insn>> {
+fn instructions(
+    kind: Kind,
+    (header, counter): (usize, Option<usize>),
+    count: i32,
+    maps: [i32; 3],
+) -> Result<Vec<Insn>> {
     let [position, headers, next] = maps;
     // Offsets of `data` and `data_end` in `struct xdp_md` and `struct __sk_buff`.
     let (data, data_end) = match kind {
@@ -184,6 +198,16 @@ fn instructions(kind: Kind, header: usize, count: i32, maps: [i32; 3]) -> Result
     for offset in (0..header).step_by(4) {
         code.push(Insn::new(LDX_W, 1, 0, offset.try_into()?, 0));
         code.push(Insn::new(STX_W, 7, 1, (LINK + offset).try_into()?, 0));
+    }
+    if let Some(counter) = counter {
+        let counter = counter.try_into()?;
+        code.extend([
+            Insn::new(LDX_W, 1, 0, counter, 0),
+            Insn::new(TO_BE, 1, 0, 0, 32),
+            Insn::new(ADD64_K, 1, 0, 0, 1),
+            Insn::new(TO_BE, 1, 0, 0, 32),
+            Insn::new(STX_W, 0, 1, counter, 0),
+        ]);
     }
     code.push(Insn::new(CALL, 0, 0, 0, KTIME));
     code.push(Insn::new(MOV64_X, 1, 6, 0, 0));

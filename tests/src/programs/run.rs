@@ -40,9 +40,10 @@ pub(super) fn run_tc(
     program: &SchedClassifier,
     frame: &[u8],
     gso_segs: u32,
+    priority: u32,
 ) -> Result<Run, ProgramError> {
     let mut out = vec![0; frame.len() + 256];
-    let context = skb_context(gso_segs);
+    let context = skb_context(gso_segs, priority);
     let mut context_out = [0; SKB_LEN];
     let result = program.test_run(TestRunOptions {
         data_in: Some(frame),
@@ -66,11 +67,11 @@ const SKB_MARK: usize = 8;
 const SKB_PRIORITY: usize = 32;
 const SKB_GSO_SEGS: usize = 164;
 
-fn skb_context(gso_segs: u32) -> [u8; SKB_LEN] {
+fn skb_context(gso_segs: u32, priority: u32) -> [u8; SKB_LEN] {
     let mut context = [0; SKB_LEN];
     for (offset, value) in [
         (SKB_MARK, MARK),
-        (SKB_PRIORITY, PRIORITY),
+        (SKB_PRIORITY, priority),
         (SKB_GSO_SEGS, gso_segs),
     ] {
         context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());

@@ -77,7 +77,7 @@ fn gaps(calls: &[Ended; 2]) -> Result<[Duration; 2]> {
 }
 
 /// Waits until the exit's routes are through these, IPv4 and IPv6.
-fn wait_routes(scene: &Bypass, via: [&str; 2], limit: Duration) -> Result<()> {
+pub fn wait_routes(scene: &Bypass, via: [&str; 2], limit: Duration) -> Result<()> {
     wait_for("the exit's routes", limit, || {
         for (family, via) in ["-4", "-6"].iter().zip(via) {
             let table = DE.table;

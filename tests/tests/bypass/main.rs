@@ -4,6 +4,8 @@
 mod call;
 mod emergency;
 mod failover;
+mod forwarded;
+mod health;
 mod real;
 mod reload;
 mod translation;

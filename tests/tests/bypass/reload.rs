@@ -1,12 +1,20 @@
 //! Policies change in a call: it stays where it is, and who comes anew goes by the new ones.
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use wificall_tests::agent::Agent;
 use wificall_tests::bypass::{
     AU, Bypass, COUNTRIES, DE, DIRECT, FAST, NAMES, US, basis, configuration,
 };
+use wificall_tests::lab::LIMIT;
 
 use crate::call::{Calls, FAMILIES, begins};
+use crate::failover::wait_routes;
+
+/// What takes a tunnel's ESP for silence, and more.
+const LONGER: Duration = Duration::from_secs(35);
 
 /// As [`configuration`], but Germany goes by the exit of another country.
 fn germany_by(exit: &wificall_tests::bypass::Country) -> String {
@@ -110,5 +118,31 @@ fn a_call_stays_where_it_is_while_the_agent_is_replaced() -> Result<()> {
     agent.start()?;
     calls.watch.wait_more(0, 50)?;
     nothing_lost("a crash and another exit", calls, 0)?;
+    agent.finish()
+}
+
+/// An exit has one gateway at a time: who begins meanwhile goes by the call's, and all by the preferred one when nobody
+/// calls.
+#[test]
+fn a_preferred_gateway_that_a_reload_adds_waits_until_nobody_calls() -> Result<()> {
+    let scene = Bypass::new()?;
+    let by = |gateways: &[[&str; 2]]| {
+        let others = [AU, US].map(|country| country.exit(FAST)).concat();
+        let policies = COUNTRIES.map(|country| country.by(&country)).concat();
+        basis() + &DE.exit_by(&gateways.concat(), FAST) + &others + &policies
+    };
+    let agent = Agent::run(&scene.router, &by(&DE.gateways[1..]))?;
+    Bypass::wait_gateways(&agent, 0)?;
+    let calls = Calls::start(&scene, DE, 1)?;
+    agent.configure(&by(&DE.gateways))?;
+    agent.ask(&["reload"])?;
+    Bypass::wait_gateways(&agent, 0).context("the new gateway")?;
+    thread::sleep(LONGER);
+    all_begin(&scene, 1, 1).context("in the call")?;
+    nothing_lost("a preferred gateway", calls, 1)?;
+    wait_routes(&scene, DE.gateways[0], 3 * LIMIT).context("the call is over")?;
+    for phone in [0, 1] {
+        all_begin(&scene, phone, 0).context("after the call")?;
+    }
     agent.finish()
 }

@@ -6,7 +6,7 @@ use aya::{
 };
 use wificall_common::{
     Class, Direction,
-    abi::{Candidate, EVENT_HEAD, EventKind, Features, Flow, FlowFate, FlowKey, Hook},
+    abi::{Candidate, EVENT_HEAD, EventKind, Features, Flow, FlowFate, FlowKey, Hook, SpiSlot},
     classify::Link,
     flow::{Changes, Milestone, Sight},
 };
@@ -348,7 +348,7 @@ fn kernel_and_host_count_alike() {
         };
         let (kernel, host) = (&kernel.up, &host.up);
         let counts = |way: &wificall_common::abi::Way| {
-            let lost = way.lost + way.spis.iter().map(|slot| slot.missing()).sum::<u32>();
+            let lost = way.lost + way.spis.iter().map(SpiSlot::missing).sum::<u32>();
             [
                 way.esp,
                 lost,

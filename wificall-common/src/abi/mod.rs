@@ -41,8 +41,8 @@ pub use lines::{CELLS_PER_LINE, Cell, Line, MIN_LINES, Members, line_of, line_sh
 pub use meta::{GroupLabel, HookKey, HookRecord, LABEL_LEN, META_MAGIC, Meta};
 pub use other::{Destination, OTHERS_SIZE, SPARED_SIZE};
 pub use policy::{
-    Bucket, BucketKey, CAP_BURST, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, DSCP_IF_DEFAULT, DSCP_KEEP,
-    Policy, RULES, TIER_CORROBORATED, TIER_OBSERVED, TIER_TRUSTED,
+    Bucket, BucketKey, CAP_BURST, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, DSCP_DEMOTE,
+    DSCP_IF_DEFAULT, DSCP_KEEP, Policy, RULES, TIER_CORROBORATED, TIER_OBSERVED, TIER_TRUSTED,
 };
 pub use tunnel::{KEEP_OFF, KEEP_ON, KEEP_UNKNOWN, MOVED, SEEN_SHIFT, Tunnel, TunnelKey};
 pub use xdp::{VERDICT_MAGIC, XdpVerdict};

@@ -7,6 +7,8 @@ use crate::{Class, Direction};
 pub const DSCP_IF_DEFAULT: u8 = 0x40;
 /// In a rule byte: leave the DSCP alone.
 pub const DSCP_KEEP: u8 = 0x80;
+/// In a rule byte, both together: reset EF, VOICE-ADMIT and the DSCP in the low six bits to 0, leave any other alone.
+pub const DSCP_DEMOTE: u8 = DSCP_KEEP | DSCP_IF_DEFAULT;
 /// Classes that have a rule of their own; a later fragment follows its first.
 pub const RULES: usize = Class::ALL.len() - 1;
 
@@ -79,7 +81,8 @@ pub struct Policy {
     pub mark: u32,
     /// Which bits of `skb->mark` are ours; 0 leaves the mark alone.
     pub mask: u32,
-    /// By direction and class: the DSCP (RFC 2474) in the low six bits, or [`DSCP_KEEP`]; with [`DSCP_IF_DEFAULT`].
+    /// By direction and class: the DSCP (RFC 2474) in the low six bits, or [`DSCP_KEEP`]; with [`DSCP_IF_DEFAULT`];
+    /// or [`DSCP_DEMOTE`].
     pub dscp: [[u8; RULES]; Direction::ALL.len()],
     /// By direction: 1 sets voice priority at TC egress, 0 leaves the priority alone.
     pub voice: [u8; Direction::ALL.len()],
@@ -87,7 +90,8 @@ pub struct Policy {
     pub valid: u8,
     /// `TIER_…`. Rows of one tier share each client's [`Bucket`].
     pub tier: u8,
-    /// Nanoseconds per packet of one client in one direction. What comes faster gets neither DSCP nor priority. 0: no cap.
+    /// Nanoseconds per packet of one client in one direction. What comes faster gets neither DSCP nor priority, and
+    /// loses voice's that it has. 0: no cap.
     pub interval: u32,
     /// Which rows of `CHOICES` may replace this one, by client; 0: none.
     pub set: u32,

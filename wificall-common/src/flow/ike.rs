@@ -187,7 +187,7 @@ impl Flow {
         let took = now.saturating_sub(request.at) / 1_000;
         let counts = request.sent == 1 && request.exchange != EXCHANGE_AUTH;
         request.at = 0;
-        if !counts || took > u32::MAX as u64 {
+        if !counts || took > u64::from(u32::MAX) {
             return 0;
         }
         // Zero stands for unknown.

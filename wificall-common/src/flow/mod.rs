@@ -136,7 +136,7 @@ impl Sides<'_> {
             other,
             control,
         } = self;
-        way.packets = way.packets.wrapping_add(sight.segments as u64);
+        way.packets = way.packets.wrapping_add(u64::from(sight.segments));
         way.bytes = way.bytes.wrapping_add(sight.bytes);
         way.seen = sight.now;
         match sight.class {
@@ -230,7 +230,7 @@ impl Control {
         self.milestones |= bit;
         let micros = now.saturating_sub(self.began) / 1_000;
         if let Some(reached) = self.reached.get_mut(milestone as usize) {
-            *reached = if micros > u32::MAX as u64 {
+            *reached = if micros > u64::from(u32::MAX) {
                 u32::MAX
             } else {
                 micros as u32
@@ -248,8 +248,8 @@ impl Control {
             return;
         }
         let millis = now.saturating_sub(before) / 1_000_000;
-        let interval = self.keepalive_interval as u64;
-        if millis > 0 && millis <= u32::MAX as u64 && (interval == 0 || millis < interval) {
+        let interval = u64::from(self.keepalive_interval);
+        if millis > 0 && millis <= u64::from(u32::MAX) && (interval == 0 || millis < interval) {
             self.keepalive_interval = millis as u32;
         }
     }
@@ -282,7 +282,7 @@ impl Candidate {
         self.spi_r = message.spi_r;
         self.id = message.id;
         self.exchange = message.exchange;
-        self.natt = message.natt as u8;
+        self.natt = message.natt.into();
         self.sent = 1;
     }
 

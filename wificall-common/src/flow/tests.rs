@@ -1,6 +1,7 @@
 use std::vec::Vec;
 
 use super::*;
+use crate::abi::SpiSlot;
 use crate::wire::ike::NOTIFY_COOKIE;
 
 const MS: u64 = 1_000_000;
@@ -32,7 +33,7 @@ fn talk(flow: &mut Flow, sequences: impl IntoIterator<Item = u32>) -> Vec<u32> {
 /// Lost, late, duplicate, stray, anchored, once the window has gone by.
 fn told(flow: &Flow) -> [u32; 5] {
     let way = &flow.up;
-    let missing: u32 = way.spis.iter().map(|slot| slot.missing()).sum();
+    let missing: u32 = way.spis.iter().map(SpiSlot::missing).sum();
     let lost = way.lost + missing;
     [
         lost,

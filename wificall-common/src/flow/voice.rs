@@ -42,7 +42,7 @@ impl Way {
         if ahead == 0 || ahead > AHEAD || silence == 0 {
             return changes;
         }
-        let usual = VOICE_INTERVAL * ahead as u64;
+        let usual = VOICE_INTERVAL * u64::from(ahead);
         if silence < usual + TALK_SLACK {
             self.talk = self.talk.wrapping_add(1);
             let deviation = silence.abs_diff(usual) as u32;

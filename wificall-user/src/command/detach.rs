@@ -9,9 +9,9 @@ use anyhow::Context as _;
 use serde::Serialize;
 use wificall_common::abi::Hook;
 
-use super::{Failure, Outcome, instance, print, print_json};
+use super::{Failure, Outcome, print, print_json};
 use crate::cli::Instance;
-use crate::config::Agent;
+use crate::config::{self, Agent};
 use crate::control::lock::Lock;
 use crate::control::remove_exits;
 use crate::kernel::{self, Inspection, Method, Pins};
@@ -44,7 +44,11 @@ struct RemovedHook {
 }
 
 pub(super) async fn run(arguments: &Instance) -> Result<Outcome, Failure> {
-    let (agent, _) = instance(arguments)?;
+    // A file that is no use to an agent is no reason to leave things as they are.
+    let agent = match &arguments.instance {
+        Some(agent) => agent.clone(),
+        None => config::load_agent(&arguments.config)?,
+    };
     // Held until the end, so that no agent starts in the middle.
     let lock = Lock::take(&agent.lock_path()).map_err(anyhow::Error::from)?;
     let removed = detach(&agent).await?;

@@ -1,16 +1,56 @@
-//! Whether a policy takes everything that another could match.
+//! Whether a policy, or several, take everything that another could match.
 
-use ipnet::IpNet;
+use std::collections::BTreeSet;
 
-use super::{Client, Glob, NamePattern, Policy};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{Action, Client, Glob, NamePattern, Policy};
 use crate::catalogue::OperatorPattern;
 use crate::discover::Tier;
 
-/// Whether `first` matches every packet that `second` matches; `treated` are the interfaces that packets are treated at.
+/// Parts of a policy that are looked at one by one: lists with more combinations are not gone through.
+const PARTS: usize = 1_024;
+
+/// Earlier policies, by their place, that together match every packet that `policy` matches; `treated` are the interfaces
+/// that packets are treated at. `None`: none do, or it cannot be told.
+pub(super) fn covering(
+    policy: &Policy,
+    earlier: &[(usize, &Policy)],
+    treated: &[Glob],
+) -> Option<Vec<usize>> {
+    let mut whole = earlier.iter();
+    if let Some((index, _)) = whole.find(|(_, other)| covers(other, policy, treated)) {
+        return Some(vec![*index]);
+    }
+    let others: Vec<_> = earlier
+        .iter()
+        .filter(|(_, other)| meets(other, policy))
+        .copied()
+        .collect();
+    if others.len() < 2 {
+        return None;
+    }
+    let mut used = BTreeSet::new();
+    for part in parts(policy, &others, treated)? {
+        used.extend(cover_part(&part, &others, treated)?);
+    }
+    Some(used.into_iter().collect())
+}
+
+/// Whether `first` matches every packet that `second` matches.
 pub(super) fn covers(first: &Policy, second: &Policy, treated: &[Glob]) -> bool {
-    // The endpoint's owners, names and the rest each meet a condition by themselves, so the conditions may be looked at
-    // one by one.
-    each(&first.operators, &second.operators, covers_pattern)
+    covers_but_clients(first, second, treated) && covers_clients(&first.clients, &second.clients)
+}
+
+/// Likewise, clients aside.
+fn covers_but_clients(first: &Policy, second: &Policy, treated: &[Glob]) -> bool {
+    // Emergency calls are exempt from every drop.
+    (first.action != Action::Drop || second.emergency == Some(false))
+        // Companions are not taken by a policy for endpoints.
+        && (second.companions.is_empty() || first.leaves_alone())
+        // The endpoint's owners, names and the rest each meet a condition by themselves, so the conditions may be looked
+        // at one by one.
+        && each(&first.operators, &second.operators, covers_pattern)
         && each(&first.countries, &second.countries, |wide, narrow| {
             wide == narrow
         })
@@ -25,7 +65,101 @@ pub(super) fn covers(first: &Policy, second: &Policy, treated: &[Glob]) -> bool 
         && (Tier::ALL.iter().all(|tier| first.tiers.contains(tier))
             || each(&first.tiers, &second.tiers, |wide, narrow| wide == narrow))
         && covers_interfaces(first, second, treated)
-        && covers_clients(&first.clients, &second.clients)
+}
+
+/// Whether there may be packets that both match: cheap, and enough to leave most policies aside.
+fn meets(first: &Policy, second: &Policy) -> bool {
+    fn any<T>(one: &[T], other: &[T], same: impl Fn(&T, &T) -> bool) -> bool {
+        let meets = |one| {
+            other
+                .iter()
+                .any(|other| same(one, other) || same(other, one))
+        };
+        one.is_empty() || other.is_empty() || one.iter().any(meets)
+    }
+    any(&first.operators, &second.operators, covers_pattern)
+        && any(&first.countries, &second.countries, PartialEq::eq)
+        && any(&first.prefixes, &second.prefixes, |wide, narrow| {
+            wide.contains(narrow)
+        })
+}
+
+/// The policies, one or more that differ in their clients, that have a part of a policy.
+fn cover_part(part: &Policy, others: &[(usize, &Policy)], treated: &[Glob]) -> Option<Vec<usize>> {
+    let own = others
+        .iter()
+        .filter(|(_, other)| covers_but_clients(other, part, treated));
+    let mut clients = Vec::new();
+    let mut used = Vec::new();
+    for (index, other) in own {
+        if covers_clients(&other.clients, &part.clients) {
+            return Some(vec![*index]);
+        }
+        clients.extend(other.clients.iter().copied());
+        used.push(*index);
+    }
+    (!clients.is_empty() && covers_clients(&clients, &part.clients)).then_some(used)
+}
+
+/// A policy as parts that have one value of each list, or of what an empty one stands for, clients aside; together they
+/// match what it does. `None`: they are too many.
+fn parts(policy: &Policy, others: &[(usize, &Policy)], treated: &[Glob]) -> Option<Vec<Policy>> {
+    let asks = |what: fn(&Policy) -> bool| others.iter().any(|(_, other)| what(other));
+    let mut parts = vec![policy.clone()];
+    split(&mut parts, &policy.operators, |part, one| {
+        part.operators = one;
+    })?;
+    split(&mut parts, &policy.countries, |part, one| {
+        part.countries = one;
+    })?;
+    split(&mut parts, &policy.names, |part, one| part.names = one)?;
+    let families = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    let prefixes = match policy.prefixes.is_empty() && asks(|other| !other.prefixes.is_empty()) {
+        true => &families[..],
+        false => &policy.prefixes,
+    };
+    split(&mut parts, prefixes, |part, one| part.prefixes = one)?;
+    let tiers = match policy.tiers.is_empty() && asks(|other| !other.tiers.is_empty()) {
+        true => &Tier::ALL[..],
+        false => &policy.tiers,
+    };
+    split(&mut parts, tiers, |part, one| part.tiers = one)?;
+    let interfaces =
+        match policy.interfaces.is_empty() && asks(|other| !other.interfaces.is_empty()) {
+            true => treated,
+            false => &policy.interfaces,
+        };
+    split(&mut parts, interfaces, |part, one| part.interfaces = one)?;
+    if policy.emergency.is_none() && asks(|other| other.emergency.is_some()) {
+        split(&mut parts, &[true, false], |part, one| {
+            part.emergency = one.first().copied();
+        })?;
+    }
+    Some(parts)
+}
+
+/// Makes of each part one for each value; `None`: too many.
+fn split<T: Clone>(
+    parts: &mut Vec<Policy>,
+    values: &[T],
+    set: impl Fn(&mut Policy, Vec<T>),
+) -> Option<()> {
+    if values.is_empty() {
+        return Some(());
+    }
+    if parts.len().saturating_mul(values.len()) > PARTS {
+        return None;
+    }
+    let with = |part: &Policy, value: &T| {
+        let mut part = part.clone();
+        set(&mut part, vec![value.clone()]);
+        part
+    };
+    *parts = parts
+        .iter()
+        .flat_map(|part| values.iter().map(move |value| with(part, value)))
+        .collect();
+    Some(())
 }
 
 /// Whether one condition takes what another does: it is empty, or for each of the narrow values it has one as wide.

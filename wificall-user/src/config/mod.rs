@@ -496,6 +496,15 @@ fn parse_with(
     file: &Path,
     read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> Result<Parsed, Errors> {
+    parse_leniently(source, file, read).map_err(|(errors, _)| errors)
+}
+
+/// As [`parse_with`]; beside the errors, `[agent]`, if the file is TOML at all.
+fn parse_leniently(
+    source: &str,
+    file: &Path,
+    read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Parsed, (Errors, Option<Box<Agent>>)> {
     let report = Report::new(source);
     let tree = report.parse();
     let config = tree
@@ -508,7 +517,10 @@ fn parse_with(
             config,
             warnings: Warnings { file, warnings },
         }),
-        _ => Err(Errors { file, errors }),
+        config => Err((
+            Errors { file, errors },
+            config.map(|config| Box::new(config.agent)),
+        )),
     }
 }
 
@@ -518,6 +530,48 @@ fn parse_with(
 ///
 /// As [`parse`]; also if the file cannot be read or is not UTF-8.
 pub fn load(file: &Path) -> Result<Parsed, Errors> {
+    parse(&source(file)?, file)
+}
+
+/// Reads which instance a file is of, though what it says of others than `[agent]` be wrong.
+///
+/// # Errors
+///
+/// As [`load`], if the instance may be another than the file says.
+pub fn load_agent(file: &Path) -> Result<Agent, Errors> {
+    match parse_leniently(&source(file)?, file, &|path| std::fs::read(path)) {
+        Ok(parsed) => Ok(parsed.config.agent),
+        Err((errors, Some(agent))) if errors.errors.iter().all(is_elsewhere) => Ok(*agent),
+        Err((errors, _)) => Err(errors),
+    }
+}
+
+/// Whether a problem is in a section that has nothing to do with `[agent]`, and is none that is misspelt.
+fn is_elsewhere(problem: &Problem) -> bool {
+    const SECTIONS: [&str; 16] = [
+        "interfaces",
+        "discovery",
+        "snoop",
+        "geoip",
+        "observed",
+        "probe",
+        "lab",
+        "defaults",
+        "limits",
+        "catch_all",
+        "other_ipsec",
+        "trust",
+        "telemetry",
+        "prefix",
+        "policy",
+        "exit",
+    ];
+    let section = problem.key.split(['.', '[', ':']).next();
+    section.is_some_and(|section| SECTIONS.contains(&section))
+}
+
+/// The text of a file.
+fn source(file: &Path) -> Result<String, Errors> {
     let whole_file = |found: String, expected: &str, hint: &str| Errors {
         file: file.to_owned(),
         errors: vec![Problem {
@@ -538,7 +592,7 @@ pub fn load(file: &Path) -> Result<Parsed, Errors> {
             "name another with --config; examples/ has some to start from",
         )
     })?;
-    let source = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at]
             .iter()
@@ -550,6 +604,5 @@ pub fn load(file: &Path) -> Result<Parsed, Errors> {
             "UTF-8 text",
             "save the file as UTF-8",
         )
-    })?;
-    parse(&source, file)
+    })
 }

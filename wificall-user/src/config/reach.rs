@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::conditions::treated;
 use super::reader::Section;
 use super::report::Mismatch;
-use super::{Client, Config, NamePattern, Policy, SnoopIke, cover};
+use super::{Action, Client, Config, NamePattern, Policy, SnoopIke, cover};
 use crate::catalogue::{Owner, names::DOMAIN};
 use crate::discover::{Tier, targets};
 
@@ -36,25 +36,28 @@ impl<'c> Reach<'c> {
 
     pub fn check(&self, section: &Section, policy: &Policy, earlier: &[Policy], known: &[usize]) {
         let treated = treated(self.config);
-        let mut candidates = known.iter().map(|index| (*index, &earlier[*index]));
-        if let Some((index, other)) =
-            candidates.find(|(_, other)| cover::covers(other, policy, treated))
-        {
-            let hint = if cover::covers(policy, other, treated) {
-                "remove one of them"
-            } else {
-                "put the narrower one first"
+        let known: Vec<_> = known
+            .iter()
+            .map(|index| (*index, &earlier[*index]))
+            .collect();
+        if let Some(covering) = cover::covering(policy, &known, treated) {
+            let by_one = |index: &usize| cover::covers(policy, &earlier[*index], treated);
+            let hint = match covering.as_slice() {
+                [one] if by_one(one) => "remove one of them",
+                [_] => "put the narrower one first",
+                _ => "together these take all of it: put the narrower ones first",
             };
             section.refuse(
                 Mismatch::expected("a policy that can match")
                     .found(format!(
-                        "only what policy[{index}] {:?} takes first",
-                        other.name
+                        "only what {} takes first",
+                        listed(&covering, earlier)
                     ))
                     .hint(format!("the first match wins: {hint}")),
             );
             return;
         }
+        self.only_emergency(section, policy, &known);
         self.endpoints(section, policy);
         if let Some(item) = section.item("clients")
             && self.config.interfaces.access.is_empty()
@@ -69,6 +72,30 @@ impl<'c> Reach<'c> {
                 Mismatch::expected("`access` in [interfaces], where link-layer addresses are seen")
                     .found("link-layer addresses")
                     .hint("this policy matches nothing: name networks"),
+            );
+        }
+    }
+
+    /// What is left where all else is dropped before.
+    fn only_emergency(&self, section: &Section, policy: &Policy, known: &[(usize, &Policy)]) {
+        let drops = |other: &Policy| other.action == Action::Drop;
+        let is_asked = policy.emergency.is_none() && policy.companions.is_empty();
+        if !is_asked || !known.iter().any(|(_, other)| drops(other)) {
+            return;
+        }
+        let others = Policy {
+            emergency: Some(false),
+            ..policy.clone()
+        };
+        let Some(covering) = cover::covering(&others, known, treated(self.config)) else {
+            return;
+        };
+        let mut covering = known.iter().filter(|(index, _)| covering.contains(index));
+        if covering.any(|(_, other)| drops(other)) {
+            section.warn(
+                Mismatch::expected("a policy that matches more than emergency calls")
+                    .found("only those, which are exempt from a drop before it")
+                    .hint("the first match wins: put the narrower one first, or say `emergency = true`"),
             );
         }
     }
@@ -166,5 +193,19 @@ impl<'c> Reach<'c> {
         names
             .iter()
             .any(|name| patterns.iter().any(|pattern| pattern.matches(name)))
+    }
+}
+
+/// Policies by place and name; of many, the first.
+fn listed(places: &[usize], policies: &[Policy]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<_> = places
+        .iter()
+        .take(SHOWN)
+        .map(|index| format!("policy[{index}] {:?}", policies[*index].name))
+        .collect();
+    match places.len() - shown.len() {
+        0 => shown.join(" and "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }

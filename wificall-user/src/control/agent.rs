@@ -23,7 +23,7 @@ use super::{
     plan::{Actual, LeftOut, Plan, plan},
     surroundings::Around,
     telemetry::{Owners, Telemetry},
-    tunnels::Keeping,
+    tunnels::{Keeping, Notes},
     world::{Steering, World, network, ways_out},
 };
 use crate::{
@@ -98,6 +98,7 @@ pub(super) struct Agent {
     pub textfile_problem: Option<String>,
     /// Whose endpoints are, for that.
     pub owners: Owners,
+    pub notes: Option<Notes>,
 }
 
 impl Agent {
@@ -175,6 +176,7 @@ impl Agent {
             telemetry: None,
             textfile_problem: None,
             owners: Owners::default(),
+            notes: None,
         };
         agent.hold_all()?;
         agent.recover()?;

@@ -192,20 +192,23 @@ impl<'a> Compiler<'a> {
             return rows.clone();
         }
         let (row, choices) = self.compile(endpoint);
-        let choices = match self.choices.get(&choices) {
-            Some(equal) => equal.clone(),
-            None => {
-                self.choices.insert(choices.clone());
-                choices
-            }
-        };
+        let choices = self.given_out(choices);
         self.known.insert(asked, (row, choices.clone()));
         (row, choices)
     }
 
+    /// Equal ones that were given out before, if there are: they take room once, and are found equal at a glance.
+    fn given_out(&mut self, choices: Choices) -> Choices {
+        if let Some(equal) = self.choices.get(&choices) {
+            return equal.clone();
+        }
+        self.choices.insert(choices.clone());
+        choices
+    }
+
     /// What port 443 of an address gets that these companion names have: nothing, and the exits of the policies that name
     /// them for their clients. Who is left alone by a policy before those is so here too.
-    pub fn companion(&self, names: &BTreeSet<&str>) -> (Row, Choices) {
+    pub fn companion(&mut self, names: &BTreeSet<&str>) -> (Row, Choices) {
         let mut choices: BTreeMap<Class, (u32, Row)> = BTreeMap::new();
         for placed in &self.policies {
             let row = match placed.policy {
@@ -234,7 +237,7 @@ impl<'a> Compiler<'a> {
             epoch: self.clients.epoch,
             ..own_row(Tier::Authoritative)
         };
-        (row, Choices::new(choices.collect()))
+        (row, self.given_out(Choices::new(choices.collect())))
     }
 
     fn compile(&self, endpoint: &Endpoint) -> (Row, Choices) {

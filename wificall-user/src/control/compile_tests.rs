@@ -363,3 +363,23 @@ fn gateways_on_access_links_are_left_alone() {
     plain.policies[0].exit = None;
     assert_eq!(mark(&plain, around, false, who("10.0.0.2")).mark, 0x65);
 }
+
+/// Thousands of addresses have one set of companion names: they take room for their choices once.
+#[test]
+fn equal_choices_are_given_out_as_one() {
+    let config = parse(
+        "[[policy]]\nname = \"p\"\nclients = [\"10.0.0.0/8\"]\nmark = \"0x65/0xff\"\n\
+         companions = [\"a.example.com\", \"b.example.com\"]\n",
+    );
+    let mut compiler = Compiler::new(&config, Around::default());
+    let [first, same, other] = ["a.example.com", "a.example.com", "b.example.com"].map(|name| {
+        let (_, choices) = compiler.companion(&BTreeSet::from([name]));
+        assert_eq!(choices.iter().len(), 1);
+        choices
+    });
+    assert!(Arc::ptr_eq(&first.0, &same.0));
+    assert!(
+        Arc::ptr_eq(&first.0, &other.0),
+        "another name of the same policy"
+    );
+}

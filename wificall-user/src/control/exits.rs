@@ -318,8 +318,13 @@ fn tell(moved: &Moved) {
         unanswered,
         ..
     } = moved;
-    let from = from.as_deref().unwrap_or("none");
     let unanswered_ms = unanswered.map(|unanswered| unanswered.as_millis() as u64);
+    if from.is_none() {
+        // What an exit without gateways of a family does is no surprise.
+        info!(exit, %family, way = to, "exit takes its first way");
+        return;
+    }
+    let from = from.as_deref();
     if to == "direct" || to == "block" {
         warn!(exit, %family, from, to, reason, unanswered_ms, "exit takes another way");
     } else {

@@ -2,7 +2,7 @@
 
 use wificall_common::{
     Direction,
-    abi::{Policy as Row, Tunnel},
+    abi::{DSCP_DEMOTE, Policy as Row, Tunnel},
     classify::{Match, begins, tunnel_key},
     exit::Exit,
     other::destination,
@@ -47,7 +47,15 @@ impl<'c> Case<'c> {
         let parsed = &explanation.parsed;
         let current = parsed.dscp.unwrap_or(0) << 2 | parsed.ecn.unwrap_or(0);
         let rule = rewrite::rule(&row, self.direction, self.matched.treat_as);
+        let dscp = rewrite::traffic_class(current, rule).map(|class| class >> 2);
         let dropped = row.drop != 0;
+        if rule & DSCP_DEMOTE == DSCP_DEMOTE && dscp.is_some() {
+            explanation.steps.push(Step::new(
+                "bleach",
+                "reset",
+                "it has a DSCP of voice, to which observed endpoints have no right: it is reset to 0",
+            ));
+        }
         let entry = if self.enters && !dropped && row.own == 0 {
             self.enter(explanation, &row)
         } else {
@@ -57,7 +65,7 @@ impl<'c> Case<'c> {
             direction: self.direction,
             exit: Exit::Matched,
             dropped,
-            dscp: rewrite::traffic_class(current, rule).map(|class| class >> 2),
+            dscp,
             voice: row.voice[self.direction as usize] != 0,
             interval: row.interval,
             entry,

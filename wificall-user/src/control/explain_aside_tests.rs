@@ -222,6 +222,35 @@ fn clients_own_voice_is_reset() {
     }
 }
 
+#[test]
+fn clients_own_voice_is_reset_to_observed_endpoints_without_dscp() {
+    for (rest, dscp, part) in [
+        ("", 46, &[][..]),
+        ("[observed]\ndscp = false\n", 46, &[]),
+        (
+            "[observed]\ndscp = false\n[trust]\nbleach = true\n",
+            0,
+            &["bleach reset"],
+        ),
+    ] {
+        let mut world = world(&format!("{LAN}{rest}"));
+        let sighting = crate::discover::Sighting {
+            name: "epdg.epc.mnc001.mcc262.pub.3gppnetwork.org".into(),
+            addresses: vec![BRITAIN.parse().unwrap()],
+            client: "10.1.2.3".parse().unwrap(),
+            at: SystemTime::now(),
+        };
+        let applied = world.memory.observe(&sighting, &Filter::default());
+        assert!(applied.counts);
+        let mut packet = to(BRITAIN);
+        packet.frame.0.0[15] = 46 << 2;
+        let told = explain(&world, &packet, None);
+        assert_eq!(told.hooks[0].dscp.unwrap_or(46), dscp, "{rest}");
+        assert_eq!(told.hooks[0].cap, Some(150));
+        assert_eq!(steps(&told), part, "{rest}");
+    }
+}
+
 const COMPANIONS: &str = r#"
 [interfaces]
 access = ["lan"]

@@ -487,4 +487,12 @@ fn an_exit_of_some_clients_only_has_epdgs_to_be_asked_by() {
         assert_eq!(steered, expected, "{condition}");
     }
     assert!(world(&policy("countries = [\"AU\"]")).steered().is_empty());
+    let prefix = |prefix: &str| {
+        let policy = policy("countries = [\"AU\"]");
+        format!("{policy}[[prefix]]\nprefix = \"{prefix}\"\noperator = \"505-01\"\n")
+    };
+    let expected = BTreeMap::from([((1065, net::Family::V4), "9.7.1.1".parse().unwrap())]);
+    assert_eq!(world(&prefix("9.7.1.1/32")).steered(), expected);
+    // Nobody knows who in it is one.
+    assert!(world(&prefix("9.7.1.0/31")).steered().is_empty());
 }

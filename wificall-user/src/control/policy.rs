@@ -3,14 +3,14 @@
 use std::num::NonZeroU32;
 
 use wificall_common::abi::{
-    DSCP_IF_DEFAULT, DSCP_KEEP, Features, Policy as Row, RULES, TIER_CORROBORATED, TIER_OBSERVED,
-    TIER_TRUSTED,
+    DSCP_DEMOTE, DSCP_IF_DEFAULT, DSCP_KEEP, Features, Policy as Row, RULES, TIER_CORROBORATED,
+    TIER_OBSERVED, TIER_TRUSTED,
 };
 
 use super::{compile::Around, policy_match::Endpoint};
 use crate::{
     config::{Action as PolicyAction, Config, DscpMode, MarkUse, Policy, Priority, Treatment},
-    discover::{Action, Observed, Tier},
+    discover::{Action, Tier},
     net::Family,
 };
 
@@ -43,7 +43,7 @@ pub(super) fn row(
             return Row { drop: 1, ..own };
         }
     }
-    let mut row = treated(treatment, endpoint.tier, &config.observed);
+    let mut row = treated(config, treatment, endpoint.tier);
     row.passes = own.passes;
     let exit = policy.and_then(|policy| policy.exit.as_ref());
     let exit = exit.and_then(|name| config.exits.iter().find(|exit| exit.name == *name));
@@ -112,7 +112,8 @@ fn abi_tier(tier: Tier) -> u8 {
     }
 }
 
-fn treated(treatment: &Treatment, tier: Tier, observed: &Observed) -> Row {
+fn treated(config: &Config, treatment: &Treatment, tier: Tier) -> Row {
+    let observed = &config.observed;
     let Treatment {
         dscp,
         priority,
@@ -122,10 +123,16 @@ fn treated(treatment: &Treatment, tier: Tier, observed: &Observed) -> Row {
     } = treatment;
     let allows = |action| observed.allows(tier, action);
     let may_set_dscp = allows(Action::Dscp);
-    let rules = |values: &[Option<u8>; RULES]| {
+    // What may not have the policy's DSCP has no better right to voice's than what is no match.
+    let left = if config.trust.bleach {
+        DSCP_DEMOTE
+    } else {
+        DSCP_KEEP
+    };
+    let rules = |values: &[Option<u8>; RULES], denied: u8| {
         values.map(|value| match (dscp.mode, value) {
+            _ if !may_set_dscp => denied,
             (DscpMode::Keep, _) | (_, None) => DSCP_KEEP,
-            _ if !may_set_dscp => DSCP_KEEP,
             (DscpMode::Set, Some(value)) => value,
             (DscpMode::IfDefault, Some(value)) => value | DSCP_IF_DEFAULT,
         })
@@ -140,7 +147,7 @@ fn treated(treatment: &Treatment, tier: Tier, observed: &Observed) -> Row {
     Row {
         mark: mark.map_or(0, |mark| mark.value),
         mask: mark.map_or(0, |mark| mark.mask),
-        dscp: [rules(&dscp.up), rules(&dscp.down)],
+        dscp: [rules(&dscp.up, left), rules(&dscp.down, DSCP_KEEP)],
         voice: [u8::from(voice); 2],
         interval: cap.map_or(0, interval),
         ..own_row(tier)
@@ -161,7 +168,7 @@ pub fn rows_for_clients(config: &Config) -> Vec<Row> {
         .chain([&config.defaults])
         .flat_map(|treatment| {
             let tiers = [Tier::Observed, Tier::Corroborated];
-            tiers.map(|tier| treated(treatment, tier, &config.observed))
+            tiers.map(|tier| treated(config, treatment, tier))
         })
         .collect()
 }
@@ -170,7 +177,9 @@ pub fn rows_for_clients(config: &Config) -> Vec<Row> {
 #[must_use]
 pub fn features<'a>(rows: impl Iterator<Item = &'a Row>) -> u32 {
     rows.fold(0, |features, row| {
-        let dscp = row.dscp.iter().flatten().any(|rule| rule & DSCP_KEEP == 0);
+        // What is over a cap loses voice's.
+        let writes = |rule: &u8| *rule & DSCP_DEMOTE != DSCP_KEEP;
+        let dscp = row.interval != 0 || row.dscp.iter().flatten().any(writes);
         features
             | if row.drop != 0 { Features::DROP } else { 0 }
             | if dscp { Features::DSCP } else { 0 }
@@ -285,5 +294,27 @@ mod tests {
         let nothing = config("[observed]\ndscp = false\npriority = false\n");
         let row = row_for(&nothing, &BTreeSet::new(), Tier::Observed);
         assert_eq!((row.dscp, row.voice), ([[DSCP_KEEP; RULES]; 2], [0; 2]));
+        // What is over the cap loses what its client set.
+        assert_eq!(features([row].iter()), Features::DSCP | Features::CAP);
+    }
+
+    /// A client chooses what is observed: without the DSCP of a policy it is bleached as what is no match.
+    #[test]
+    fn observed_endpoints_without_dscp_are_bleached_where_clients_are() {
+        let observed = "[observed]\ndscp = false\n[trust]\nbleach = true\n";
+        let keeps = format!("dscp = \"keep\"\n{observed}");
+        for text in [observed, &keeps] {
+            let config = config(text);
+            let row = row_for(&config, &BTreeSet::new(), Tier::Observed);
+            assert_eq!(row.dscp, [[DSCP_DEMOTE; RULES], [DSCP_KEEP; RULES]]);
+            assert_ne!(features([row].iter()) & Features::DSCP, 0);
+        }
+        // By its policy, what is trusted keeps what it has.
+        let row = row_for(&config(&keeps), &BTreeSet::new(), Tier::Authoritative);
+        assert_eq!(row.dscp, [[DSCP_KEEP; RULES]; 2]);
+        assert_eq!(features([row].iter()) & Features::DSCP, 0);
+        let allowed = config("[trust]\nbleach = true\n");
+        let row = row_for(&allowed, &BTreeSet::new(), Tier::Observed);
+        assert_eq!(row.dscp, [[46; RULES]; 2]);
     }
 }

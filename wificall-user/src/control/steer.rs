@@ -1,7 +1,6 @@
 //! Exits in the agent's loop: when they are looked after, and what follows from it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, anyhow};
@@ -49,9 +48,10 @@ impl Agent {
     /// Removes those that nothing is marked for any more.
     pub(super) async fn steer_last(&mut self) -> Result<()> {
         self.exits.put_in_force(Because::Moving).await?;
-        self.forget_moved().await;
+        let moved = Instant::now();
+        self.forget_moved(moved).await;
         self.follow_trials();
-        self.release_tunnels(&self.world.steering.blocked.clone())
+        self.release_tunnels(&self.world.steering.blocked.clone(), moved)
     }
 
     /// Looks at links and addresses, and at rules and routes.
@@ -79,19 +79,21 @@ impl Agent {
         if self.exits.choose() {
             return self.put_exits_in_force(Because::Moving).await;
         }
-        self.follow_steering().await
+        self.follow_steering(Instant::now()).await
     }
 
     async fn put_exits_in_force(&mut self, because: Because) -> Result<()> {
         let result = self.exits.put_in_force(because).await;
-        self.forget_moved().await;
+        // Who begins from now on does so by the new way.
+        let moved = Instant::now();
+        self.forget_moved(moved).await;
         self.follow_trials();
-        self.follow_steering().await?;
+        self.follow_steering(moved).await?;
         result
     }
 
-    /// Makes the tables anew if another exit blocks, or another gateway is to be left alone.
-    async fn follow_steering(&mut self) -> Result<()> {
+    /// Makes the tables anew if another exit blocks, or another gateway is to be left alone, as it is since `moved`.
+    async fn follow_steering(&mut self, moved: Instant) -> Result<()> {
         let steering = self.exits.steering();
         if self.world.steering != steering {
             // From now on it counts who is active: what the programs note of ESP.
@@ -101,7 +103,7 @@ impl Agent {
             let before = std::mem::replace(&mut self.world.steering, steering);
             self.reconcile(SystemTime::now(), false).await?;
             let newly = self.world.steering.blocked.difference(&before.blocked);
-            self.release_tunnels(&newly.copied().collect())?;
+            self.release_tunnels(&newly.copied().collect(), moved)?;
         }
         Ok(())
     }
@@ -119,17 +121,17 @@ impl Agent {
             return Ok(());
         }
         self.exits.looked = Some(now);
-        let active = self.in_use(&waiting)?;
+        let active = self.in_use(&waiting, now.checked_sub(LOOK).unwrap_or(now))?;
         self.exits.note_active(active);
         Ok(())
     }
 
     /// Forgets the tracked connections of the tunnels that have moved to another gateway: they hold the address that they
     /// were translated to for the one before.
-    async fn forget_moved(&mut self) {
+    async fn forget_moved(&mut self, since: Instant) {
         let moved = self.exits.take_moved();
-        let tunnels: BTreeSet<(IpAddr, IpAddr)> = match self.tunnels_of(&moved) {
-            Ok(tunnels) => tunnels.into_iter().map(|(_, pair)| pair).collect(),
+        let tunnels = match self.tunnels_of(&moved, since) {
+            Ok(tunnels) => tunnels,
             Err(error) => return warn!("{error:#}"),
         };
         self.forget_connections(tunnels).await;

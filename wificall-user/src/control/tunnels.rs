@@ -6,6 +6,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
+    time::Instant,
 };
 
 use anyhow::Result;
@@ -82,6 +84,13 @@ impl Keeping {
     }
 }
 
+/// What the kernel notes of tunnels, as it was read last.
+#[derive(Clone, Debug)]
+pub(super) struct Notes {
+    read: Instant,
+    tunnels: Arc<[(TunnelKey, Tunnel)]>,
+}
+
 /// Now, as the kernel notes it.
 pub(super) fn step() -> u32 {
     (kernel::ktime() >> SEEN_SHIFT) as u32
@@ -150,7 +159,7 @@ impl Agent {
         if exits.is_empty() {
             return Ok(());
         }
-        let tunnels = self.plane.tunnels()?;
+        let tunnels = self.notes_since(Instant::now())?;
         let Judgement { mode, over } =
             self.keeping
                 .judge(&tunnels, step(), &exits, self.world.steering.failed_over);
@@ -195,41 +204,66 @@ impl Agent {
         Ok(())
     }
 
-    /// The tunnels of exits, by table, that were seen lately: each with its table, client and endpoint.
+    /// All notes, as they were at `since` or later: reading thousands takes milliseconds, and several ask for them in one
+    /// pass.
+    fn notes_since(&mut self, since: Instant) -> Result<Arc<[(TunnelKey, Tunnel)]>> {
+        if let Some(notes) = self.notes.as_ref().filter(|notes| notes.read >= since) {
+            return Ok(Arc::clone(&notes.tunnels));
+        }
+        let read = Instant::now();
+        let tunnels: Arc<[_]> = self.plane.tunnels()?.into();
+        self.notes = Some(Notes {
+            read,
+            tunnels: Arc::clone(&tunnels),
+        });
+        Ok(tunnels)
+    }
+
+    /// The tunnels of exits, by table, that were seen lately, by what was noted at `since` or later: client and endpoint.
     pub(super) fn tunnels_of(
-        &self,
+        &mut self,
         tables: &BTreeSet<u32>,
-    ) -> Result<Vec<(u32, (IpAddr, IpAddr))>> {
+        since: Instant,
+    ) -> Result<BTreeSet<(IpAddr, IpAddr)>> {
         if tables.is_empty() {
-            return Ok(Vec::new());
+            return Ok(BTreeSet::new());
         }
         let now = step();
-        let tunnels = self.plane.tunnels()?.into_iter();
+        let tunnels = self.notes_since(since)?;
+        let tunnels = tunnels.iter();
         Ok(tunnels
             .filter(|(_, tunnel)| tables.contains(&tunnel.exit))
             .filter(|(_, tunnel)| now.saturating_sub(tunnel.seen) <= IDLE)
-            .map(|(key, tunnel)| (tunnel.exit, ends(&key)))
+            .map(|(key, _)| ends(key))
             .collect())
     }
 
     /// Lets the tunnels of exits that block now, by table and family, go by policy: one that was moved to another exit may
-    /// take that, and an emergency call is not to be blocked.
-    pub(super) fn release_tunnels(&mut self, blocked: &BTreeSet<(u32, Family)>) -> Result<()> {
+    /// take that, and an emergency call is not to be blocked. By what was noted at `since` or later.
+    pub(super) fn release_tunnels(
+        &mut self,
+        blocked: &BTreeSet<(u32, Family)>,
+        since: Instant,
+    ) -> Result<()> {
         if blocked.is_empty() {
             return Ok(());
         }
-        for (key, tunnel) in self.plane.tunnels()? {
-            let (_, endpoint) = ends(&key);
+        for (key, tunnel) in self.notes_since(since)?.iter() {
+            let (_, endpoint) = ends(key);
             if blocked.contains(&(tunnel.exit, Family::from(endpoint))) {
-                self.plane.remove_tunnel(key)?;
+                self.plane.remove_tunnel(*key)?;
             }
         }
         Ok(())
     }
 
     /// Of these exits, by table, those with a tunnel that has carried something lately. One that only keeps itself alive
-    /// may be moved: its phone sets it up again.
-    pub(super) fn in_use(&self, tables: &BTreeSet<u32>) -> Result<BTreeSet<u32>> {
+    /// may be moved: its phone sets it up again. By what was noted at `since` or later.
+    pub(super) fn in_use(
+        &mut self,
+        tables: &BTreeSet<u32>,
+        since: Instant,
+    ) -> Result<BTreeSet<u32>> {
         if tables.is_empty() {
             return Ok(BTreeSet::new());
         }
@@ -238,7 +272,8 @@ impl Agent {
         if now.saturating_sub(self.keeping.since) <= QUIET {
             return Ok(tables.clone());
         }
-        let tunnels = self.plane.tunnels()?.into_iter().map(|(_, tunnel)| tunnel);
+        let tunnels = self.notes_since(since)?;
+        let tunnels = tunnels.iter().map(|(_, tunnel)| tunnel);
         Ok(tunnels
             .filter(|tunnel| tables.contains(&tunnel.exit))
             .filter(|tunnel| tunnel.esp != 0 && now.saturating_sub(tunnel.esp) <= QUIET)
@@ -255,13 +290,13 @@ impl Agent {
     /// they hold those of the exit before, and the phone's ports are the same.
     pub(super) async fn follow_moved(&mut self) -> Result<()> {
         let mut moved = BTreeSet::new();
-        for (key, tunnel) in self.plane.tunnels()? {
+        for (key, tunnel) in self.notes_since(Instant::now())?.iter() {
             if tunnel.began & MOVED != 0 {
-                moved.insert(ends(&key));
+                moved.insert(ends(key));
                 // As it is now: it was read some time ago.
-                if let Some(tunnel) = self.plane.tunnel(key)? {
+                if let Some(tunnel) = self.plane.tunnel(*key)? {
                     let began = tunnel.began & !MOVED;
-                    self.plane.set_tunnel(key, Tunnel { began, ..tunnel })?;
+                    self.plane.set_tunnel(*key, Tunnel { began, ..tunnel })?;
                 }
             }
         }

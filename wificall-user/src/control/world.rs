@@ -281,6 +281,11 @@ impl World {
             .map(|(address, claim)| (self.plain(address), claim))
             .filter(|(address, _)| filter.check(*address).is_ok())
             .collect();
+        (hosts, self.prefixes())
+    }
+
+    /// Networks that are configured or catalogued.
+    fn prefixes(&self) -> Prefixes {
         let prefixes = self.config.prefixes.iter().map(|prefix| {
             let owner = Owner::configured(&self.config.catalogue, prefix.operator, prefix.country);
             let owners = if owner == Owner::UNKNOWN {
@@ -290,8 +295,9 @@ impl World {
             };
             (prefix.prefix, owners)
         });
-        let prefixes = prefixes.chain(self.targets.networks.iter().cloned());
-        (hosts, prefixes.collect())
+        prefixes
+            .chain(self.targets.networks.iter().cloned())
+            .collect()
     }
 
     /// What is said of a remembered address.
@@ -359,7 +365,17 @@ impl World {
 
     /// For each exit (by table) that policies send ePDGs by, be it of some clients only, the first that may be asked.
     pub(super) fn steered(&self) -> BTreeMap<(u32, Family), IpAddr> {
-        let hosts = self.probed();
+        let filter = self.filter();
+        let mut hosts = self.probed();
+        // A network of one address is an ePDG that somebody has configured.
+        for (net, mut owners) in self.prefixes() {
+            let is_single = net.prefix_len() == net.max_prefix_len();
+            if is_single && filter.check(net.addr()).is_ok() {
+                self.geo
+                    .locate(&mut owners, &self.config.catalogue, net.addr().into());
+                hosts.push((net.addr(), Claim::from(owners)));
+            }
+        }
         let mut compiler = Compiler::new(&self.config, self.around());
         let mut steered = BTreeMap::new();
         for (address, claim) in &hosts {

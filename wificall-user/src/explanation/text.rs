@@ -125,7 +125,9 @@ impl Explanation {
                 changes.push("nothing is changed".to_owned());
             }
             changes.extend(done.cap.map(|cap| {
-                format!("neither DSCP nor priority beyond {cap} packets a second of a client")
+                format!(
+                    "neither DSCP nor priority of voice beyond {cap} packets a second of a client"
+                )
             }));
             let changes = changes.join(", ");
             format!("{} {}: {changes}{counted}", done.interface, done.hook)

@@ -37,7 +37,7 @@ Policy     not "australia": it is for countries AU, NZ, and the endpoint's are D
            "germany" matches
 Tunnel     it began with this exit, 25 s ago
 Exit       berlin: IPv4 by 10.0.0.9 (up); IPv6 direct: it goes the box's own way
-Result     lan tc_ingress: DSCP 46 (EF), mark 0x65/0xff, neither DSCP nor priority beyond 150 packets a second of a client
+Result     lan tc_ingress: DSCP 46 (EF), mark 0x65/0xff, neither DSCP nor priority of voice beyond 150 packets a second of a client
 "#;
 
 #[test]

@@ -196,7 +196,7 @@ const METRICS: &[Metric] = &[
     Metric {
         kind: Kind::Counter,
         name: "wificall_demoted_packets",
-        help: "Packets over their client's cap, which passed without DSCP and priority; they are in wificall_packets too.",
+        help: "Packets over their client's cap, which passed without the DSCP and priority of voice; they are in wificall_packets too.",
         labels: &["direction"],
         samples: |report, samples| {
             for (direction, packets) in &report.demoted {

@@ -36,7 +36,7 @@ pub struct Report {
     pub groups: Vec<Group>,
     /// Frames by hook and exit.
     pub exits: Vec<Exit>,
-    /// Packets over their client's cap, by direction: they passed without DSCP and priority.
+    /// Packets over their client's cap, by direction: they passed without the DSCP and priority of voice.
     pub demoted: Vec<(String, u64)>,
     /// Packets that were no match and lost the DSCP of voice that their client had set.
     #[serde(default)]

@@ -343,7 +343,7 @@ fn dns(report: &Report) -> String {
     if demoted > 0 {
         let _ = writeln!(
             text,
-            "  {demoted} packets were over their client's cap and passed without DSCP and priority"
+            "  {demoted} packets were over their client's cap and passed without the DSCP and priority of voice"
         );
     }
     // Most catalogued names do not exist; they are counted above.
@@ -573,7 +573,7 @@ DNS
   addresses refused: 5 private
   NAT64 behind 64:ff9b::/96
   from clients: 1 names, 0 addresses confirmed, 1 only observed
-  70 packets were over their client's cap and passed without DSCP and priority
+  70 packets were over their client's cap and passed without the DSCP and priority of voice
   NAME                                        OPERATOR  ADDRESSES       ANSWERED  RESULT
   epdg.epc.mnc001.mcc001.pub.3gppnetwork.org  001-01            2  3 h 0 min ago  A addresses, AAAA no_data
   epdg.epc.mnc001.mcc262.pub.3gppnetwork.org  262-01            0              -  192.0.2.53:53: timed out

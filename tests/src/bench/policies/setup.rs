@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, LpmTrie, MapData, lpm_trie::Key};
 use wificall_common::abi::{
-    Choice, ChoiceKey, ClientKey, EPOCH_BITS, Features, Hook, InterfaceKey, KEEP_OFF, Policy,
-    StationKey, TIER_TRUSTED, Tunnel, TunnelKey, bleached_slot,
+    Choice, ChoiceKey, ClientKey, EPOCH_BITS, Features, Flow, FlowKey, Hook, InterfaceKey,
+    KEEP_OFF, Policy, StationKey, TIER_TRUSTED, Tunnel, TunnelKey, bleached_slot,
 };
 
 use super::{MANY, Variant};
@@ -57,6 +57,19 @@ pub fn with_clients(mut frames: Frames, clients: u32) -> Frames {
     frames
 }
 
+/// Has the sequence number of ESP in UDP grow with each packet of a client, as it does.
+pub fn with_sequence(mut frames: Frames) -> Frames {
+    // UDP, then SPI and sequence number (RFC 4303 section 2).
+    const MORE: usize = 8 + 8;
+    let header = frames.header + MORE;
+    let more = &frames.frame[14 + frames.header..14 + header];
+    let chunks = frames.headers.chunks_exact(frames.header);
+    frames.headers = chunks.flat_map(|old| [old, more].concat()).collect();
+    frames.header = header;
+    frames.counter = Some(header - 4);
+    frames
+}
+
 /// Counts of one kind of traffic.
 pub struct Counted {
     /// Packets that left by its exit.
@@ -70,6 +83,7 @@ pub struct Loaded {
     kernel: Kernel,
     // Open for as long as the programs are not loaded: they know maps by the number of their descriptors.
     tunnels: HashMap<MapData, Abi<TunnelKey>, Abi<Tunnel>>,
+    flows: HashMap<MapData, Abi<FlowKey>, Abi<Flow>>,
 }
 
 impl Loaded {
@@ -89,6 +103,7 @@ impl Loaded {
             ("POLICIES", 2 * MANY + 2),
             // An LRU map is evicted from before it is full.
             ("TUNNELS", 8 * endpoints.max(1_024)),
+            ("FLOWS", 8 * endpoints.max(1_024)),
         ];
         let setup = Setup {
             features,
@@ -104,7 +119,13 @@ impl Loaded {
         let tunnels = kernel.ebpf.take_map("TUNNELS");
         let tunnels = tunnels.context("the object has no map TUNNELS")?;
         let tunnels = tunnels.try_into()?;
-        Ok(Self { kernel, tunnels })
+        let flows = kernel.ebpf.take_map("FLOWS");
+        let flows = flows.context("the object has no map FLOWS")?.try_into()?;
+        Ok(Self {
+            kernel,
+            tunnels,
+            flows,
+        })
     }
 
     /// The program, once it has been seen to treat the first frame as it should.
@@ -120,6 +141,9 @@ impl Loaded {
     ) -> Result<OwnedFd> {
         if variant.chooses() {
             self.choose(variant, frames)?;
+        }
+        if variant.features & Features::FLOWS != 0 {
+            self.track(frames)?;
         }
         let run = self.kernel.run(PROGRAM, &frames.frame, 1)?;
         let run = run.context("the frame is too short")?;
@@ -176,6 +200,47 @@ impl Loaded {
             "{}, {}: {found} tunnels, not {expected}",
             traffic.name,
             variant.name
+        );
+        Ok(())
+    }
+
+    /// Has a flow for each frame, as if both ends had spoken.
+    fn track(&mut self, frames: &Frames) -> Result<()> {
+        for key in self.flows.keys().collect::<Result<Vec<_>, _>>()? {
+            self.flows.remove(&key)?;
+        }
+        for header in frames.headers.chunks_exact(frames.header) {
+            let address = |at: usize| -> Result<[u8; 16]> {
+                let octets: [u8; 4] = header[at..at + 4].try_into()?;
+                Ok(std::net::Ipv4Addr::from(octets).to_ipv6_mapped().octets())
+            };
+            let [high, low] = [frames.frame[34], frames.frame[35]];
+            let key = FlowKey {
+                client: address(12)?,
+                endpoint: address(16)?,
+                port: u16::from_be_bytes([high, low]),
+                protocol: 17,
+                reserved: [0; 5],
+            };
+            self.flows.insert(Abi(key), Abi(Flow::default()), 0)?;
+        }
+        Ok(())
+    }
+
+    /// That so many packets were counted in flows that no other was beside.
+    ///
+    /// # Errors
+    ///
+    /// If there were others, or the map cannot be read.
+    pub fn check_flows(&self, traffic: &Traffic, sent: u64) -> Result<()> {
+        let mut seen = 0;
+        for flow in self.flows.iter() {
+            seen += flow?.1.0.up.packets;
+        }
+        ensure!(
+            seen == sent,
+            "{}: {seen} packets counted in flows, not {sent}",
+            traffic.name
         );
         Ok(())
     }

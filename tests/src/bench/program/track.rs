@@ -69,7 +69,13 @@ impl Track {
 ///
 /// If the kernel refuses it.
 pub fn driver(kind: Kind, frames: &Frames) -> Result<Driver> {
-    Driver::new(kind, &frames.frame, &frames.headers, frames.header)
+    Driver::new(
+        kind,
+        &frames.frame,
+        &frames.headers,
+        frames.header,
+        frames.counter,
+    )
 }
 
 /// A program that only returns: the baseline.

@@ -52,6 +52,8 @@ pub struct Frames {
     pub headers: Vec<u8>,
     /// Length in bytes of each.
     pub header: usize,
+    /// Where in each is a word in network order that grows by one each time that it is sent.
+    pub counter: Option<usize>,
 }
 
 const fn traffic(name: &'static str, inner: &'static str, far: Far, exit: Exit) -> Traffic {
@@ -361,6 +363,7 @@ impl Traffic {
             frame: template,
             headers,
             header: self.header(),
+            counter: None,
         })
     }
 }

@@ -807,3 +807,29 @@ fn questions_go_by_the_mark_of_the_policy() {
         (Some(0x65), false)
     );
 }
+
+/// What `detach` needs of a file: to remove an instance that cannot be started any more.
+#[test]
+fn an_instance_is_known_though_the_rest_of_the_file_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f");
+    let agent = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        load_agent(&path).map(|agent| agent.instance).ok()
+    };
+    let named = "[agent]\ninstance = \"lab\"\n";
+    for (rest, known) in [
+        ("", true),
+        ("[[policy]]\nname = \"p\"\n", true),
+        ("[interfaces]\naccess = 1\n[discovery]\nnamse = []\n", true),
+        ("[[exit]]\nname = \"e\"\n", true),
+        // It may be what `[agent]` should have said.
+        ("[agnet]\nrun_dir = \"/run/lab\"\n", false),
+        ("[interfaces\n", false),
+    ] {
+        let found = agent(&format!("{named}{rest}"));
+        assert_eq!(found.as_deref(), known.then_some("lab"), "{rest}");
+    }
+    assert_eq!(agent("[agent]\ninstance = 1\n"), None);
+    assert_eq!(agent("[agent]\ninstanec = \"lab\"\n"), None);
+}

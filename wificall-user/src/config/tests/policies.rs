@@ -63,8 +63,8 @@ f:22:8: policy[2] "flags": drop: found 1, expected true or false
 f:23:13: policy[2] "flags": emergency: found "true", expected true or false
   hint: without quotes
 f:24:7: policy[2] "flags": cap: found 0, expected a number from 1 to 1000000
-f:25:1: policy[3] "tier": found only what policy[1] "drop" takes first, expected a policy that can match
-  hint: the first match wins: put the narrower one first
+f:28:9: policy[3] "tier": tiers: found only "observed", expected a tier that endpoints for emergency calls can have
+  hint: they are known from our own resolver
 "#,
     ),
     (
@@ -531,6 +531,162 @@ fn a_policy_that_an_earlier_one_covers_can_never_match() {
             (Err(errors), true) => panic!("{source}: {errors}"),
         }
     }
+}
+
+/// What several policies take together: their names, or `None` where something is left.
+#[test]
+fn several_policies_can_take_all_of_another() {
+    let table: &[(&[&str], &str, Option<&str>)] = &[
+        (
+            &["countries = [\"AU\"]", "countries = [\"NZ\", \"DE\"]"],
+            "countries = [\"AU\", \"NZ\"]",
+            Some("policy[0] \"p0\" and policy[1] \"p1\" takes first"),
+        ),
+        (
+            &["countries = [\"AU\"]", "countries = [\"DE\"]"],
+            "countries = [\"AU\", \"NZ\"]",
+            None,
+        ),
+        (
+            &["operators = [\"505-01\"]", "operators = [\"262-*\"]"],
+            "operators = [\"505-01\", \"262-01\"]",
+            Some("policy[0] \"p0\" and policy[1]"),
+        ),
+        // There may be operators that the catalogue does not have.
+        (
+            &["operators = [\"505-01\"]", "operators = [\"505-02\"]"],
+            "operators = [\"505-*\"]",
+            None,
+        ),
+        // Both conditions hold of one owner, so each combination counts.
+        (
+            &[
+                "operators = [\"505-01\"]\ncountries = [\"AU\"]",
+                "operators = [\"262-01\"]\ncountries = [\"DE\"]",
+            ],
+            "operators = [\"505-01\", \"262-01\"]\ncountries = [\"AU\", \"DE\"]",
+            None,
+        ),
+        (
+            &["operators = [\"505-01\"]", "countries = [\"AU\"]"],
+            "operators = [\"505-01\", \"262-01\"]\ncountries = [\"AU\"]",
+            Some("policy[1] \"p1\" takes first"),
+        ),
+        (
+            &[
+                "prefixes = [\"198.51.100.0/24\"]",
+                "prefixes = [\"2001:db8::/32\"]",
+            ],
+            "prefixes = [\"198.51.100.0/25\", \"2001:db8:1::/48\"]",
+            Some("policy[0] \"p0\" and policy[1]"),
+        ),
+        // An endpoint lies in one prefix as a whole, or not.
+        (
+            &[
+                "prefixes = [\"198.51.100.0/25\"]",
+                "prefixes = [\"198.51.100.128/25\"]",
+            ],
+            "prefixes = [\"198.51.100.0/24\"]",
+            None,
+        ),
+        (
+            &["prefixes = [\"0.0.0.0/0\"]", "prefixes = [\"::/0\"]"],
+            "countries = [\"AU\"]",
+            Some("policy[0] \"p0\" and policy[1]"),
+        ),
+        (
+            &["emergency = true", "emergency = false"],
+            "countries = [\"AU\"]",
+            Some("policy[0] \"p0\" and policy[1]"),
+        ),
+        (
+            &["tiers = [\"authoritative\"]", "tiers = [\"corroborated\"]"],
+            "countries = [\"AU\"]",
+            None,
+        ),
+        (
+            &[
+                "tiers = [\"authoritative\"]",
+                "tiers = [\"corroborated\"]",
+                "tiers = [\"observed\"]",
+            ],
+            "countries = [\"AU\"]",
+            Some("policy[0] \"p0\" and policy[1] \"p1\" and policy[2]"),
+        ),
+        (
+            &["interfaces = [\"wlan*\"]", "interfaces = [\"br-lan\"]"],
+            "countries = [\"AU\"]",
+            Some("policy[0] \"p0\" and policy[1]"),
+        ),
+        (
+            &[
+                "clients = [\"192.168.0.0/24\"]",
+                "countries = [\"AU\"]\nclients = [\"192.168.1.0/24\"]",
+            ],
+            "countries = [\"AU\"]\nclients = [\"192.168.0.0/23\"]",
+            Some("policy[0] \"p0\" and policy[1]"),
+        ),
+        (
+            &[
+                "clients = [\"192.168.0.0/24\"]",
+                "countries = [\"NZ\"]\nclients = [\"192.168.1.0/24\"]",
+            ],
+            "countries = [\"AU\", \"NZ\"]\nclients = [\"192.168.0.0/23\"]",
+            None,
+        ),
+        // Emergency calls are exempt, and companions are something else.
+        (
+            &["countries = [\"AU\"]\ndrop = true", "countries = [\"NZ\"]"],
+            "countries = [\"AU\", \"NZ\"]\nemergency = true",
+            None,
+        ),
+        (
+            &["countries = [\"AU\"]\ndrop = true", "countries = [\"NZ\"]"],
+            "countries = [\"AU\", \"NZ\"]\nemergency = false",
+            Some("policy[0] \"p0\" and policy[1]"),
+        ),
+        (
+            &["countries = [\"AU\"]"],
+            "countries = [\"AU\"]\nclients = [\"192.168.0.0/24\"]\nmark = \"0x1/0xff\"\ncompanions = [\"a.example.com\"]",
+            None,
+        ),
+    ];
+    for (earlier, last, expected) in table {
+        let mut source =
+            "[interfaces]\naccess = [\"wlan*\", \"br-lan\"]\n[snoop]\nnames = true\n".to_owned();
+        for (index, policy) in earlier.iter().chain([last]).enumerate() {
+            source += &format!("[[policy]]\nname = \"p{index}\"\n{policy}\n");
+        }
+        let said = parse(&source, Path::new("f")).map_err(|errors| errors.to_string());
+        match (said, expected) {
+            (Ok(_), None) => {}
+            (Err(errors), Some(expected)) => assert!(
+                errors.contains(expected) && errors.lines().count() == 2,
+                "{source}: {errors}"
+            ),
+            (Ok(_), Some(_)) => panic!("accepted: {source}"),
+            (Err(errors), None) => panic!("{source}: {errors}"),
+        }
+    }
+}
+
+#[test]
+fn who_only_gets_emergency_calls_is_told() {
+    let warned = |policies: &str| {
+        let source = format!("[interfaces]\naccess = [\"lan\"]\n[snoop]\nnames = true\n{policies}");
+        let parsed = parse(&source, Path::new("f")).unwrap_or_else(|errors| panic!("{errors}"));
+        parsed
+            .warnings
+            .to_string()
+            .contains("more than emergency calls")
+    };
+    let drop = "[[policy]]\nname = \"no\"\ncountries = [\"AU\"]\ndrop = true\n";
+    let rest = "[[policy]]\nname = \"au\"\ncountries = [\"AU\"]\n";
+    assert!(warned(&format!("{drop}{rest}")));
+    assert!(!warned(&format!("{drop}{rest}emergency = true\n")));
+    assert!(!warned(&format!("{drop}{}", rest.replace("AU", "NZ"))));
+    let calls = "[[policy]]\nname = \"no\"\ncountries = [\"AU\"]\nemergency = false\n";
+    assert!(!warned(&format!("{calls}{rest}")), "it is meant so");
 }
 
 /// What is neither operator nor country of its own is an exception, and names are asked for by the rule.
