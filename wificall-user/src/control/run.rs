@@ -174,6 +174,7 @@ async fn serve(
                     writing = tokio::time::interval(every);
                     writing.reset();
                 }
+                agent.look_around().await;
                 agent.write_textfile();
                 continue;
             }

@@ -45,8 +45,6 @@ pub(super) struct Telemetry {
     began: u64,
     /// How far a pass over the whole table has come; `None`: there is none.
     pass: Option<Place>,
-    /// Whether that is the first one, which finds what was there before.
-    first: bool,
     /// Events that were lost, as counted when it was looked last.
     dropped: u64,
     key: RandomState,
@@ -141,7 +139,6 @@ impl Telemetry {
             limit,
             began: ktime(),
             pass: Some(Place::default()),
-            first: true,
             dropped: 0,
             key: RandomState::new(),
             nat: None,
@@ -149,8 +146,9 @@ impl Telemetry {
     }
 
     fn read(&mut self, key: FlowKey, flow: Option<&Flow>, now: u64, owners: &Owners) {
+        let is_new = self.tracker.flow(&key).is_none();
         let older = flow.is_some_and(|flow| flow.control.began < self.began);
-        self.tracker.adopt(self.first && older);
+        self.tracker.adopt(is_new && older);
         self.tracker
             .read(key, flow, now, &|endpoint| owners.of(endpoint));
         self.tracker.adopt(false);
@@ -181,6 +179,10 @@ impl Agent {
         let Some(telemetry) = &mut self.telemetry else {
             return;
         };
+        // What an agent before has left unread is in the flows by now.
+        if event.at < telemetry.began {
+            return;
+        }
         let octets = |address: std::net::IpAddr| match address {
             std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
             std::net::IpAddr::V6(v6) => v6.octets(),
@@ -264,7 +266,6 @@ impl Agent {
                 telemetry.read(key, Some(&flow), now, &self.owners);
             }
             telemetry.pass = next;
-            telemetry.first &= next.is_some();
         }
         self.follow_flows()
     }

@@ -85,7 +85,7 @@ impl Samples<'_> {
         histogram: &Histogram,
     ) {
         let labels = labels(self.labels, &values);
-        let above = std::iter::once(f64::MAX);
+        let above = std::iter::once(f64::INFINITY);
         let buckets: Vec<(f64, u64)> = (bounds.iter().copied().chain(above))
             .zip(histogram.counts.iter().copied())
             .collect();

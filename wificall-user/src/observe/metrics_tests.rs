@@ -194,3 +194,56 @@ wificall_reloads_total{result="refused"} 1
 wificall_build_info{version="0.1.0",abi="1"} 1
 process_start_time_seconds 1699990000
 "#;
+
+#[test]
+fn tunnels_and_calls_are_told_apart_as_far_as_the_labels_are_given() {
+    use super::super::{Telemetry, TelemetryLeg, TelemetryRow};
+    use crate::telemetry::totals::SETUP_BOUNDS;
+
+    let mut setup_seconds = Histogram::new(&SETUP_BOUNDS);
+    for seconds in [0.3, 0.4, 99.0] {
+        setup_seconds.add(&SETUP_BOUNDS, seconds);
+    }
+    let row = TelemetryRow {
+        operator: "262-01".into(),
+        country: "DE".into(),
+        setup_seconds,
+        setups: vec![("refused".into(), 2)],
+        legs: vec![TelemetryLeg {
+            half_leg: "client_to_us".into(),
+            lost: 7,
+            ..TelemetryLeg::default()
+        }],
+        ..TelemetryRow::default()
+    };
+    let served = |row| {
+        let telemetry = Telemetry {
+            enabled: true,
+            rows: vec![row],
+            ..Telemetry::default()
+        };
+        let report = Report {
+            telemetry,
+            ..Report::default()
+        };
+        text(report).unwrap()
+    };
+    let full = served(row.clone());
+    let labels = r#"operator="262-01",country="DE""#;
+    for line in [
+        format!(r#"wificall_setups_total{{{labels},result="refused"}} 2"#),
+        format!(r#"wificall_esp_lost_packets_total{{{labels},half_leg="client_to_us"}} 7"#),
+        format!(r#"wificall_setup_seconds_bucket{{le="0.25",{labels}}} 0"#),
+        format!(r#"wificall_setup_seconds_bucket{{le="0.5",{labels}}} 2"#),
+        format!(r#"wificall_setup_seconds_bucket{{le="+Inf",{labels}}} 3"#),
+        format!("wificall_setup_seconds_count{{{labels}}} 3"),
+    ] {
+        assert!(full.lines().any(|served| served == line), "{line}\n{full}");
+    }
+    let small = served(TelemetryRow {
+        operator: String::new(),
+        ..row
+    });
+    assert!(small.contains(r#"wificall_setups_total{country="DE",result="refused"} 2"#));
+    assert!(!small.contains("operator="), "{small}");
+}

@@ -209,6 +209,7 @@ pub(super) fn report() -> Report {
             exchanges: vec![("silent".into(), 4)],
         },
         snoop: snoop(),
+        telemetry: Telemetry::default(),
         geoip: GeoIp {
             database: Some("/var/lib/GeoIP/country.mmdb".into()),
             built: Some(1_699_000_000),

@@ -175,7 +175,7 @@ f:3:9: limits.hosts: found 1000001, expected a number from 1 to 1000000
 f:4:12: limits.prefixes: found "many", expected a number from 1 to 1000000
 f:5:10: limits.groups: found -1, expected a number from 1 to 1000000
 f:6:12: limits.policies: found 1.5, expected a number from 1 to 1000000
-f:7:1: limits.fragment: found an unknown key, expected one of the keys blocks, hosts, prefixes, groups, policies, fragments, clients, choices, tunnels
+f:7:1: limits.fragment: found an unknown key, expected one of the keys blocks, hosts, prefixes, groups, policies, fragments, clients, choices, tunnels, flows
   hint: did you mean `fragments`?
 "#,
     ),
