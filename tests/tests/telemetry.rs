@@ -165,7 +165,7 @@ fn messages(file: &Path) -> Result<Vec<(f64, String, String, bool, String)>> {
         "frame.time_epoch",
         "isakmp.exchangetype",
         "isakmp.messageid",
-        "isakmp.flag_response",
+        "isakmp.flag_r",
         "ip.src",
     ];
     let packets = tshark::packets(file, "isakmp && !icmp", &FIELDS)?;

@@ -92,13 +92,13 @@ pub(super) struct Agent {
     pub tcx: bool,
     /// How the exits of tunnels are kept.
     pub keeping: Keeping,
+    pub notes: Option<Notes>,
     /// Tunnels and calls; `None` if they are not tracked.
     pub telemetry: Option<Telemetry>,
-    /// Why the metrics could not be written to a file.
-    pub textfile_problem: Option<String>,
     /// Whose endpoints are, for that.
     pub owners: Owners,
-    pub notes: Option<Notes>,
+    /// Why the metrics could not be written to a file.
+    pub textfile_problem: Option<String>,
 }
 
 impl Agent {

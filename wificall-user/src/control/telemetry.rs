@@ -267,7 +267,18 @@ impl Agent {
             }
             telemetry.pass = next;
         }
-        self.follow_flows()
+        let settled = telemetry.pass.is_none();
+        telemetry.tracker.relieve();
+        self.follow_flows()?;
+        // Until all are known that are there, what the agent before has granted holds.
+        if settled && let Some(telemetry) = &self.telemetry {
+            let (limit, used) = (telemetry.limit as usize, telemetry.tracker.flows());
+            // CPUs that race let more in than there is room for; so does the time until the agent knows of one.
+            let kept_back = limit / 16;
+            let room = limit.saturating_sub(used + kept_back);
+            self.plane.set_flow_room(room as u64)?;
+        }
+        Ok(())
     }
 
     /// Logs what has happened.

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use wificall_common::abi::{Flow, FlowFate, FlowKey};
 
 use super::{
@@ -25,6 +25,7 @@ pub(super) struct Flows {
     /// The same map once more, for its descriptor.
     data: MapData,
     counts: PerCpuArray<MapData, u64>,
+    room: Array<MapData, u64>,
 }
 
 /// How far all flows have been read.
@@ -56,6 +57,8 @@ impl Flows {
         Ok(Self {
             map: HashMap::try_from(Map::LruHashMap(pinned("FLOWS")?)).doing(opening)?,
             data: pinned("FLOWS")?,
+            room: Array::try_from(Map::Array(pinned("FLOW_ROOM")?))
+                .doing(|| "open map FLOW_ROOM".into())?,
             counts: PerCpuArray::try_from(Map::PerCpuArray(pinned("FLOW_COUNTS")?))
                 .doing(|| "open map FLOW_COUNTS".into())?,
         })
@@ -72,6 +75,13 @@ impl Flows {
 
     pub(super) fn remove(&mut self, key: FlowKey) -> Result<(), KernelError> {
         absent(self.map.remove(&Raw(key))).doing(|| "remove from map FLOWS".into())
+    }
+
+    /// How many flows may enter from now on.
+    pub(super) fn set_room(&mut self, room: u64) -> Result<(), KernelError> {
+        self.room
+            .set(0, room, 0)
+            .doing(|| "write map FLOW_ROOM".into())
     }
 
     pub(super) fn counts(&self) -> Result<Vec<(FlowFate, u64)>, KernelError> {

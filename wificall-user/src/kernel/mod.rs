@@ -413,6 +413,15 @@ impl Plane {
         self.maps.flows.remove(key)
     }
 
+    /// Says how many flows may enter the table from now on: a full one would forget somebody's.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_flow_room(&mut self, room: u64) -> Result<(), KernelError> {
+        self.maps.flows.set_room(room)
+    }
+
     /// What became of what could have entered the table of flows, since it was made.
     ///
     /// # Errors

@@ -650,7 +650,7 @@ const METRICS: &[Metric] = &[
                malformed. From zero again when the maps are made anew.",
         labels: &["kind", "result"],
         samples: |report, samples| {
-            if report.snoop.on {
+            if report.snoop.on || report.telemetry.enabled {
                 for fate in &report.snoop.events {
                     samples.add([&fate.kind, &fate.fate], fate.count);
                 }

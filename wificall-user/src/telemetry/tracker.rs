@@ -594,6 +594,21 @@ impl Tracker {
         }
     }
 
+    /// Where flows are about to find no room, forgets tunnels that are gone or failed, those first that were quiet longest.
+    pub fn relieve(&mut self) {
+        if self.flows.len() < self.limit - self.limit / 8 {
+            return;
+        }
+        let mut over: Vec<(u64, Id)> = (self.tunnels.iter())
+            .filter(|(_, tunnel)| matches!(tunnel.state, State::Gone | State::Failed))
+            .map(|(id, tunnel)| (tunnel.seen, *id))
+            .collect();
+        over.sort_unstable();
+        for (_, id) in over.into_iter().take(1 + self.limit / 16) {
+            self.forget(id);
+        }
+    }
+
     /// To be called after flows were read, and each second: brings the states of their tunnels up to date, and says when
     /// they are read next.
     pub fn settle(&mut self, now: u64) {

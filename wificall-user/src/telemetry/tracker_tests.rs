@@ -118,12 +118,12 @@ impl Lab {
     /// The candidate's first packet was IKE_SA_INIT, which is answered now.
     fn answered(&mut self, key: FlowKey, spi_i: u8) {
         let mut candidate = Candidate::begin(Direction::Up, self.now - 40 * MS);
-        let asked = Message {
+        let question = Message {
             spi_i: [spi_i; 8],
             exchange: EXCHANGE_SA_INIT,
             ..Message::default()
         };
-        candidate.ask(&asked, self.now - 40 * MS);
+        candidate.ask(&question, self.now - 40 * MS);
         let mut flow = Flow::default();
         flow.begin(&candidate, 1, 1);
         self.table.insert(key, flow);
