@@ -153,15 +153,17 @@ async fn readiness(State(requests): State<Requests>) -> Result<&'static str, Res
 }
 
 async fn status(State(requests): State<Requests>) -> Result<Response, Response> {
-    json(&report(&requests, PATIENCE).await?)
+    Ok(json(&report(&requests, PATIENCE).await?))
 }
 
 async fn overview(State(requests): State<Requests>) -> Result<Response, Response> {
-    json(&patient(requests.overview()).await?)
+    Ok(json(&patient(requests.overview()).await?))
 }
 
 async fn tunnels(State(server): State<Server>) -> Result<Response, Response> {
-    json(&patient(server.requests.tunnels(server.clients)).await?)
+    Ok(json(
+        &patient(server.requests.tunnels(server.clients)).await?,
+    ))
 }
 
 async fn tunnel(
@@ -171,7 +173,7 @@ async fn tunnel(
     let tunnels = patient(server.requests.tunnels(server.clients)).await?;
     let found = tunnels.tunnels.iter().find(|tunnel| tunnel.id == id);
     match found {
-        Some(tunnel) => json(tunnel),
+        Some(tunnel) => Ok(json(tunnel)),
         None => Err((StatusCode::NOT_FOUND, "there is no such tunnel\n").into_response()),
     }
 }
@@ -185,9 +187,10 @@ async fn patient<T>(answer: impl Future<Output = Option<T>>) -> Result<T, Respon
     }
 }
 
-fn json(value: &impl serde::Serialize) -> Result<Response, Response> {
-    let json =
-        serde_json::to_vec(value).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
+fn json(value: &impl serde::Serialize) -> Response {
+    let Ok(json) = serde_json::to_vec(value) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     let headers = [
         (
             header::CONTENT_TYPE,
@@ -195,7 +198,7 @@ fn json(value: &impl serde::Serialize) -> Result<Response, Response> {
         ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((headers, json).into_response())
+    (headers, json).into_response()
 }
 
 async fn list_v4(
