@@ -19,6 +19,7 @@ pub mod netns;
 pub mod packet;
 pub mod process;
 pub mod programs;
+pub mod prometheus;
 pub mod rig;
 pub mod scatter;
 pub mod seeds;

@@ -159,8 +159,11 @@ fn send_last(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Time, exchange, message ID and whether it is a response, of each IKE message.
-fn messages(file: &Path) -> Result<Vec<(f64, String, String, bool, String)>> {
+/// Of an IKE message: time in seconds, exchange, message ID, whether it is a response, source address.
+type Message = (f64, String, String, bool, String);
+
+/// The IKE messages of a capture.
+fn messages(file: &Path) -> Result<Vec<Message>> {
     const FIELDS: [&str; 5] = [
         "frame.time_epoch",
         "isakmp.exchangetype",

@@ -19,7 +19,7 @@ use crate::{
     workspace::{cargo, executable, output, root, run, show, target},
 };
 
-const COMPONENTS: [Component<'_>; 7] = [
+const COMPONENTS: [Component<'_>; 8] = [
     Component {
         name: "network namespaces",
         packages: &["iproute2", "iputils-ping", "nftables"],
@@ -41,6 +41,10 @@ const COMPONENTS: [Component<'_>; 7] = [
     Component {
         name: "exports",
         packages: &["dnsmasq-base", "busybox-static"],
+    },
+    Component {
+        name: "dashboards and alerts",
+        packages: &["prometheus"],
     },
     Component {
         name: "captures",

@@ -21,6 +21,7 @@ use super::{
     label::Label,
     other::Arming,
     plan::{Actual, LeftOut, Plan, plan},
+    surroundings::Around,
     telemetry::{Owners, Telemetry},
     tunnels::{Keeping, Notes},
     world::{Steering, World, network, ways_out},
@@ -85,6 +86,7 @@ pub(super) struct Agent {
     /// When the next unknown address may become an endpoint for its country ([`Bucket`](wificall_common::abi::Bucket)).
     pub catch_due: u64,
     pub exits: Exits,
+    pub around: Around,
     unsaved: bool,
     saved: SystemTime,
     pub tcx: bool,
@@ -166,14 +168,15 @@ impl Agent {
             events: None,
             catch_due: 0,
             exits,
+            around: Around::default(),
             unsaved: false,
             saved: now,
             tcx: kernel::has_tcx(),
             keeping: Keeping::default(),
-            notes: None,
             telemetry: None,
             textfile_problem: None,
             owners: Owners::default(),
+            notes: None,
         };
         agent.hold_all()?;
         agent.recover()?;

@@ -31,6 +31,7 @@ mod set;
 mod snoop;
 pub mod socket;
 mod steer;
+mod surroundings;
 pub(crate) mod tables;
 mod telemetry;
 mod tunnels;

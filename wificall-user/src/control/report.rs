@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Result;
@@ -25,6 +25,14 @@ use crate::{
 };
 
 impl Agent {
+    /// Sees what is around the hooks, which a report tells.
+    pub(super) async fn look_around(&mut self) {
+        let links = &self.world.links;
+        self.around
+            .look(&self.selection, links, Instant::now())
+            .await;
+    }
+
     /// Takes a report.
     ///
     /// # Errors
@@ -73,6 +81,7 @@ impl Agent {
             probes,
             steering: self.steering_report(),
             steering_repairs: self.exits.repairs,
+            surroundings: self.around.seen.clone(),
             reloads: Reloads {
                 done: self.reloads_done,
                 refused: self.reloads_refused,
@@ -137,6 +146,7 @@ impl Agent {
         problems.extend(discovery.state_problem.clone());
         problems.extend(self.textfile_problem.clone());
         problems.extend(self.exits.problems());
+        problems.extend(self.around.seen.problems());
         problems.extend(probes::problem(probed));
         problems.extend(
             self.reload_problem

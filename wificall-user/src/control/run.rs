@@ -174,6 +174,7 @@ async fn serve(
                     writing = tokio::time::interval(every);
                     writing.reset();
                 }
+                agent.look_around().await;
                 agent.write_textfile();
                 continue;
             }
@@ -223,11 +224,14 @@ fn give_back_memory() {
 
 async fn answer(agent: &mut Agent, refresher: &Refresher, request: Request) {
     match request {
-        Request::Report(asker) => match agent.report() {
-            // Whoever no longer waits need not be answered.
-            Ok(report) => drop(asker.send(report)),
-            Err(problem) => error!("{problem:#}"),
-        },
+        Request::Report(asker) => {
+            agent.look_around().await;
+            match agent.report() {
+                // Whoever no longer waits need not be answered.
+                Ok(report) => drop(asker.send(report)),
+                Err(problem) => error!("{problem:#}"),
+            }
+        }
         Request::Endpoints(asker) => match agent.world.endpoints(Origin::Agent) {
             Ok(set) => drop(asker.send(set)),
             Err(problem) => error!("{problem:#}"),

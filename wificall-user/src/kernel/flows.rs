@@ -32,6 +32,9 @@ pub(super) struct Flows {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place(Option<u32>);
 
+/// Some of all flows, and where the next ones begin; `None`: these were the last.
+pub type Slice = (Vec<(FlowKey, Flow)>, Option<Place>);
+
 /// `union bpf_attr`, as batches use it.
 #[repr(C)]
 struct Batch {
@@ -96,10 +99,7 @@ impl Flows {
     }
 
     /// The next slice of all flows, and where the one after it begins; `None`: that was the last.
-    pub(super) fn slice(
-        &self,
-        place: Place,
-    ) -> Result<(Vec<(FlowKey, Flow)>, Option<Place>), KernelError> {
+    pub(super) fn slice(&self, place: Place) -> Result<Slice, KernelError> {
         let mut room = SLICE;
         loop {
             match self.batch(place, room) {
@@ -112,11 +112,7 @@ impl Flows {
         }
     }
 
-    fn batch(
-        &self,
-        Place(place): Place,
-        room: usize,
-    ) -> io::Result<(Vec<(FlowKey, Flow)>, Option<Place>)> {
+    fn batch(&self, Place(place): Place, room: usize) -> io::Result<Slice> {
         let mut keys = vec![FlowKey::default(); room];
         let mut flows = vec![Flow::default(); room];
         let from = place.unwrap_or_default();

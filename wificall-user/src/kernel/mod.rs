@@ -30,7 +30,7 @@ pub use self::{
     attach::{Attachment, Method},
     error::KernelError,
     events::{Event, Events, ktime},
-    flows::Place,
+    flows::{Place, Slice},
     inspect::{EndpointMap, Inspection, inspect},
     maps::{Entry, Key, Numbered},
     object::{INTERFACES, OBJECT, Settings, activity_slots},
@@ -397,10 +397,7 @@ impl Plane {
     /// # Errors
     ///
     /// If the map cannot be read.
-    pub fn flows(
-        &self,
-        place: Place,
-    ) -> Result<(Vec<(FlowKey, Flow)>, Option<Place>), KernelError> {
+    pub fn flows(&self, place: Place) -> Result<Slice, KernelError> {
         self.maps.flows.slice(place)
     }
 

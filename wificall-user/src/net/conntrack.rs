@@ -1,5 +1,5 @@
 //! Tracked connections (`linux/netfilter/nfnetlink_conntrack.h`): those of a tunnel that moves to another exit are
-//! forgotten, for they hold the source address that it was translated to there.
+//! forgotten, for they hold the source address that it was translated to there; and which of them pass the programs by.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,6 +19,7 @@ const CT_DELETE: u16 = 1 << 8 | 2;
 const NFGENMSG: usize = 4;
 const NLA_F_NESTED: u16 = 0x8000;
 const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_STATUS: u16 = 3;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
@@ -36,6 +37,9 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 const F_PROTO_NUM: u32 = 1 << 3;
 const F_PROTO_SRC_PORT: u32 = 1 << 4;
 const F_PROTO_DST_PORT: u32 = 1 << 5;
+/// What has the connection's packets, if it is not the stack (`linux/netfilter/nf_conntrack_common.h`).
+const IPS_OFFLOAD: u32 = 1 << 14;
+const IPS_HW_OFFLOAD: u32 = 1 << 15;
 const UDP: u8 = 17;
 const ESP: u8 = 50;
 const IKE_PORTS: [u16; 2] = [500, 4500];
@@ -49,8 +53,7 @@ const IKE_PORTS: [u16; 2] = [500, 4500];
 ///
 /// The OS error of the netlink requests.
 pub async fn forget_connections(tunnels: &BTreeSet<(IpAddr, IpAddr)>) -> io::Result<u64> {
-    // Asking by netlink would load the module.
-    if tunnels.is_empty() || !Path::new("/proc/sys/net/netfilter/nf_conntrack_count").exists() {
+    if tunnels.is_empty() || !is_tracking() {
         return Ok(0);
     }
     let mut forgotten = 0;
@@ -75,6 +78,60 @@ pub async fn forget_connections(tunnels: &BTreeSet<(IpAddr, IpAddr)>) -> io::Res
         }
     }
     Ok(forgotten)
+}
+
+/// Tracked connections whose packets do not all go by the stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offloaded {
+    /// Forwarded by a flowtable in software: TC still sees them, routing no longer decides.
+    pub software: u64,
+    /// Forwarded by hardware: nothing on this box sees them.
+    pub hardware: u64,
+}
+
+/// Which of the connections on UDP 500 and 4500 and of ESP a flowtable has taken over; `None` where nothing is tracked.
+///
+/// # Errors
+///
+/// The OS error of the netlink requests.
+pub async fn offloaded() -> io::Result<Option<Offloaded>> {
+    if !is_tracking() {
+        return Ok(None);
+    }
+    let mut offloaded = Offloaded::default();
+    for family in Family::ALL {
+        for filter in filters() {
+            let mut request = header(family);
+            request.extend(filter);
+            let found = match dump(NETLINK_NETFILTER, CT_GET, &request).await {
+                Ok(found) => found,
+                Err(error) if super::is_unsupported(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let found = found.iter().filter(|message| message.kind == CT_NEW);
+            found.for_each(|message| offloaded.note(&message.payload));
+        }
+    }
+    Ok(Some(offloaded))
+}
+
+impl Offloaded {
+    fn note(&mut self, payload: &[u8]) {
+        let status = attributes(payload, NFGENMSG).find(|part| part.kind() == CTA_STATUS);
+        let status = status.and_then(|part| part.value().try_into().ok());
+        let status = status.map_or(0, u32::from_be_bytes);
+        // The software has those too that the hardware has, as long as it does.
+        if status & IPS_HW_OFFLOAD != 0 {
+            self.hardware += 1;
+        } else if status & IPS_OFFLOAD != 0 {
+            self.software += 1;
+        }
+    }
+}
+
+/// Whether connections are tracked: asking by netlink would load the module.
+fn is_tracking() -> bool {
+    Path::new("/proc/sys/net/netfilter/nf_conntrack_count").exists()
 }
 
 /// Removes one; false if it was gone.
@@ -167,6 +224,23 @@ mod tests {
     fn tracked() -> u32 {
         let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
         count.unwrap().trim().parse().unwrap()
+    }
+
+    #[test]
+    fn a_connection_in_hardware_is_not_counted_in_software_too() {
+        let mut offloaded = Offloaded::default();
+        // Seen reply, assured, confirmed.
+        for status in [0xe, 0xe | IPS_OFFLOAD, 0xe | IPS_OFFLOAD | IPS_HW_OFFLOAD] {
+            let mut message = header(Family::V4);
+            message.extend(attribute(CTA_STATUS, &status.to_be_bytes()));
+            offloaded.note(&message);
+        }
+        offloaded.note(&[2, 0, 0]);
+        let expected = Offloaded {
+            software: 1,
+            hardware: 1,
+        };
+        assert_eq!(offloaded, expected);
     }
 
     #[test]

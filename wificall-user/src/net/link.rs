@@ -163,25 +163,13 @@ const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 /// `linux/nl80211.h`.
 const NL80211_CMD_GET_INTERFACE: u8 = 5;
-const NL80211_ATTR_IFINDEX: u16 = 3;
+pub(super) const NL80211_ATTR_IFINDEX: u16 = 3;
 /// Bytes of `struct genlmsghdr`: command, version, two reserved.
-const GENLMSGHDR: usize = 4;
+pub(super) const GENLMSGHDR: usize = 4;
 
 /// Indices of the links that nl80211 knows. Not from sysfs: a mount of it shows the namespace it was mounted in.
 async fn wireless() -> io::Result<HashSet<u32>> {
-    let mut request = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
-    request.extend(attribute(CTRL_ATTR_FAMILY_NAME, b"nl80211\0"));
-    let answer = match get(NETLINK_GENERIC, GENL_ID_CTRL, &request).await {
-        Ok(answer) => answer,
-        // A kernel without Wi-Fi does not have the family.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(HashSet::new()),
-        Err(error) => return Err(error),
-    };
-    let Some(family) = answer.iter().find_map(|message| {
-        let attribute = attributes(&message.payload, GENLMSGHDR)
-            .find(|attr| attr.kind() == CTRL_ATTR_FAMILY_ID)?;
-        u16_at(attribute.value(), 0)
-    }) else {
+    let Some(family) = nl80211().await? else {
         return Ok(HashSet::new());
     };
     let interfaces = dump(
@@ -194,6 +182,26 @@ async fn wireless() -> io::Result<HashSet<u32>> {
         .iter()
         .filter_map(|message| wireless_index(&message.payload))
         .collect())
+}
+
+/// The number that generic netlink has for nl80211; `None` for a kernel without Wi-Fi.
+///
+/// # Errors
+///
+/// The OS error of the netlink request.
+pub(super) async fn nl80211() -> io::Result<Option<u16>> {
+    let mut request = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
+    request.extend(attribute(CTRL_ATTR_FAMILY_NAME, b"nl80211\0"));
+    let answer = match get(NETLINK_GENERIC, GENL_ID_CTRL, &request).await {
+        Ok(answer) => answer,
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(answer.iter().find_map(|message| {
+        let attribute = attributes(&message.payload, GENLMSGHDR)
+            .find(|attr| attr.kind() == CTRL_ATTR_FAMILY_ID)?;
+        u16_at(attribute.value(), 0)
+    }))
 }
 
 /// The interface index in an nl80211 message; a P2P device has none.

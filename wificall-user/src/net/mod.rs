@@ -1,5 +1,5 @@
-//! The network as the kernel tells it over netlink: links, addresses, clsact, rules, routes, neighbours, tracked
-//! connections, and their changes.
+//! The network as the kernel tells it over netlink: links, addresses, clsact, rules, routes, neighbours, stations,
+//! tracked connections, flowtables, and their changes.
 //!
 //! Nothing here decides. What writes says so by its name: `add_`, `replace_`, `remove_`, `forget_`, [`Sysctl::write`]. All calls act on the network namespace of the calling thread.
 //!
@@ -12,6 +12,7 @@ mod conntrack;
 mod family;
 mod fib;
 mod filter;
+mod flowtable;
 mod link;
 mod nat;
 mod neighbour;
@@ -20,6 +21,7 @@ mod role;
 mod route;
 mod rule;
 mod solicit;
+mod station;
 mod sysctl;
 mod tc;
 mod watch;
@@ -28,9 +30,10 @@ mod watch;
 pub(crate) mod namespace;
 
 pub use address::addresses;
-pub use conntrack::forget_connections;
+pub use conntrack::{Offloaded, forget_connections, offloaded};
 pub use family::{Family, PROTOCOL};
 pub use fib::{Hop, Route, remove_route, replace_route, routes};
+pub use flowtable::{Flowtable, flowtables};
 pub use link::{Kind, Link, links};
 pub use nat::{UdpTimeouts, udp_timeouts};
 pub use neighbour::neighbour;
@@ -38,6 +41,7 @@ pub use role::{Conflict, select, stacked, unmatched};
 pub use route::ways_out;
 pub use rule::{Rule, add_rule, remove_rule, rules};
 pub use solicit::{Answer, Solicitor};
+pub use station::{Stations, stations};
 pub use sysctl::{ALL, Sysctl, has_ipv6};
 pub use tc::{ClsactState, Filter, clsact_state, remove_empty_clsact};
 pub use watch::{Change, Watch, watch};

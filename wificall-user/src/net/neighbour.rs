@@ -10,7 +10,7 @@ use super::netlink::{address, attribute, attributes, get, octets, u16_at, u32_at
 
 pub(super) const RTM_NEWNEIGH: u16 = 28;
 pub(super) const RTM_DELNEIGH: u16 = 29;
-const RTM_GETNEIGH: u16 = 30;
+pub(super) const RTM_GETNEIGH: u16 = 30;
 /// Bytes of `struct ndmsg`.
 pub(super) const NDMSG: usize = 12;
 const NDA_DST: u16 = 1;
@@ -47,7 +47,8 @@ pub async fn neighbour(ifindex: u32, neighbour: IpAddr) -> io::Result<Option<[u8
     }
 }
 
-fn link_address(payload: &[u8]) -> Option<[u8; 6]> {
+/// The Ethernet address in a message, if it is a good one.
+pub(super) fn link_address(payload: &[u8]) -> Option<[u8; 6]> {
     let valid = u16_at(payload, 8)? & NUD_VALID != 0;
     let attribute = attributes(payload, NDMSG)
         .find(|attribute| attribute.kind() == NDA_LLADDR)

@@ -14,7 +14,7 @@ use axum::{Router, routing::get};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::{Report, list, metrics};
+use super::{Report, classic, list, metrics};
 use crate::control::Requests;
 
 /// A loop that does not answer within this is not healthy.
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(9);
 const INDEX: &str = "\
 wificall
 
-/metrics        OpenMetrics
+/metrics        OpenMetrics, or what was before it (Accept: text/plain)
 /healthz        200 if the agent's loop answers within a second
 /readyz         200 if the tables are filled and everything is attached, else 503 with the reasons
 /api/v1/status  the report as JSON
@@ -120,10 +120,19 @@ fn unavailable(why: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
 }
 
-async fn metrics(State(requests): State<Requests>) -> Result<Response, Response> {
+async fn metrics(
+    State(requests): State<Requests>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
     let report = report(&requests, PATIENCE).await?;
     let text =
         metrics::text(report).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(classic::wants_classic) {
+        let text = classic::classic(&text);
+        return Ok(([(header::CONTENT_TYPE, classic::CLASSIC_TYPE)], text).into_response());
+    }
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
@@ -144,15 +153,17 @@ async fn readiness(State(requests): State<Requests>) -> Result<&'static str, Res
 }
 
 async fn status(State(requests): State<Requests>) -> Result<Response, Response> {
-    json(&report(&requests, PATIENCE).await?)
+    Ok(json(&report(&requests, PATIENCE).await?))
 }
 
 async fn overview(State(requests): State<Requests>) -> Result<Response, Response> {
-    json(&patient(requests.overview()).await?)
+    Ok(json(&patient(requests.overview()).await?))
 }
 
 async fn tunnels(State(server): State<Server>) -> Result<Response, Response> {
-    json(&patient(server.requests.tunnels(server.clients)).await?)
+    Ok(json(
+        &patient(server.requests.tunnels(server.clients)).await?,
+    ))
 }
 
 async fn tunnel(
@@ -162,7 +173,7 @@ async fn tunnel(
     let tunnels = patient(server.requests.tunnels(server.clients)).await?;
     let found = tunnels.tunnels.iter().find(|tunnel| tunnel.id == id);
     match found {
-        Some(tunnel) => json(tunnel),
+        Some(tunnel) => Ok(json(tunnel)),
         None => Err((StatusCode::NOT_FOUND, "there is no such tunnel\n").into_response()),
     }
 }
@@ -176,9 +187,10 @@ async fn patient<T>(answer: impl Future<Output = Option<T>>) -> Result<T, Respon
     }
 }
 
-fn json(value: &impl serde::Serialize) -> Result<Response, Response> {
-    let json =
-        serde_json::to_vec(value).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
+fn json(value: &impl serde::Serialize) -> Response {
+    let Ok(json) = serde_json::to_vec(value) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     let headers = [
         (
             header::CONTENT_TYPE,
@@ -186,7 +198,7 @@ fn json(value: &impl serde::Serialize) -> Result<Response, Response> {
         ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((headers, json).into_response())
+    (headers, json).into_response()
 }
 
 async fn list_v4(

@@ -221,6 +221,17 @@ const METRICS: &[Metric] = &[
     },
     Metric {
         kind: Kind::Gauge,
+        name: "wificall_other_ipsec_action",
+        help: "1 for the action that other_ipsec.action has: pass, mark, audit, drop.",
+        labels: &["action"],
+        samples: |report, samples| {
+            for action in ["pass", "mark", "audit", "drop"] {
+                samples.add([action], u64::from(report.other_ipsec.action == action));
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
         name: "wificall_exit_way",
         help: "The way that a policy exit's traffic takes: 1 for `gateway`, `direct` or `block`, 0 for the others.",
         labels: &["exit", "family", "way"],
@@ -294,6 +305,44 @@ const METRICS: &[Metric] = &[
                 for hook in &interface.hooks {
                     samples.add([&interface.name, &hook.hook, &hook.method], 1);
                 }
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_stations",
+        help: "Who is on an access interface: stations associated with it (source nl80211), or link-layer addresses of \
+               neighbours that were there within 15 minutes (source neighbours; routers among them count too).",
+        labels: &["interface", "source"],
+        samples: |report, samples| {
+            for stations in &report.surroundings.stations {
+                samples.add([&stations.interface, &stations.source], stations.count);
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_offload_bypass_suspected",
+        help: "1 if packets may pass this interface's hooks unseen: a flowtable hands them to hardware, or tracked \
+               IPsec connections are in hardware; `wificall status` says which. Accelerators that the kernel does not \
+               drive are not noticed.",
+        labels: &["interface"],
+        samples: |report, samples| {
+            for bypass in &report.surroundings.bypasses {
+                samples.add([&bypass.interface], bypass.why.is_some().into());
+            }
+        },
+    },
+    Metric {
+        kind: Kind::Gauge,
+        name: "wificall_offloaded_connections",
+        help: "Tracked connections on UDP 500 and 4500 and of ESP that a flowtable forwards, in software (TC still sees \
+               them, a new mark no longer moves them) or in hardware; absent where nothing is tracked.",
+        labels: &["offload"],
+        samples: |report, samples| {
+            if let Some(offloaded) = report.surroundings.offloaded {
+                samples.add(["software"], offloaded.software);
+                samples.add(["hardware"], offloaded.hardware);
             }
         },
     },

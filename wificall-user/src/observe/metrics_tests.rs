@@ -102,6 +102,10 @@ wificall_demoted_packets_total{direction="up"} 0
 wificall_demoted_packets_total{direction="down"} 70
 wificall_bleached_packets_total 12
 wificall_other_ipsec_armed 1
+wificall_other_ipsec_action{action="pass"} 0
+wificall_other_ipsec_action{action="mark"} 0
+wificall_other_ipsec_action{action="audit"} 0
+wificall_other_ipsec_action{action="drop"} 1
 wificall_exit_way{exit="au",family="ipv4",way="gateway"} 1
 wificall_exit_way{exit="au",family="ipv4",way="direct"} 0
 wificall_exit_way{exit="au",family="ipv4",way="block"} 0
@@ -117,6 +121,11 @@ wificall_exit_failovers_total{exit="au",family="ipv6"} 0
 wificall_exit_repairs_total 2
 wificall_hooks_attached{interface="wlan\"0",hook="tc_ingress",method="tcx"} 1
 wificall_hooks_attached{interface="wlan\"0",hook="tc_egress",method="tcx"} 1
+wificall_stations{interface="wlan\"0",source="nl80211"} 4
+wificall_offload_bypass_suspected{interface="wlan\"0"} 0
+wificall_offload_bypass_suspected{interface="lan0"} 1
+wificall_offloaded_connections{offload="software"} 7
+wificall_offloaded_connections{offload="hardware"} 2
 wificall_interfaces_waiting 1
 wificall_endpoints{kind="ipv4_blocks"} 12
 wificall_endpoints{kind="hosts"} 4096

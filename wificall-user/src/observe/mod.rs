@@ -1,5 +1,6 @@
 //! Observation: what the agent reports, and how it is shown. Nothing here writes a map.
 
+pub mod classic;
 mod countries;
 pub mod http;
 mod list;
@@ -9,6 +10,8 @@ mod report;
 #[cfg(test)]
 mod sample;
 pub mod status;
+mod surroundings;
 pub mod textfile;
 
 pub use report::*;
+pub use surroundings::*;

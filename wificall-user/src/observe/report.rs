@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Surroundings;
 use crate::telemetry::histogram::Histogram;
 
 /// An agent's report. Times are seconds since 1970-01-01 UTC.
@@ -62,6 +63,9 @@ pub struct Report {
     /// Rules and routes of exits put back after someone removed them, since the start.
     #[serde(default)]
     pub steering_repairs: u64,
+    /// What is around the hooks.
+    #[serde(default)]
+    pub surroundings: Surroundings,
     /// Reloads since the start.
     pub reloads: Reloads,
     /// Hooks put back after someone removed them, since the start.

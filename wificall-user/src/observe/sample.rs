@@ -223,6 +223,28 @@ pub(super) fn report() -> Report {
                 geoip: "AT".into(),
             }],
         },
+        surroundings: Surroundings {
+            stations: vec![Stations {
+                interface: "wlan\"0".into(),
+                source: "nl80211".into(),
+                count: 4,
+            }],
+            bypasses: vec![
+                Bypass {
+                    interface: "wlan\"0".into(),
+                    why: None,
+                },
+                Bypass {
+                    interface: "lan0".into(),
+                    why: Some("its switch forwards".into()),
+                },
+            ],
+            offloaded: Some(Offloaded {
+                software: 7,
+                hardware: 2,
+            }),
+            problem: None,
+        },
         reloads: Reloads {
             done: 3,
             refused: 1,

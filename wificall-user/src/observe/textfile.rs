@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Report, metrics};
+use super::{Report, classic, metrics};
 
 /// Writes a report's metrics, whole: whoever reads sees the old file or the new one.
 ///
@@ -17,45 +17,8 @@ pub fn write(path: &Path, report: Report) -> io::Result<()> {
     let mut temporary = PathBuf::from(path);
     // The collector reads what ends in .prom.
     temporary.set_extension("prom.new");
-    fs::write(&temporary, prometheus(&text))?;
+    fs::write(&temporary, classic::textfile(&text))?;
     fs::rename(&temporary, path)
-}
-
-/// OpenMetrics as the older text format, which is all that the collector reads: there a family is called as its samples
-/// are, there is no type `info`, and no end.
-fn prometheus(text: &str) -> String {
-    let mut types = std::collections::BTreeMap::new();
-    for line in text.lines() {
-        if let Some((name, kind)) = line
-            .strip_prefix("# TYPE ")
-            .and_then(|rest| rest.split_once(' '))
-        {
-            types.insert(name, kind);
-        }
-    }
-    let mut out = String::with_capacity(text.len());
-    for line in text.lines().filter(|line| *line != "# EOF") {
-        let head = ["# HELP ", "# TYPE "].into_iter().find_map(|head| {
-            let (name, rest) = line.strip_prefix(head)?.split_once(' ')?;
-            Some((head, name, rest))
-        });
-        match head {
-            Some((head, name, rest)) => {
-                let (suffix, rest) = match (types.get(name).copied(), rest) {
-                    (Some("counter"), rest) => ("_total", rest),
-                    (Some("info"), "info") => ("_info", "gauge"),
-                    (Some("info"), rest) => ("_info", rest),
-                    (_, rest) => ("", rest),
-                };
-                out += &format!("{head}{name}{suffix} {rest}\n");
-            }
-            None => {
-                out += line;
-                out.push('\n');
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -36,7 +36,11 @@ impl Leg {
         // The kernel's counts are of 32 bits, and wrap.
         let more = |before: u32, after: u32| u64::from(after.wrapping_sub(before));
         let missing = |way: &Way| {
-            let open: u32 = way.spis.iter().map(|slot| slot.missing()).sum();
+            let open: u32 = way
+                .spis
+                .iter()
+                .map(wificall_common::abi::SpiSlot::missing)
+                .sum();
             way.lost.wrapping_add(open)
         };
         Self {

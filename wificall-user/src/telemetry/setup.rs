@@ -27,6 +27,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All.
+    pub const ALL: [Self; 6] = [
+        Self::Ok,
+        Self::Detour,
+        Self::Failed(Cause::NoAnswer),
+        Self::Failed(Cause::Refused),
+        Self::Failed(Cause::AuthenticationStalled),
+        Self::Failed(Cause::EspMissing),
+    ];
+
     /// The name used in metrics and JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {

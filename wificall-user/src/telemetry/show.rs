@@ -350,8 +350,8 @@ impl Row {
                     jitter,
                 })
                 .collect(),
-            setups: by_name(totals.setups),
-            setup_clients: by_name(self.clients),
+            setups: by_name(&totals.setups),
+            setup_clients: by_name(&self.clients),
             setup_seconds: totals.setup_seconds,
             round_trip: totals.round_trip,
             nat_timeout_shorter: self.nat_timeout_shorter,
@@ -359,10 +359,14 @@ impl Row {
     }
 }
 
-fn by_name(counts: BTreeMap<Outcome, u64>) -> Vec<(String, u64)> {
-    let counts = counts.into_iter();
-    counts
-        .map(|(outcome, count)| (outcome.name().to_owned(), count))
+/// All outcomes, those too that have not come yet: of a counter that begins with 1, Prometheus sees no increase.
+fn by_name(counts: &BTreeMap<Outcome, u64>) -> Vec<(String, u64)> {
+    let outcomes = Outcome::ALL.into_iter();
+    outcomes
+        .map(|outcome| {
+            let count = counts.get(&outcome).copied();
+            (outcome.name().to_owned(), count.unwrap_or_default())
+        })
         .collect()
 }
 
