@@ -12,8 +12,11 @@ use wificall_common::flow::{DROPOUT, Message, Sight, WINDOW};
 use wificall_common::wire::nat64::Pref64;
 use wificall_common::{Class, Direction};
 
+/// One: panics if what must hold does not.
+pub type Target = fn(&[u8]);
+
 /// All, by name.
-pub const ALL: [(&str, fn(&[u8])); 4] = [
+pub const ALL: [(&str, Target); 4] = [
     ("capture", capture),
     ("analysis", analysis),
     ("ike", ike),
