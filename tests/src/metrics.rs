@@ -13,6 +13,15 @@ pub struct Metrics {
     samples: Vec<(String, Labels, f64)>,
 }
 
+/// The counters that an upgrade carries over (docs/metrics.md); others start with the agent or with its maps.
+const CARRIED: [&str; 5] = [
+    "wificall_packets_total",
+    "wificall_bytes_total",
+    "wificall_exits_total",
+    "wificall_demoted_packets_total",
+    "wificall_bleached_packets_total",
+];
+
 impl Metrics {
     /// Reads the OpenMetrics text format.
     ///
@@ -77,14 +86,14 @@ impl Metrics {
         counts
     }
 
-    /// What this scrape has less of than an `earlier` one, among counters
-    /// (`…_total`). Must be empty.
+    /// What this scrape has less of than an `earlier` one, among the counters that go on over restarts and upgrades of the
+    /// agent. Must be empty.
     #[must_use]
     pub fn gone_back(&self, earlier: &Self) -> Vec<String> {
         earlier
             .samples
             .iter()
-            .filter(|(name, ..)| name.ends_with("_total"))
+            .filter(|(name, ..)| CARRIED.contains(&name.as_str()))
             .filter_map(|(name, labels, before)| {
                 let now = self
                     .samples
