@@ -52,6 +52,9 @@ pub struct Args {
     /// File or directory that the guest has at the same absolute path; may be repeated
     #[arg(long = "file", value_name = "PATH")]
     files: Vec<PathBuf>,
+    /// Variable of the program's environment; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
     /// Program of this machine, and its arguments
     #[arg(trailing_var_arg = true, required = true)]
     command: Vec<String>,
@@ -68,16 +71,26 @@ pub fn qemu(args: &Args) -> Result<()> {
         .iter()
         .map(|file| fs::canonicalize(file).with_context(|| format!("find {}", file.display())))
         .collect::<Result<Vec<_>>>()?;
+    let environment: Vec<_> = args
+        .env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.clone()))
+        .collect();
     let guest = Guest {
         program: &program,
         arguments,
         files: &files,
-        environment: &[],
+        environment: &environment,
         timeout: Duration::from_secs(args.timeout),
     };
     let outcome = guest.run(&kernel)?;
     print!("{}", outcome.log);
     outcome.success()
+}
+
+fn variable(text: &str) -> Result<(String, String)> {
+    let (name, value) = text.split_once('=').context("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// A program to run under another kernel.
