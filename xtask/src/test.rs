@@ -57,8 +57,8 @@ const COMPONENTS: [Component<'_>; 8] = [
 /// A nightly of rustup, for Miri alone.
 const NIGHTLY: &str = "nightly";
 
-/// The vectors take three minutes on two idle cores: loading programs is slow under emulation.
-const GUEST_TIMEOUT: Duration = Duration::from_secs(1200);
+/// The vectors take a quarter of an hour on two cores: loading programs is slow under emulation.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(2400);
 
 #[derive(clap::Args)]
 pub struct Args {
