@@ -6,8 +6,9 @@ fn page() -> String {
     let mut page = String::from(
         "# Metrics\n\n\
          Served at `/metrics` in the OpenMetrics text format, by default on `127.0.0.1:9817` (`agent.listen`). Labels \
-         are bounded by the configuration; no client address is ever among them. Counters live in the kernel and go on \
-         over restarts and upgrades of the agent, except those of DNS, repairs, reloads, tunnels and calls, which start with it.\n\n\
+         are bounded by the configuration; no client address is ever among them. Counters of packets, bytes and exits live in the \
+         kernel and go on over restarts and upgrades of the agent; those of events and of flows' fates over restarts; \
+         all others start with the agent.\n\n\
          `operator` and `country` are those of the endpoint, joined by `+` where it has several; `none` where it \
          has none, `other` where [limits] left no room for a group of its own. Metrics of tunnels and calls have \
          `operator` only with `telemetry.labels = \"full\"`; [telemetry.md](telemetry.md) says what they mean.\n\n\
