@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod browser;
 pub mod bypass;
 pub mod capture;
 pub mod conversation;

@@ -3,6 +3,7 @@
 mod analyze;
 mod explain;
 mod export;
+mod follow;
 mod probe;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::config::Agent;
 pub use analyze::Analyze;
 pub use explain::Explain;
 pub use export::{Export, ExportFormat};
+pub use follow::{Client, Top, Trace};
 pub use probe::{Probe, ProbeTarget};
 
 /// Where the configuration is looked for.
@@ -88,6 +90,19 @@ pub enum Command {
     /// (docs/telemetry.md). Nothing is decrypted.
     #[command(after_help = "Examples:\n  wificall tunnels\n  wificall tunnels --json")]
     Tunnels(Instance),
+    /// Show tunnels and calls live, on the whole terminal
+    ///
+    /// Asks the agent each second. `?` shows the keys: sort, filter, everything about one tunnel. NO_COLOR is honoured; a
+    /// narrow terminal has fewer columns.
+    #[command(after_help = "Examples:\n  wificall top\n  wificall top --instance lab")]
+    Top(Top),
+    /// Follow a phone live: which step its Wi-Fi calling reaches, where it stalls, and what to try
+    ///
+    /// DNS asked, answered, IKE_SA_INIT, its reply, port 4500, IKE_AUTH, ESP up, ESP down, the way out; with times. Of a
+    /// step that does not come, says which it is, what that means and what to try. Ends with Ctrl-C. Names are seen only
+    /// where [snoop] names is on.
+    #[command(after_help = follow::TRACE_EXAMPLES)]
+    Trace(Trace),
     /// Resolve ePDG names as the agent would, and print the addresses
     ///
     /// Asks the configured resolvers once, applies the same filters, and says of each name whose it is, which kind

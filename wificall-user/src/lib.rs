@@ -19,3 +19,5 @@ pub mod observe;
 pub mod probe;
 pub mod steer;
 pub mod telemetry;
+pub mod top;
+pub mod trace;

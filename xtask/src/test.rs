@@ -19,7 +19,7 @@ use crate::{
     workspace::{cargo, executable, output, root, run, show, target},
 };
 
-const COMPONENTS: [Component<'_>; 8] = [
+const COMPONENTS: [Component<'_>; 9] = [
     Component {
         name: "network namespaces",
         packages: &["iproute2", "iputils-ping", "nftables"],
@@ -49,6 +49,10 @@ const COMPONENTS: [Component<'_>; 8] = [
     Component {
         name: "captures",
         packages: &["tshark"],
+    },
+    Component {
+        name: "the live page",
+        packages: &["chromium", "fonts-dejavu-core"],
     },
     bench::FORWARDING,
     qemu::COMPONENT,

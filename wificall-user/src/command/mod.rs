@@ -14,9 +14,12 @@ mod progress;
 mod reload;
 mod resolve;
 mod status;
+mod top;
+mod trace;
 mod tunnels;
 
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -87,6 +90,8 @@ async fn dispatch(command: Command) -> Result<Outcome, Failure> {
         Command::Check(arguments) => check::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Tunnels(arguments) => tunnels::run(&arguments).await,
+        Command::Trace(arguments) => trace::run(&arguments).await,
+        Command::Top(arguments) => top::run(&arguments).await,
         Command::Resolve(arguments) => resolve::run(arguments).await,
         Command::Operators(arguments) => operators::run(&arguments),
         Command::Explain(arguments) => explain::run(*arguments).await,
@@ -107,6 +112,14 @@ fn instance(arguments: &Instance) -> Result<(Agent, Option<Config>), Failure> {
             Ok((config.agent.clone(), Some(config)))
         }
     }
+}
+
+/// Where the agent that is meant listens.
+fn socket_of(instance: Option<&Agent>, config: &Path) -> Result<PathBuf, Failure> {
+    Ok(match instance {
+        Some(agent) => agent.control_socket(),
+        None => config::load(config)?.config.agent.control_socket(),
+    })
 }
 
 /// Prints to stdout. Whoever closed it early has seen enough.

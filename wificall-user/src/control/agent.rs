@@ -23,6 +23,7 @@ use super::{
     plan::{Actual, LeftOut, Plan, plan},
     surroundings::Around,
     telemetry::{Owners, Telemetry},
+    trace::Traces,
     tunnels::{Keeping, Notes},
     world::{Steering, World, network, ways_out},
 };
@@ -95,6 +96,8 @@ pub(super) struct Agent {
     pub notes: Option<Notes>,
     /// Tunnels and calls; `None` if they are not tracked.
     pub telemetry: Option<Telemetry>,
+    /// Whoever follows what happens.
+    pub traces: Traces,
     /// Whose endpoints are, for that.
     pub owners: Owners,
     /// Why the metrics could not be written to a file.
@@ -174,6 +177,7 @@ impl Agent {
             tcx: kernel::has_tcx(),
             keeping: Keeping::default(),
             telemetry: None,
+            traces: Traces::default(),
             textfile_problem: None,
             owners: Owners::default(),
             notes: None,

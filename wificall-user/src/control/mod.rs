@@ -34,6 +34,7 @@ mod steer;
 mod surroundings;
 pub(crate) mod tables;
 mod telemetry;
+mod trace;
 mod tunnels;
 mod world;
 
@@ -49,6 +50,7 @@ pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};
 pub use run::run;
 pub use set::offline_endpoints;
+pub use trace::Following;
 
 /// Why the agent did not run, or ended.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::trace::Following;
 use crate::{
     explanation::{Explanation, Packet},
     export::Set,
@@ -24,6 +25,8 @@ pub enum Request {
         /// Who asks.
         asker: oneshot::Sender<Tunnels>,
     },
+    /// Tell what happens from now on.
+    Trace(oneshot::Sender<Following>),
     /// Tell what there is at a glance.
     Overview(oneshot::Sender<Overview>),
     /// Explain what is done with a packet.
@@ -72,6 +75,13 @@ impl Requests {
         let (asker, answered) = oneshot::channel();
         let request = Request::Tunnels { clients, asker };
         self.0.send(request).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Asks to be told what happens from now on; `None` if the agent is going down.
+    pub async fn trace(&self) -> Option<Following> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Request::Trace(answer)).await.ok()?;
         answered.await.ok()
     }
 

@@ -241,6 +241,7 @@ async fn answer(agent: &mut Agent, refresher: &Refresher, request: Request) {
             Err(problem) => error!("{problem:#}"),
         },
         Request::Tunnels { clients, asker } => drop(asker.send(agent.tunnels_view(clients))),
+        Request::Trace(asker) => drop(asker.send(agent.following())),
         Request::Overview(asker) => match agent.overview() {
             Ok(overview) => drop(asker.send(overview)),
             Err(problem) => error!("{problem:#}"),

@@ -15,10 +15,11 @@ use crate::{
     config::SnoopIke,
     discover::{
         Applied, Sighting,
-        snoop::{Context, Found, Origins},
+        snoop::{Answered, Context, Found, Origins},
     },
     kernel::{self, ktime},
     net,
+    telemetry::view::Step,
 };
 
 /// Events taken in at once: between two batches, whatever else waits has its turn.
@@ -116,7 +117,22 @@ impl Agent {
             let memory = &mut self.world.memory;
             match self.snoop.take(event.as_ref(), &context) {
                 None => {}
+                Some(Found::Query { name, client }) => {
+                    self.traces.name(Step::DnsAsked, client, &name, None);
+                }
+                Some(Found::Empty { name, client }) => {
+                    self.traces
+                        .name(Step::DnsAnswered, client, &name, Some(&[]));
+                }
                 Some(Found::Answer(answered)) => {
+                    let Answered {
+                        name,
+                        addresses,
+                        client,
+                        ..
+                    } = &answered;
+                    self.traces
+                        .name(Step::DnsAnswered, *client, name, Some(addresses));
                     let sighting = Sighting {
                         name: answered.name,
                         addresses: answered.addresses,

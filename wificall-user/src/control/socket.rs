@@ -4,6 +4,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,17 +12,19 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast::error::RecvError};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::{Refused, Requests};
+use super::{Following, Refused, Requests};
 use crate::explanation::{Explanation, Packet};
 use crate::export::Set;
 use crate::observe::Report;
-use crate::telemetry::view::{Overview, Tunnels};
+use crate::telemetry::view::{Overview, TraceEvent, Tunnels};
 
 /// A question is a word or two, or has two packets in hex.
 const QUESTION_MAX: u64 = 4 * crate::explanation::FRAME_MAX as u64 + 4096;
@@ -29,6 +32,8 @@ const QUESTION_MAX: u64 = 4 * crate::explanation::FRAME_MAX as u64 + 4096;
 const ANSWER_MAX: u64 = 256 * 1024 * 1024;
 /// Connections served at a time; further ones wait.
 const CONNECTIONS: usize = 16;
+/// Of these, those that follow what happens: they stay.
+const FOLLOWERS: usize = 8;
 /// Within this a client asks, and takes its answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Within this the loop reports. It may be loading programs, which takes seconds on small boxes.
@@ -48,6 +53,12 @@ pub enum Question {
     Tunnels,
     /// Tell what there is at a glance.
     Overview,
+    /// Tell what happens from now on: the answers to come are one [`Answer::Following`], and then one for each event, until
+    /// whoever asks goes. Nothing else can be asked on this connection.
+    Trace {
+        /// Only what is about these phones; all if there are none.
+        clients: Vec<IpAddr>,
+    },
     /// Explain what is done with a packet.
     Explain(Box<Packet>),
     /// Read the configuration again.
@@ -66,6 +77,20 @@ pub enum Answer {
     Tunnels(Box<Tunnels>),
     /// What there is at a glance.
     Overview(Box<Overview>),
+    /// Events follow.
+    Following {
+        /// Whether flows are tracked (`telemetry.enabled`).
+        tracked: bool,
+        /// Whether phones' questions to DNS are seen (`snoop.names`).
+        names: bool,
+    },
+    /// An event.
+    Event(Box<TraceEvent>),
+    /// Events were lost, for they were not read in time.
+    Lost {
+        /// How many.
+        events: u64,
+    },
     /// What is done with a packet.
     Explanation(Box<Explanation>),
     /// The new configuration is in force.
@@ -139,13 +164,15 @@ pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 /// None: what fails concerns one connection.
 pub async fn serve(listener: UnixListener, requests: Requests) -> anyhow::Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let followers = Arc::new(Semaphore::new(FOLLOWERS));
     loop {
         let place = places.clone().acquire_owned().await?;
         match listener.accept().await {
             Ok((stream, _)) => {
                 let requests = requests.clone();
+                let followers = followers.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, &requests).await {
+                    if let Err(error) = converse(stream, &requests, &followers).await {
                         debug!("control connection: {error}");
                     }
                     drop(place);
@@ -160,13 +187,29 @@ pub async fn serve(listener: UnixListener, requests: Requests) -> anyhow::Result
     }
 }
 
-async fn converse(mut stream: UnixStream, requests: &Requests) -> io::Result<()> {
+async fn converse(
+    mut stream: UnixStream,
+    requests: &Requests,
+    followers: &Semaphore,
+) -> io::Result<()> {
     let (reader, mut writer) = stream.split();
     let mut reader = BufReader::new(reader);
     loop {
         let line = timeout(CLIENT_TIMEOUT, read_line(&mut reader, QUESTION_MAX)).await?;
         let (answer, last) = match line {
             Ok(Some(line)) => match serde_json::from_str(&line) {
+                Ok(Question::Trace { clients }) => {
+                    let (Ok(_place), Ok(Some(following))) = (
+                        followers.try_acquire(),
+                        timeout(REPORT_TIMEOUT, requests.trace()).await,
+                    ) else {
+                        let busy = failed(format!(
+                            "it cannot tell more than {FOLLOWERS} what happens, or is busy"
+                        ));
+                        return write(&mut writer, &busy).await;
+                    };
+                    return tell(&mut reader, &mut writer, following, &clients).await;
+                }
                 Ok(question) => (answer(question, requests).await, false),
                 Err(error) => (
                     failed(format!("this is no question that I know: {error}")),
@@ -176,12 +219,54 @@ async fn converse(mut stream: UnixStream, requests: &Requests) -> io::Result<()>
             Ok(None) => return Ok(()),
             Err(error) => (failed(error.to_string()), true),
         };
-        let mut bytes = serde_json::to_vec(&answer)?;
-        bytes.push(b'\n');
-        timeout(CLIENT_TIMEOUT, writer.write_all(&bytes)).await??;
+        timeout(CLIENT_TIMEOUT, write(&mut writer, &answer)).await??;
         if last {
             return Ok(());
         }
+    }
+}
+
+async fn write(writer: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(answer)?;
+    bytes.push(b'\n');
+    writer.write_all(&bytes).await
+}
+
+/// Tells what happens until the other end goes. One that reads slowly is waited for, and loses what does not fit meanwhile.
+async fn tell(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    following: Following,
+    clients: &[IpAddr],
+) -> io::Result<()> {
+    let Following {
+        tracked,
+        names,
+        mut events,
+    } = following;
+    let telling = async {
+        write(writer, &Answer::Following { tracked, names }).await?;
+        loop {
+            let answer = match events.recv().await {
+                Ok(event) => {
+                    let client = event.client.parse();
+                    if !clients.is_empty() && !client.is_ok_and(|client| clients.contains(&client))
+                    {
+                        continue;
+                    }
+                    Answer::Event(Box::new((*event).clone()))
+                }
+                Err(RecvError::Lagged(events)) => Answer::Lost { events },
+                Err(RecvError::Closed) => return Ok(()),
+            };
+            write(writer, &answer).await?;
+        }
+    };
+    let mut byte = [0];
+    tokio::select! {
+        told = telling => told,
+        // Its end, or a word where none is expected.
+        _ = reader.read(&mut byte) => Ok(()),
     }
 }
 
@@ -217,6 +302,7 @@ async fn answer(question: Question, requests: &Requests) -> Answer {
                 Some(explanation) => Answer::Explanation(Box::new(explanation)),
                 None => failed("it cannot explain now: its log says why".into()),
             }),
+        Question::Trace { .. } => Ok(failed("this is answered on a connection of its own".into())),
         Question::Reload => timeout(RELOAD_TIMEOUT, requests.reload())
             .await
             .map(|result| match result {
@@ -231,6 +317,78 @@ fn failed(message: String) -> Answer {
     Answer::Error { message }
 }
 
+async fn connect(path: &Path) -> Result<UnixStream, AskError> {
+    UnixStream::connect(path)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                AskError::NoAgent(path.to_owned())
+            }
+            _ => AskError::Io {
+                path: path.to_owned(),
+                source,
+            },
+        })
+}
+
+/// What happens, as the agent tells it.
+#[derive(Debug)]
+pub struct Stream {
+    path: PathBuf,
+    reader: BufReader<UnixStream>,
+    line: Vec<u8>,
+}
+
+/// Follows what happens to these phones, or to all if none is named. Needs a tokio runtime.
+///
+/// # Errors
+///
+/// If nobody listens there.
+pub async fn follow(path: &Path, clients: Vec<IpAddr>) -> Result<Stream, AskError> {
+    let mut stream = connect(path).await?;
+    let io = |source| AskError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let question = serde_json::to_vec(&Question::Trace { clients });
+    let mut line = question.map_err(|error| io(error.into()))?;
+    line.push(b'\n');
+    stream.write_all(&line).await.map_err(io)?;
+    Ok(Stream {
+        path: path.to_owned(),
+        reader: BufReader::new(stream),
+        line: Vec::new(),
+    })
+}
+
+impl Stream {
+    /// The next answer; `None` when the agent has ended. What was read of one is kept if this is not waited for.
+    ///
+    /// # Errors
+    ///
+    /// What the agent says, or why it cannot be read.
+    pub async fn next(&mut self) -> Result<Option<Answer>, AskError> {
+        let Self { path, reader, line } = self;
+        let io = |source| AskError::Io {
+            path: path.clone(),
+            source,
+        };
+        reader.read_until(b'\n', line).await.map_err(io)?;
+        if line.last() != Some(&b'\n') {
+            return Ok(None);
+        }
+        let answer = serde_json::from_slice(line).map_err(|error| io(error.into()));
+        line.clear();
+        match answer? {
+            Answer::Error { message } => Err(AskError::Agent {
+                path: path.clone(),
+                message,
+            }),
+            answer => Ok(Some(answer)),
+        }
+    }
+}
+
 /// Asks the agent at the other end of the socket. Needs a tokio runtime.
 ///
 /// # Errors
@@ -241,20 +399,14 @@ pub async fn ask(path: &Path, question: Question) -> Result<Answer, AskError> {
         path: path.to_owned(),
         source,
     };
-    let stream = UnixStream::connect(path)
-        .await
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                AskError::NoAgent(path.to_owned())
-            }
-            _ => io(error),
-        })?;
+    let stream = connect(path).await?;
     let patience = CLIENT_TIMEOUT
         + match question {
             Question::Report
             | Question::Endpoints
             | Question::Tunnels
             | Question::Overview
+            | Question::Trace { .. }
             | Question::Explain(_) => REPORT_TIMEOUT,
             Question::Reload => RELOAD_TIMEOUT,
         };
@@ -332,6 +484,7 @@ mod tests {
                         enabled: clients,
                         ..Tunnels::default()
                     })),
+                    Request::Trace(answer) => drop(answer.send(following())),
                     Request::Overview(answer) => drop(answer.send(Overview {
                         calls_total: 3,
                         ..Overview::default()
@@ -340,6 +493,93 @@ mod tests {
             }
         });
         (directory, path)
+    }
+
+    /// Two events of two phones, and then the end.
+    fn following() -> Following {
+        let (sender, events) = tokio::sync::broadcast::channel(4);
+        for client in ["192.0.2.7", "192.0.2.8"] {
+            let event = TraceEvent {
+                client: client.into(),
+                ..TraceEvent::default()
+            };
+            sender.send(Arc::new(event)).unwrap();
+        }
+        Following {
+            tracked: true,
+            names: false,
+            events,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_happens_is_told_of_those_that_were_asked_for() {
+        let (_directory, path) = agent(Ok(()));
+        let one = vec!["192.0.2.8".parse().unwrap()];
+        for (clients, expected) in [
+            (one, &["192.0.2.8"][..]),
+            (Vec::new(), &["192.0.2.7", "192.0.2.8"]),
+        ] {
+            let mut stream = follow(&path, clients).await.unwrap();
+            let begins = stream.next().await.unwrap().unwrap();
+            assert_eq!(
+                begins,
+                Answer::Following {
+                    tracked: true,
+                    names: false
+                }
+            );
+            let mut told = Vec::new();
+            while let Some(answer) = stream.next().await.unwrap() {
+                let Answer::Event(event) = answer else {
+                    panic!("{answer:?}");
+                };
+                told.push(event.client);
+            }
+            assert_eq!(told, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_follow_leave_room_for_those_who_ask() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let (requests, mut requested) = Requests::channel();
+        tokio::spawn(serve(bind(&path).unwrap(), requests));
+        let (sender, _events) = tokio::sync::broadcast::channel(4);
+        tokio::spawn(async move {
+            while let Some(request) = requested.recv().await {
+                match request {
+                    Request::Trace(answer) => drop(answer.send(Following {
+                        tracked: true,
+                        names: true,
+                        events: sender.subscribe(),
+                    })),
+                    Request::Overview(answer) => drop(answer.send(Overview::default())),
+                    _ => {}
+                }
+            }
+        });
+        let mut followers = Vec::new();
+        for _ in 0..FOLLOWERS {
+            let mut stream = follow(&path, Vec::new()).await.unwrap();
+            assert!(stream.next().await.unwrap().is_some());
+            followers.push(stream);
+        }
+        let mut late = follow(&path, Vec::new()).await.unwrap();
+        assert!(matches!(late.next().await, Err(AskError::Agent { .. })));
+        assert!(ask(&path, Question::Overview).await.is_ok());
+        // One that goes makes room.
+        followers.pop();
+        let again = async {
+            loop {
+                let mut stream = follow(&path, Vec::new()).await.unwrap();
+                if stream.next().await.is_ok() {
+                    return;
+                }
+            }
+        };
+        timeout(CLIENT_TIMEOUT, again).await.unwrap();
     }
 
     #[tokio::test]

@@ -293,6 +293,7 @@ impl Agent {
         let show = telemetry.show(true, &|_| None);
         for one in &happened {
             log(&show, one);
+            self.traces.publish(|| show.event(one));
         }
     }
 

@@ -36,7 +36,7 @@ pub use fib::{Hop, Route, remove_route, replace_route, routes};
 pub use flowtable::{Flowtable, flowtables};
 pub use link::{Kind, Link, links};
 pub use nat::{UdpTimeouts, udp_timeouts};
-pub use neighbour::neighbour;
+pub use neighbour::{neighbour, neighbours};
 pub use role::{Conflict, select, stacked, unmatched};
 pub use route::ways_out;
 pub use rule::{Rule, add_rule, remove_rule, rules};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::Family;
-use super::netlink::{address, attribute, attributes, get, octets, u16_at, u32_at};
+use super::netlink::{address, attribute, attributes, dump, get, octets, u16_at, u32_at};
 
 pub(super) const RTM_NEWNEIGH: u16 = 28;
 pub(super) const RTM_DELNEIGH: u16 = 29;
@@ -45,6 +45,20 @@ pub async fn neighbour(ifindex: u32, neighbour: IpAddr) -> io::Result<Option<[u8
         }
         Err(error) => Err(error),
     }
+}
+
+/// All addresses of neighbours with the Ethernet addresses that the kernel has for them.
+///
+/// # Errors
+///
+/// The OS error of the netlink request.
+pub async fn neighbours() -> io::Result<Vec<(IpAddr, [u8; 6])>> {
+    let answer = dump(NETLINK_ROUTE, RTM_GETNEIGH, &[0; NDMSG]).await?;
+    let entry = |payload: &[u8]| Some((subject(payload)?.1, link_address(payload)?));
+    Ok((answer.iter())
+        .filter(|message| message.kind == RTM_NEWNEIGH)
+        .filter_map(|message| entry(&message.payload))
+        .collect())
 }
 
 /// The Ethernet address in a message, if it is a good one.
@@ -86,6 +100,12 @@ mod tests {
             assert_eq!(known("192.0.2.2"), Some([2, 0, 0, 0, 0, 7]));
             assert_eq!(known("fe80::7"), Some([2, 0, 0, 0, 0, 8]));
             assert_eq!(known("192.0.2.3"), None);
+            let mut all = runtime.block_on(neighbours()).unwrap();
+            all.retain(|(_, mac)| mac[0] == 2);
+            all.sort_unstable();
+            let stale = ([192, 0, 2, 2].into(), [2, 0, 0, 0, 0, 7]);
+            let permanent = ("fe80::7".parse().unwrap(), [2, 0, 0, 0, 0, 8]);
+            assert_eq!(all, [stale, permanent]);
             assert_eq!(
                 runtime
                     .block_on(neighbour(9999, [192, 0, 2, 2].into()))

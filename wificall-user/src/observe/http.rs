@@ -14,7 +14,7 @@ use axum::{Router, routing::get};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::{Report, classic, list, metrics};
+use super::{Report, classic, list, metrics, page};
 use crate::control::Requests;
 
 /// A loop that does not answer within this is not healthy.
@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(9);
 const INDEX: &str = "\
 wificall
 
+/               the live page: what is on now, calls by half-leg, operators, health
 /metrics        OpenMetrics, or what was before it (Accept: text/plain)
 /healthz        200 if the agent's loop answers within a second
 /readyz         200 if the tables are filled and everything is attached, else 503 with the reasons
@@ -71,7 +72,8 @@ fn router(requests: Requests, hosts: Hosts) -> Router {
         clients: hosts.listen.is_loopback(),
     };
     Router::new()
-        .route("/", get(async || INDEX))
+        .merge(page::routes())
+        .route("/index.txt", get(async || INDEX))
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
@@ -349,7 +351,7 @@ mod tests {
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         assert_eq!(body, "healthy\n");
 
-        let (_, body) = fetch(server, "/", "localhost").await;
+        let (_, body) = fetch(server, "/index.txt", "localhost").await;
         assert_eq!(body, INDEX);
         let (head, _) = fetch(server, "/api/v2", "localhost").await;
         assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
@@ -449,6 +451,31 @@ mod tests {
             let (head, body) = fetch(server, "/api/v1/status", host).await;
             assert!(head.starts_with("HTTP/1.1 4"), "{host}: {head}");
             assert!(!body.contains("instance"), "{host}: {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_page_is_served_with_a_policy_and_to_nobody_elses_name() {
+        let server = server(Some(Report::default())).await;
+        for (path, kind) in [
+            ("/", "text/html; charset=utf-8"),
+            ("/page/page.css", "text/css; charset=utf-8"),
+            ("/page/page.js", "text/javascript; charset=utf-8"),
+            ("/page/icon.svg", "image/svg+xml"),
+        ] {
+            let (head, body) = fetch(server, path, "localhost").await;
+            assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}");
+            assert!(!body.is_empty());
+            for line in [
+                &format!("content-type: {kind}"),
+                "content-security-policy: default-src 'self';",
+                "x-content-type-options: nosniff",
+            ] {
+                assert!(head.contains(line), "{path}: {line} is not in {head}");
+            }
+            let (head, body) = fetch(server, path, "example.org").await;
+            assert!(head.starts_with("HTTP/1.1 421 "), "{path}: {head}");
+            assert!(!body.contains("wificall"), "{path}: {body}");
         }
     }
 

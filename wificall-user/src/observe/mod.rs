@@ -6,6 +6,7 @@ pub mod http;
 mod list;
 pub mod metrics;
 pub mod offline;
+mod page;
 mod report;
 #[cfg(test)]
 mod sample;

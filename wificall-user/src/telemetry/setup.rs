@@ -104,7 +104,8 @@ impl Setup {
         self.reached[milestone as usize]
     }
 
-    fn reach(&mut self, milestone: Milestone, at: u64) -> bool {
+    /// Notes that a milestone was reached; whether that is new.
+    pub(super) fn reach(&mut self, milestone: Milestone, at: u64) -> bool {
         let known = &mut self.reached[milestone as usize];
         let is_new = known.is_none();
         if known.is_none_or(|known| at < known) {

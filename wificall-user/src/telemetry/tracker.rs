@@ -9,7 +9,7 @@ use wificall_common::{
     Direction,
     abi::{Flow, FlowKey, Way},
     flow::{Changes, Milestone, VOICE_RUN},
-    wire::PROTOCOL_ESP,
+    wire::{PROTOCOL_ESP, ike::EXCHANGE_AUTH},
 };
 
 use super::{
@@ -236,8 +236,48 @@ impl Tracker {
             }
             None => {
                 self.due.insert((note.at, note.key));
+                self.unanswered(note);
             }
         }
+    }
+
+    /// Takes in what is told of a flow that is not known yet: a refusal, or a request to which nobody has answered there.
+    fn unanswered(&mut self, note: &Note) {
+        let spi_i = note.data.spi_i;
+        let Some(id) = self.by_spi.get(&spi_i).copied() else {
+            return;
+        };
+        if note.tells(Changes::NOTIFY) {
+            let mut change = Change::new(note.at, Step::Notify);
+            change.detail = notify::name(note.data.notify);
+            self.tell(Some(id), change);
+            return;
+        }
+        let asks = note.data.exchange == EXCHANGE_AUTH && note.direction() == Some(Direction::Up);
+        let Some(tunnel) = self.tunnels.get_mut(&id).filter(|_| asks) else {
+            return;
+        };
+        // One that has moved: IKE_SA_INIT was answered where it came from.
+        let moved = tunnel.flows.iter().all(|flow| flow.port != note.key.port);
+        let moved = moved && !tunnel.flows.is_empty();
+        let Some(setup) = (tunnel.setup.as_mut()).filter(|setup| setup.spi_i == spi_i) else {
+            return;
+        };
+        tunnel.seen = tunnel.seen.max(note.at);
+        setup.seen = setup.seen.max(note.at);
+        setup.waits = true;
+        self.touched.insert(id);
+        let began = setup.began;
+        let is_new = setup.reach(Milestone::AuthSent, note.at);
+        if !is_new {
+            setup.retransmitted += 1;
+            self.tell(Some(id), Change::new(note.at, Step::Retransmitted));
+            return;
+        }
+        if moved && setup.reach(Milestone::Natt, note.at) {
+            self.tell_milestone(id, Milestone::Natt, note.at, began);
+        }
+        self.tell_milestone(id, Milestone::AuthSent, note.at, began);
     }
 
     fn asked(&mut self, note: &Note, whose: &dyn Fn([u8; 16]) -> Arc<Whose>) {

@@ -300,6 +300,66 @@ fn a_question_nobody_answers_is_one_failure_of_one_client() {
 }
 
 #[test]
+fn an_ike_auth_that_nobody_answers_is_seen_where_it_was_sent() {
+    let mut lab = Lab::new();
+    lab.note(key(2, 500), Changes::ASKED, 1);
+    lab.now += 40 * MS;
+    lab.answered(key(2, 500), 1);
+    lab.follow();
+    lab.steps();
+    // On port 4500, where nothing was answered: no flow is in the table.
+    let auth = |spi_i: u8, at| Note {
+        at,
+        key: key(2, 4500),
+        data: FlowNote {
+            changes: Changes::MESSAGE,
+            spi_i: [spi_i; 8],
+            exchange: EXCHANGE_AUTH,
+            ..FlowNote::default()
+        },
+    };
+    for (after, expected) in [
+        (20, &[Step::Natt, Step::AuthSent][..]),
+        (500, &[Step::Retransmitted]),
+    ] {
+        lab.now += after * MS;
+        lab.tracker.note(&auth(1, lab.now), &whose);
+        lab.follow();
+        assert_eq!(lab.steps(), expected);
+    }
+    // Of an SA that nobody knows, it is nothing.
+    lab.tracker.note(&auth(7, lab.now), &whose);
+    lab.follow();
+    assert_eq!(lab.steps(), []);
+    let setup = lab.only().setup.clone().unwrap();
+    assert_eq!(setup.next(), Some(Milestone::AuthAnswered));
+    assert_eq!(setup.retransmitted, 1);
+    lab.pass(31);
+    let failed = Outcome::Failed(Cause::AuthenticationStalled);
+    assert_eq!(lab.setups(), BTreeMap::from([(failed, 1)]));
+}
+
+#[test]
+fn a_refusal_that_comes_with_the_first_answer_is_told() {
+    let mut lab = Lab::new();
+    lab.note(key(2, 500), Changes::ASKED, 1);
+    lab.follow();
+    lab.steps();
+    let data = FlowNote {
+        changes: Changes::ENTERED | Changes::NOTIFY,
+        spi_i: [1; 8],
+        notify: 14,
+        direction: Direction::Down as u8,
+        ..FlowNote::default()
+    };
+    let (at, key) = (lab.now, key(2, 500));
+    lab.tracker.note(&Note { at, key, data }, &whose);
+    let happened = lab.tracker.take_happened();
+    let told = (happened[0].change.step, &*happened[0].change.detail);
+    assert_eq!(told, (Step::Notify, "NO_PROPOSAL_CHOSEN"));
+}
+
+#[test]
 fn an_agent_that_starts_in_a_call_sees_it_and_no_loss_of_before() {
     let mut lab = Lab::new();
     let natt = key(2, 4500);

@@ -47,8 +47,22 @@ const IKE_PATIENCE: Duration = Duration::from_secs(5);
 /// What an event has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
+    /// A client asks for a name, and waits for the answer.
+    Query {
+        /// The name, in lower case and without a final dot.
+        name: Arc<str>,
+        /// The client.
+        client: IpAddr,
+    },
     /// A client was told addresses of a name.
     Answer(Answered),
+    /// A client was told that there are none.
+    Empty {
+        /// The name, likewise.
+        name: Arc<str>,
+        /// The client.
+        client: IpAddr,
+    },
     /// A client's IKE_SA_INIT went to an address.
     Asked {
         /// The address.
@@ -63,6 +77,16 @@ pub enum Found {
         /// The client.
         client: IpAddr,
     },
+}
+
+impl Found {
+    const fn fate(&self) -> Fate {
+        match self {
+            Self::Query { .. } | Self::Asked { .. } => Fate::Waiting,
+            Self::Empty { .. } => Fate::Empty,
+            Self::Answer(_) | Self::Peer { .. } => Fate::Taken,
+        }
+    }
 }
 
 /// What a client was told.
@@ -228,11 +252,7 @@ impl Snoop {
         let (fate, found) = match event {
             None => (Fate::Unknown, None),
             Some(event) => match self.judge(event, context) {
-                Ok(found) => match found {
-                    Some(found @ Found::Asked { .. }) => (Fate::Waiting, Some(found)),
-                    Some(found) => (Fate::Taken, Some(found)),
-                    None => (Fate::Waiting, None),
-                },
+                Ok(found) => (found.fate(), Some(found)),
                 Err(fate) => (fate, None),
             },
         };
@@ -241,7 +261,7 @@ impl Snoop {
         found
     }
 
-    fn judge(&mut self, event: &Event, context: &Context<'_>) -> Result<Option<Found>, Fate> {
+    fn judge(&mut self, event: &Event, context: &Context<'_>) -> Result<Found, Fate> {
         let age = context.ktime.saturating_sub(event.at);
         if event.at < self.started || age > FRESH.as_nanos() as u64 {
             return Err(Fate::Stale);
@@ -250,15 +270,15 @@ impl Snoop {
             return Err(Fate::Elsewhere);
         }
         match event.kind {
-            EventKind::NameQuery => self.query(event, context).map(|()| None),
-            EventKind::NameAnswer => self.answer(event, context).map(Some),
-            EventKind::IkeRequest => self.request(event, context).map(Some),
-            EventKind::IkeResponse => self.response(event, context).map(Some),
+            EventKind::NameQuery => self.query(event, context),
+            EventKind::NameAnswer => self.answer(event, context),
+            EventKind::IkeRequest => self.request(event, context),
+            EventKind::IkeResponse => self.response(event, context),
             EventKind::Flow => Err(Fate::Other),
         }
     }
 
-    fn query(&mut self, event: &Event, context: &Context<'_>) -> Result<(), Fate> {
+    fn query(&mut self, event: &Event, context: &Context<'_>) -> Result<Found, Fate> {
         let question = message::query(&event.data)?;
         let owners = (context.owners)(&question.name).ok_or(Fate::Other)?;
         if context.clients {
@@ -271,8 +291,12 @@ impl Snoop {
             family: question.family,
             name: question.name,
         };
+        let found = Found::Query {
+            name: key.name.as_str().into(),
+            client: event.client,
+        };
         self.names.ask(key, question.wire, event.at);
-        Ok(())
+        Ok(found)
     }
 
     fn answer(&mut self, event: &Event, context: &Context<'_>) -> Result<Found, Fate> {
@@ -297,7 +321,12 @@ impl Snoop {
         let (addresses, ttl) = match said {
             Said::Addresses(addresses, ttl) => (addresses, ttl),
             Said::Truncated => (Vec::new(), Duration::ZERO),
-            Said::None => return Err(Fate::Empty),
+            Said::None => {
+                return Ok(Found::Empty {
+                    name: key.name.into(),
+                    client: event.client,
+                });
+            }
         };
         Ok(Found::Answer(Answered {
             name: key.name.into(),

@@ -128,7 +128,11 @@ fn ike(response: bool) -> Event {
 #[test]
 fn what_a_client_asked_and_was_told() {
     let mut lab = Lab::new();
-    assert_eq!(lab.take(&query(NAME)), (Fate::Waiting, None));
+    let asks = Found::Query {
+        name: NAME.into(),
+        client: query(NAME).client,
+    };
+    assert_eq!(lab.take(&query(NAME)), (Fate::Waiting, Some(asks)));
     let (fate, found) = lab.take(&answer(NAME));
     assert_eq!(fate, Fate::Taken);
     let expected = Answered {
@@ -151,6 +155,19 @@ fn what_a_client_asked_and_was_told() {
         ..answer(NAME)
     };
     assert_eq!(lab.take(&own).0, Fate::Taken);
+}
+
+#[test]
+fn an_answer_without_addresses_is_told_as_such() {
+    let mut lab = Lab::new();
+    lab.take(&query(NAME));
+    let mut none = answer(NAME);
+    none.data = dns(7, NAME, true, &[]);
+    let found = Found::Empty {
+        name: NAME.into(),
+        client: none.client,
+    };
+    assert_eq!(lab.take(&none), (Fate::Empty, Some(found)));
 }
 
 /// Each row differs from a good answer in one thing.

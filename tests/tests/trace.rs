@@ -1,0 +1,322 @@
+//! `wificall trace` of a real phone (strongSwan), whose set-up stalls at each step in turn. What is printed is what
+//! docs/trace.md shows.
+
+use std::{net::UdpSocket, process::Command, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use wificall_tests::{
+    agent::Agent,
+    dns::{self, Dns},
+    lab::{DNS, EPDG4, LIMIT, Lab, PHONE4},
+    process::{Process, wait_for},
+    swan::{self, Connection, Swan},
+};
+
+const PHONE: Connection<'_> = Connection {
+    name: "four",
+    local: PHONE4,
+    remote: EPDG4,
+    inside: "10.98.0.1",
+};
+
+fn configuration(names: bool) -> String {
+    format!(
+        r#"
+[interfaces]
+access = ["lan"]
+uplink = ["wan"]
+[snoop]
+names = {names}
+[[prefix]]
+prefix = "{EPDG4}/32"
+operator = "001-01"
+[lab]
+admit = ["198.18.0.0/15"]
+"#
+    )
+}
+
+/// `wificall trace`, as long as it lives.
+struct Tracing {
+    process: Process,
+    _directory: tempfile::TempDir,
+}
+
+impl Tracing {
+    fn start(agent: &Agent<'_>, arguments: &[&str]) -> Result<Self> {
+        let directory = tempfile::TempDir::with_prefix("wificall-trace-")?;
+        let arguments: Vec<&str> = ["trace"].iter().chain(arguments).copied().collect();
+        let process = Process::spawn(agent.command(&arguments), "trace", directory.path())?;
+        let tracing = Self {
+            process,
+            _directory: directory,
+        };
+        // It follows once it has said anything.
+        wait_for("the beginning of the trace", LIMIT, || {
+            ensure!(!tracing.process.log().is_empty());
+            Ok(())
+        })?;
+        Ok(tracing)
+    }
+
+    /// Waits until this was printed.
+    fn wait(&self, what: &str) -> Result<()> {
+        wait_for(what, LIMIT, || {
+            let log = self.process.log();
+            ensure!(log.contains(what), "not there:\n{log}");
+            Ok(())
+        })
+    }
+
+    /// Ends it as Ctrl-C does; all that it has printed.
+    fn finish(mut self, title: &str) -> Result<String> {
+        self.process.signal(libc::SIGINT)?;
+        let status = self.process.wait_exit(LIMIT)?;
+        let log = self.process.log();
+        ensure!(status.success(), "{status}\n{log}");
+        println!("== {title} ==\n{log}");
+        Ok(log)
+    }
+}
+
+/// The lab with an ePDG, an agent, a phone and a trace of it.
+struct Scene<'a> {
+    lab: &'a Lab,
+    agent: Agent<'a>,
+    _epdg: Swan,
+    phone: Swan,
+}
+
+impl<'a> Scene<'a> {
+    fn new(lab: &'a Lab, epdg: &str, phone: &str, resolver: Option<&str>) -> Result<Self> {
+        lab.masquerade()?;
+        lab.far.ip("addr add 10.98.0.1/32 dev lo")?;
+        let agent = Agent::run(&lab.router, &configuration(resolver.is_some()))?;
+        agent.wait_hooks("lan", 2)?;
+        Ok(Self {
+            lab,
+            agent,
+            _epdg: Swan::start(&lab.far, epdg, None)?,
+            phone: Swan::start(&lab.phone, phone, resolver)?,
+        })
+    }
+
+    /// The trace of a phone that begins, and of what `then` does, until `end` is printed.
+    fn trace(
+        self,
+        title: &str,
+        end: &str,
+        then: impl FnOnce(&Lab) -> Result<()>,
+    ) -> Result<String> {
+        let tracing = Tracing::start(&self.agent, &[PHONE4])?;
+        let printed = thread::scope(|scope| {
+            // It fails where that is the point.
+            scope.spawn(|| self.phone.initiate(PHONE.name));
+            then(self.lab)?;
+            tracing.wait(end)
+        });
+        let log = tracing.finish(title)?;
+        printed.with_context(|| format!("{log}\n{}", self.phone.log()))?;
+        self.agent.finish()?;
+        Ok(log)
+    }
+}
+
+/// What the router does not forward.
+fn drop_forwarded(lab: &Lab, rule: &str) -> Result<()> {
+    lab.router.run("nft", "add table inet lab")?;
+    lab.router.run(
+        "nft",
+        "add chain inet lab forward { type filter hook forward priority 0 ; }",
+    )?;
+    lab.router
+        .run("nft", &format!("add rule inet lab forward {rule} drop"))?;
+    Ok(())
+}
+
+fn assert_in_order(log: &str, steps: &[&str]) {
+    let mut rest = log;
+    for step in steps {
+        let Some((_, after)) = rest.split_once(step) else {
+            panic!("`{step}` is missing or in another order:\n{log}");
+        };
+        rest = after;
+    }
+}
+
+#[test]
+fn every_step_of_a_set_up_that_succeeds_is_printed_in_its_order() -> Result<()> {
+    let lab = Lab::new()?;
+    let records: &[dns::Record<'_>] = &[(dns::EPDG, &[EPDG4])];
+    let _dns = Dns::start(&lab.far, &[DNS], 3600, records)?;
+    let connection = Connection {
+        remote: dns::EPDG,
+        ..PHONE
+    };
+    let scene = Scene::new(&lab, &swan::epdg(), &swan::phone(&[connection]), Some(DNS))?;
+    let json = Tracing::start(&scene.agent, &["--any", "--json"])?;
+    // By its link-layer address, and somebody else's.
+    let by_mac = Tracing::start(&scene.agent, &[&lab.phone.mac("eth0")?])?;
+    let other = Tracing::start(&scene.agent, &["02:00:00:00:00:99"])?;
+    let log = scene.trace("success", "TUNNEL UP", |lab| {
+        wait_for("the tunnel", LIMIT, || {
+            lab.phone.run("ping", "-q -c2 -i0.1 -W1 10.98.0.1")
+        })
+        .map(drop)
+    })?;
+    let steps = [
+        "airplane mode on",
+        "DNS asked",
+        dns::EPDG,
+        "DNS answered",
+        EPDG4,
+        "IKE_SA_INIT sent",
+        "IKE_SA_INIT answered",
+        "IKE_AUTH sent",
+        "IKE_AUTH answered",
+        "ESP from the phone",
+        "TUNNEL UP",
+    ];
+    assert_in_order(&log, &steps);
+    for step in ["moved to port 4500", "ESP from the ePDG", "way out"] {
+        assert!(log.contains(step), "{step}:\n{log}");
+    }
+    assert!(!log.contains("STALLS"), "{log}");
+    let by_mac = by_mac.process.log();
+    assert_in_order(&by_mac, &["DNS asked", "IKE_SA_INIT sent", "TUNNEL UP"]);
+    let other = other.process.log();
+    assert!(
+        !other.contains("DNS asked") && !other.contains("TUNNEL UP"),
+        "{other}"
+    );
+    // The same as JSON, a line each. The agent is gone, which is told.
+    let lines = json.process.log();
+    let kinds: Vec<_> = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .map(|line| format!("{} {}", line["kind"], line["step"]))
+        .collect();
+    for kind in [
+        "\"following\" null",
+        "\"event\" \"dns_asked\"",
+        "\"event\" \"esp_down\"",
+        "\"event\" \"up\"",
+    ] {
+        assert!(kinds.iter().any(|k| k == kind), "{kind}: {lines}");
+    }
+    Ok(())
+}
+
+#[test]
+fn dns_that_does_not_answer_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::run(&lab.router, &configuration(true))?;
+    agent.wait_hooks("lan", 2)?;
+    let tracing = Tracing::start(&agent, &["--any"])?;
+    // What a phone's resolver sends: nobody listens there.
+    let mut question = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in dns::EPDG.split('.') {
+        question.push(label.len() as u8);
+        question.extend(label.bytes());
+    }
+    question.extend([0, 0, 1, 0, 1]);
+    let socket = lab.phone.enter(|| UdpSocket::bind((PHONE4, 0)))?;
+    socket.send_to(&question, (DNS, 53))?;
+    let printed = tracing.wait("for the answer of DNS");
+    let log = tracing.finish("no answer of DNS")?;
+    printed?;
+    assert_in_order(&log, &["DNS asked", dns::EPDG, "STALLS", "try: "]);
+    agent.finish()
+}
+
+#[test]
+fn an_epdg_that_does_not_answer_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    drop_forwarded(&lab, "udp dport 500")?;
+    let scene = Scene::new(&lab, &swan::epdg(), &swan::phone(&[PHONE]), None)?;
+    let log = scene.trace("no reply to IKE_SA_INIT", "STALLS", |_| Ok(()))?;
+    assert!(log.contains("[snoop] names is off"), "{log}");
+    let steps = ["IKE_SA_INIT sent", "STALLS", "for the reply to IKE_SA_INIT"];
+    assert_in_order(&log, &steps);
+    assert!(
+        log.contains(&format!("try: `wificall probe {EPDG4}`")),
+        "{log}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_refusal_is_named_with_its_notify() -> Result<()> {
+    let lab = Lab::new()?;
+    let proposals = |text: String, proposal: &str| {
+        text.replace(
+            "version = 2",
+            &format!("version = 2\n    proposals = {proposal}"),
+        )
+    };
+    let scene = Scene::new(
+        &lab,
+        &proposals(swan::epdg(), "aes256-sha384-ecp384"),
+        &proposals(swan::phone(&[PHONE]), "aes128-sha256-ecp256"),
+        None,
+    )?;
+    let log = scene.trace("refused", "STALLS", |_| Ok(()))?;
+    let steps = [
+        "IKE_SA_INIT sent",
+        "NO_PROPOSAL_CHOSEN",
+        "STALLS",
+        "for a try that is not refused",
+        "It says NO_PROPOSAL_CHOSEN",
+    ];
+    assert_in_order(&log, &steps);
+    Ok(())
+}
+
+#[test]
+fn port_4500_that_is_blocked_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    drop_forwarded(&lab, "udp dport 4500")?;
+    let scene = Scene::new(&lab, &swan::epdg(), &swan::phone(&[PHONE]), None)?;
+    let log = scene.trace("port 4500 blocked", "for the reply to IKE_AUTH", |_| Ok(()))?;
+    let steps = [
+        "IKE_SA_INIT answered",
+        "moved to port 4500",
+        "IKE_AUTH sent",
+        "STALLS",
+        "UDP 4500 is blocked",
+    ];
+    assert_in_order(&log, &steps);
+    Ok(())
+}
+
+#[test]
+fn an_authentication_that_fails_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    let phone = swan::phone(&[PHONE]).replace("not a secret", "another one");
+    let scene = Scene::new(&lab, &swan::epdg(), &phone, None)?;
+    let log = scene.trace("authentication fails", "STALLS", |_| Ok(()))?;
+    let steps = ["IKE_AUTH sent", "IKE_AUTH answered", "STALLS", "for ESP\n"];
+    assert_in_order(&log, &steps);
+    Ok(())
+}
+
+#[test]
+fn esp_that_comes_from_one_end_only_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    // The word behind the UDP header is 0 in IKE, and an SPI in ESP (RFC 3948 §2).
+    drop_forwarded(&lab, "udp sport 4500 @th,64,32 != 0")?;
+    let scene = Scene::new(&lab, &swan::epdg(), &swan::phone(&[PHONE]), None)?;
+    let log = scene.trace("ESP one way", "for ESP from the ePDG", |lab| {
+        for _ in 0..20 {
+            // No answer is what it gets.
+            let mut ping: Command = lab.phone.command("ping");
+            let _ = ping.args(["-q", "-c1", "-W1", "10.98.0.1"]).output()?;
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    })?;
+    let steps = ["IKE_AUTH answered", "ESP from the phone", "STALLS", "try: "];
+    assert_in_order(&log, &steps);
+    assert!(!log.contains("TUNNEL UP"), "{log}");
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! What is looked at, and what keys do to it.
+
+use std::cmp::Ordering;
+
+use crate::telemetry::view::{Overview, Tunnel, Tunnels};
+
+use super::words;
+
+/// What the agent said at one time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// At a glance.
+    pub overview: Overview,
+    /// Every tunnel.
+    pub tunnels: Tunnels,
+}
+
+/// What the terminal can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Colours; without, what they say is said by words and weight.
+    pub colour: bool,
+    /// More than ASCII.
+    pub unicode: bool,
+}
+
+/// A key, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// A character.
+    Char(char),
+    /// Enter.
+    Enter,
+    /// Escape.
+    Escape,
+    /// Backspace.
+    Backspace,
+    /// One row up.
+    Up,
+    /// One row down.
+    Down,
+    /// One screen up.
+    PageUp,
+    /// One screen down.
+    PageDown,
+    /// To the first row.
+    Home,
+    /// To the last row.
+    End,
+    /// Ctrl-C.
+    Interrupt,
+}
+
+/// What is on the screen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Screen {
+    /// All tunnels.
+    #[default]
+    List,
+    /// One of them.
+    Detail,
+    /// The keys.
+    Help,
+}
+
+/// What the rows are ordered by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// As the agent has it: calls first, then what changed last.
+    #[default]
+    Activity,
+    /// By loss, most first.
+    Loss,
+    /// By the phone's address.
+    Client,
+    /// By operator.
+    Operator,
+    /// By state.
+    State,
+    /// By how long it has been so, longest first.
+    Since,
+}
+
+impl Sort {
+    const ALL: [Self; 6] = [
+        Self::Activity,
+        Self::Loss,
+        Self::Client,
+        Self::Operator,
+        Self::State,
+        Self::Since,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Activity => "activity",
+            Self::Loss => "loss",
+            Self::Client => "client",
+            Self::Operator => "operator",
+            Self::State => "state",
+            Self::Since => "time",
+        }
+    }
+
+    fn next(self) -> Self {
+        let place = Self::ALL.iter().position(|sort| *sort == self).unwrap_or(0);
+        Self::ALL[(place + 1) % Self::ALL.len()]
+    }
+}
+
+/// Rows that a page key moves by.
+const PAGE: usize = 10;
+/// Characters of a filter.
+const FILTER_MAX: usize = 64;
+
+/// Everything that the screen depends on.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(super) look: Look,
+    pub(super) snapshot: Option<Snapshot>,
+    /// What went wrong when the agent was asked last.
+    pub(super) problem: Option<String>,
+    pub(super) screen: Screen,
+    pub(super) sort: Sort,
+    pub(super) reverse: bool,
+    pub(super) filter: String,
+    /// Whether keys go to the filter.
+    pub(super) typing: bool,
+    /// The tunnel that is chosen, by its id: it stays so wherever it is moved.
+    selected: Option<String>,
+    pub(super) scroll: u16,
+}
+
+impl State {
+    /// Nothing known yet.
+    #[must_use]
+    pub fn new(look: Look) -> Self {
+        Self {
+            look,
+            snapshot: None,
+            problem: None,
+            screen: Screen::List,
+            sort: Sort::default(),
+            reverse: false,
+            filter: String::new(),
+            typing: false,
+            selected: None,
+            scroll: 0,
+        }
+    }
+
+    /// Takes in what the agent says, or why it does not. What was known stays on the screen.
+    pub fn take(&mut self, answer: Result<Snapshot, String>) {
+        match answer {
+            Ok(snapshot) => {
+                self.snapshot = Some(snapshot);
+                self.problem = None;
+            }
+            Err(problem) => self.problem = Some(problem),
+        }
+        let rows = self.rows();
+        let ids: Vec<&str> = rows.iter().map(|tunnel| tunnel.id.as_str()).collect();
+        let kept = (self.selected.as_deref()).is_some_and(|id| ids.contains(&id));
+        // One that is looked at may end: then its last is what is shown, until one goes back.
+        if !kept && self.screen != Screen::Detail {
+            self.selected = ids.first().map(|id| (*id).to_owned());
+        }
+    }
+
+    /// The tunnels to show, in their order.
+    pub(super) fn rows(&self) -> Vec<&Tunnel> {
+        let Some(snapshot) = &self.snapshot else {
+            return Vec::new();
+        };
+        let wanted: Vec<String> = (self.filter.to_lowercase())
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        let mut rows: Vec<&Tunnel> = (snapshot.tunnels.tunnels.iter())
+            .filter(|tunnel| {
+                let text = searched(tunnel);
+                wanted.iter().all(|word| text.contains(word))
+            })
+            .collect();
+        rows.sort_by(|a, b| {
+            let order = self.compare(a, b);
+            if self.reverse { order.reverse() } else { order }
+        });
+        rows
+    }
+
+    fn compare(&self, a: &Tunnel, b: &Tunnel) -> Ordering {
+        match self.sort {
+            Sort::Activity => Ordering::Equal,
+            Sort::Loss => loss(b).total_cmp(&loss(a)),
+            Sort::Client => client(a).cmp(&client(b)),
+            Sort::Operator => a.operator.cmp(&b.operator),
+            Sort::State => a.state.cmp(&b.state),
+            Sort::Since => a.since.cmp(&b.since),
+        }
+    }
+
+    /// Which row is chosen.
+    pub(super) fn place(&self, rows: &[&Tunnel]) -> Option<usize> {
+        let id = self.selected.as_deref()?;
+        rows.iter().position(|tunnel| tunnel.id == id)
+    }
+
+    /// The tunnel that is looked at, if it is still there.
+    pub(super) fn chosen(&self) -> Option<&Tunnel> {
+        let id = self.selected.as_deref()?;
+        let tunnels = &self.snapshot.as_ref()?.tunnels.tunnels;
+        tunnels.iter().find(|tunnel| tunnel.id == id)
+    }
+
+    fn go(&mut self, to: impl Fn(usize, usize) -> usize) {
+        let rows = self.rows();
+        let Some(last) = rows.len().checked_sub(1) else {
+            return;
+        };
+        let place = self.place(&rows).unwrap_or(0);
+        let id = rows[to(place, last).min(last)].id.clone();
+        self.selected = Some(id);
+    }
+
+    /// Does what a key asks for; whether to end.
+    pub fn press(&mut self, key: Key) -> bool {
+        if key == Key::Interrupt {
+            return true;
+        }
+        if self.typing {
+            self.write(key);
+            return false;
+        }
+        match (self.screen, key) {
+            (_, Key::Char('q')) => return true,
+            (Screen::Help, _) => self.screen = Screen::List,
+            (_, Key::Char('?')) => self.screen = Screen::Help,
+            (Screen::Detail, Key::Escape | Key::Enter | Key::Backspace) => {
+                self.screen = Screen::List;
+                self.scroll = 0;
+            }
+            (Screen::Detail, Key::Up | Key::Char('k')) => {
+                self.scroll = self.scroll.saturating_sub(1);
+            }
+            (Screen::Detail, Key::Down | Key::Char('j')) => {
+                self.scroll = self.scroll.saturating_add(1);
+            }
+            (Screen::Detail, Key::Home) => self.scroll = 0,
+            (Screen::Detail, _) => {}
+            (Screen::List, Key::Enter) if self.chosen().is_some() => {
+                self.screen = Screen::Detail;
+                self.scroll = 0;
+            }
+            (Screen::List, Key::Char('/')) => self.typing = true,
+            (Screen::List, Key::Escape) => self.filter.clear(),
+            (Screen::List, Key::Char('s')) => self.sort = self.sort.next(),
+            (Screen::List, Key::Char('r')) => self.reverse = !self.reverse,
+            (Screen::List, Key::Up | Key::Char('k')) => self.go(|at, _| at.saturating_sub(1)),
+            (Screen::List, Key::Down | Key::Char('j')) => self.go(|at, _| at + 1),
+            (Screen::List, Key::PageUp) => self.go(|at, _| at.saturating_sub(PAGE)),
+            (Screen::List, Key::PageDown) => self.go(|at, _| at + PAGE),
+            (Screen::List, Key::Home | Key::Char('g')) => self.go(|_, _| 0),
+            (Screen::List, Key::End | Key::Char('G')) => self.go(|_, last| last),
+            (Screen::List, _) => {}
+        }
+        false
+    }
+
+    fn write(&mut self, key: Key) {
+        match key {
+            Key::Char(character) if self.filter.chars().count() < FILTER_MAX => {
+                self.filter.push(character);
+            }
+            Key::Backspace => drop(self.filter.pop()),
+            Key::Enter => self.typing = false,
+            Key::Escape => {
+                self.typing = false;
+                self.filter.clear();
+            }
+            _ => {}
+        }
+        let rows = self.rows();
+        if self.place(&rows).is_none() {
+            self.selected = rows.first().map(|tunnel| tunnel.id.clone());
+        }
+    }
+}
+
+/// What a filter looks in.
+fn searched(tunnel: &Tunnel) -> String {
+    let parts = [
+        tunnel.client.as_str(),
+        &tunnel.endpoint,
+        &tunnel.operator,
+        &tunnel.country,
+        words::state(tunnel.state),
+    ];
+    let owners = tunnel.owners.iter().map(String::as_str);
+    let all: Vec<&str> = parts.into_iter().chain(owners).collect();
+    all.join(" ").to_lowercase()
+}
+
+/// Addresses in their order, and before what is none.
+fn client(tunnel: &Tunnel) -> (bool, Option<std::net::IpAddr>, &str) {
+    let address = tunnel.client.parse().ok();
+    (address.is_none(), address, &tunnel.client)
+}
+
+/// The loss of the worse half-leg of the call that goes on, in per cent; -1 without a call.
+fn loss(tunnel: &Tunnel) -> f64 {
+    let Some(call) = tunnel.calls.first().filter(|call| call.ended.is_none()) else {
+        return -1.0;
+    };
+    let of = |percent: Option<f64>| percent.unwrap_or(0.0);
+    of(call.client_to_us.loss_percent).max(of(call.network_to_us.loss_percent))
+}
