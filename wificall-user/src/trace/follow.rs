@@ -184,7 +184,12 @@ impl Phone {
             Step::Up | Step::Gone | Step::CallBegan => None,
             // They say that it waits, not that it gets on.
             Step::Retransmitted | Step::Natt | Step::Failed => return,
-            Step::Exit | Step::Roamed | Step::CallChanged | Step::CallEnded | Step::Idle => return,
+            Step::Exit
+            | Step::Roamed
+            | Step::Rekeyed
+            | Step::CallChanged
+            | Step::CallEnded
+            | Step::Idle => return,
         };
         self.wait(wait, event.at);
     }

@@ -31,6 +31,7 @@ const fn what(step: Step) -> &'static str {
         Step::Failed => "SET-UP FAILED",
         Step::Exit => "way out",
         Step::Roamed => "moved",
+        Step::Rekeyed => "new keys",
         Step::CallBegan => "call began",
         Step::CallChanged => "call",
         Step::CallEnded => "call ended",
