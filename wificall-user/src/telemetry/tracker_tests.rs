@@ -458,3 +458,24 @@ fn a_flood_is_bounded() {
     lab.pass(200);
     assert!(lab.tracker.tunnels().len() <= 80);
 }
+
+#[test]
+fn where_flows_find_no_room_those_that_are_over_give_way() {
+    let mut lab = Lab::new();
+    lab.set_up(1, 1);
+    for client in 2..60 {
+        lab.now += MS;
+        lab.answered(key(client, 500), client);
+        lab.follow();
+    }
+    // Their set-ups have come to nothing; the first one's tunnel is up.
+    lab.pass(40);
+    assert_eq!(lab.tracker.flows(), 60);
+    lab.tracker.relieve();
+    let gone = lab.tracker.take_over();
+    assert_eq!(gone, [2, 3, 4, 5, 6].map(|client| key(client, 500)));
+    assert_eq!(lab.tracker.flows(), 55);
+    lab.tracker.relieve();
+    assert_eq!(lab.tracker.flows(), 55, "there is room");
+    assert!(lab.tracker.tunnels().any(|(_, one)| one.state == State::Up));
+}
