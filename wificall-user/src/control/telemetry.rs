@@ -248,7 +248,7 @@ impl Agent {
         let Some(telemetry) = &mut self.telemetry else {
             return Ok(());
         };
-        telemetry.nat = net::udp_timeouts();
+        telemetry.nat = self.around.tracks().then(net::udp_timeouts).flatten();
         let dropped: u64 = (self.plane.event_counts()?.into_iter())
             .filter(|(kind, fate, _)| *kind == EventKind::Flow && *fate != EventFate::Sent)
             .map(|(.., count)| count)
