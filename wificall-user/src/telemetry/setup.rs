@@ -16,7 +16,7 @@ const REFUSED_AFTER: u64 = 3_000_000_000;
 const AUTH_RESPONSES: u16 = 3;
 
 /// How a set-up ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// ESP came from both ends.
     Ok,
