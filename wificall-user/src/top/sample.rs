@@ -24,7 +24,7 @@ fn history() -> Vec<Sample> {
         at: NOW - 1_000 * (40 - n),
         up: if n % 10 < 5 { 50 } else { 6 },
         down: if n % 10 < 5 { 6 } else { 50 },
-        down_lost: u32::from(n % 13 == 0) * 3,
+        down_lost: u32::from(n.is_multiple_of(13)) * 3,
         ..Sample::default()
     };
     (0..40).map(second).collect()
