@@ -479,3 +479,19 @@ fn where_flows_find_no_room_those_that_are_over_give_way() {
     assert_eq!(lab.tracker.flows(), 55, "there is room");
     assert!(lab.tracker.tunnels().any(|(_, one)| one.state == State::Up));
 }
+
+/// An agent that can read one flow where many are due reads that of a call.
+#[test]
+fn what_cannot_wait_is_read_first() {
+    let mut lab = Lab::new();
+    for client in 1..30 {
+        lab.set_up(client, client);
+    }
+    lab.pass(60);
+    // All are quiet, and overdue.
+    lab.now += 120 * SECOND;
+    lab.note(key(7, 4500), Changes::SPI, 7);
+    assert_ne!(lab.tracker.due(lab.now, 1), [key(7, 4500)]);
+    lab.note(key(7, 4500), Changes::VOICE, 7);
+    assert_eq!(lab.tracker.due(lab.now, 1), [key(7, 4500)]);
+}

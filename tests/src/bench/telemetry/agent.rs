@@ -280,6 +280,31 @@ pub fn send(
     Ok(sent)
 }
 
+/// Has the phone of the first flow talk for so many seconds: a packet of a voice frame's size every 20 ms.
+///
+/// # Errors
+///
+/// If the kernel refuses it.
+pub fn talk(router: &Netns, seconds: u32) -> Result<()> {
+    const INTERVAL: Duration = Duration::from_millis(20);
+    let frames = frames(1, false, for_agent)?;
+    let program = program(router)?.fd()?;
+    let driver = Driver::new(
+        Kind::Tc,
+        &frames.frame,
+        &frames.headers,
+        frames.header,
+        frames.counter,
+    )?;
+    let start = Instant::now();
+    for number in 1..=50 * seconds {
+        driver.time(&program, 1)?;
+        let due = start + INTERVAL * number;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
 /// Packets up that the flows have counted.
 fn counted(agent: &Agent<'_>) -> Result<u64> {
     let mut sum = 0;
