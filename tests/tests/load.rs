@@ -16,7 +16,7 @@ const FLOWS: u32 = 2_000;
 const PACKETS: u32 = 100_000;
 /// Milliseconds of a scrape at most, of an agent without optimisation, on a machine that does other things as well: so the
 /// quickest of several.
-const SCRAPE: f64 = 1_500.0;
+const SCRAPE: f64 = 3_000.0;
 
 fn held(sharing: Sharing, flows: u32) -> Result<Tally> {
     let tally = race(sharing, flows, PACKETS)?;
@@ -48,7 +48,8 @@ fn cpus_that_share_no_direction_of_a_flow_count_exactly() -> Result<()> {
 fn cpus_that_share_a_direction_lose_each_others_counts_and_no_more() -> Result<()> {
     let many = held(Sharing::Together, FLOWS)?;
     let one = held(Sharing::Together, 1)?;
-    for (tally, most) in [(many, 0.01), (one, 0.6)] {
+    // Measured: half a hundredth at most of many flows, a twentieth of one.
+    for (tally, most) in [(many, 0.02), (one, 0.2)] {
         let part = |count: u64| count as f64 / tally.sent as f64;
         assert!(part(tally.sent - tally.packets) <= most, "{tally:?}");
         assert!(part(tally.sent - tally.received) <= most, "{tally:?}");

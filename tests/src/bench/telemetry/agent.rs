@@ -24,7 +24,7 @@ use crate::{
     agent::{Agent, get},
     bench::system::{cpu, memory, milliseconds},
     netns::Netns,
-    process::wait_for,
+    process::{output_within, wait_for},
     programs::{Abi, driver::Driver, raw::Kind},
 };
 
@@ -173,6 +173,22 @@ pub fn scrapes(router: &Netns, count: usize) -> Result<(Vec<f64>, usize)> {
         })?);
     }
     Ok((times, size))
+}
+
+/// Runs `wificall tunnels --json`: milliseconds, and the bytes of its answer.
+///
+/// # Errors
+///
+/// If it fails.
+pub fn tunnels(agent: &Agent<'_>) -> Result<(f64, usize)> {
+    let mut size = 0;
+    let took = milliseconds(|| {
+        let output = output_within(&mut agent.command(&["tunnels", "--json"]), READ)?;
+        ensure!(output.status.success(), "tunnels --json: {}", output.status);
+        size = output.stdout.len();
+        Ok(())
+    })?;
+    Ok((took, size))
 }
 
 /// What a process ran and was, from here to [`Watch::end`].
