@@ -20,7 +20,6 @@ use super::{
     program::{EMPTY, FULL, PATIENCE, QUICK, QUICK_PATIENCE, over},
     report::{Table, thousands},
     row::{Row, Setting, setting},
-    system::milliseconds,
 };
 use crate::{agent::Agent, lab::Lab, netns::Netns, rig::clock};
 
@@ -189,13 +188,11 @@ fn with_agent(effort: &Effort, rows: &mut Vec<Row>) -> Result<()> {
         add(flows, "scrape", "ms", times);
         add(flows, "scrape, the slowest", "ms", vec![slowest]);
         add(flows, "scrape, size", "KiB", vec![size as f64 / 1024.0]);
-        let mut size = 0;
-        let mut times = Vec::new();
+        let (mut times, mut size) = (Vec::new(), 0);
         for _ in 0..3 {
-            times.push(milliseconds(|| {
-                size = agent.ask(&["tunnels", "--json"])?.len();
-                Ok(())
-            })?);
+            let (took, bytes) = agent::tunnels(&agent)?;
+            times.push(took);
+            size = bytes;
         }
         add(flows, "tunnels --json", "ms", times);
         let mebibytes = size as f64 / f64::from(1 << 20);

@@ -73,7 +73,7 @@ pub struct Minute {
 struct Tracked {
     before: Box<Before>,
     tunnel: Id,
-    due: u64,
+    due: When,
     read: u64,
 }
 
@@ -97,6 +97,56 @@ impl Before {
     }
 }
 
+/// When a flow is due to be read.
+#[derive(Clone, Copy, Default)]
+struct When {
+    at: u64,
+    /// Whether it cannot wait: of calls and set-ups a second is told from the next.
+    soon: bool,
+}
+
+/// Flows by when they are due. Those that cannot wait are apart, so that an agent that comes to too little reads them.
+#[derive(Default)]
+struct Due {
+    soon: BTreeSet<(u64, FlowKey)>,
+    others: BTreeSet<(u64, FlowKey)>,
+}
+
+impl Due {
+    fn of(&mut self, when: When) -> &mut BTreeSet<(u64, FlowKey)> {
+        if when.soon {
+            &mut self.soon
+        } else {
+            &mut self.others
+        }
+    }
+
+    fn insert(&mut self, when: When, key: FlowKey) {
+        self.of(when).insert((when.at, key));
+    }
+
+    fn remove(&mut self, when: When, key: FlowKey) {
+        self.of(when).remove(&(when.at, key));
+    }
+
+    /// The next that is due by `now`.
+    fn take(&mut self, now: u64) -> Option<FlowKey> {
+        let due =
+            |queue: &BTreeSet<(u64, FlowKey)>| queue.first().is_some_and(|(at, _)| *at <= now);
+        let queue = [&mut self.soon, &mut self.others]
+            .into_iter()
+            .find(|queue| due(queue))?;
+        queue.pop_first().map(|(_, key)| key)
+    }
+
+    fn next(&self) -> Option<u64> {
+        let first = |queue: &BTreeSet<(u64, FlowKey)>| queue.first().map(|(at, _)| *at);
+        (first(&self.soon).into_iter())
+            .chain(first(&self.others))
+            .min()
+    }
+}
+
 /// All tunnels.
 pub struct Tracker {
     limit: usize,
@@ -106,7 +156,7 @@ pub struct Tracker {
     flows: BTreeMap<FlowKey, Tracked>,
     by_spi: HashMap<[u8; 8], Id>,
     by_ends: HashMap<([u8; 16], [u8; 16]), Id>,
-    due: BTreeSet<(u64, FlowKey)>,
+    due: Due,
     /// Tunnels without a flow: only the question was seen, or the flow made room for another.
     flowless: BTreeSet<Id>,
     touched: BTreeSet<Id>,
@@ -135,7 +185,7 @@ impl Tracker {
             flows: BTreeMap::new(),
             by_spi: HashMap::new(),
             by_ends: HashMap::new(),
-            due: BTreeSet::new(),
+            due: Due::default(),
             flowless: BTreeSet::new(),
             touched: BTreeSet::new(),
             calls: BTreeSet::new(),
@@ -204,14 +254,12 @@ impl Tracker {
         std::mem::take(&mut self.over)
     }
 
-    /// Flows that are due to be read, at most so many.
+    /// Flows that are due to be read, at most so many: those first that cannot wait.
     pub fn due(&mut self, now: u64, most: usize) -> Vec<FlowKey> {
         let mut keys = Vec::new();
         while keys.len() < most
-            && let Some((due, key)) = self.due.first().copied()
-            && due <= now
+            && let Some(key) = self.due.take(now)
         {
-            self.due.pop_first();
             keys.push(key);
         }
         keys
@@ -220,7 +268,7 @@ impl Tracker {
     /// When the next flow is due, in nanoseconds of the monotonic clock.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        self.due.first().map(|(due, _)| *due)
+        self.due.next()
     }
 
     /// Takes in what the programs tell. `whose` says whose an endpoint is.
@@ -241,10 +289,14 @@ impl Tracker {
         match self.flows.get_mut(&note.key) {
             Some(tracked) => {
                 let due = note.at.max(tracked.read + CLOSEST);
-                if due < tracked.due {
-                    self.due.remove(&(tracked.due, note.key));
-                    tracked.due = due;
-                    self.due.insert((due, note.key));
+                let soon = !can_wait(note);
+                if due < tracked.due.at || (soon && !tracked.due.soon) {
+                    self.due.remove(tracked.due, note.key);
+                    tracked.due = When {
+                        at: due.min(tracked.due.at),
+                        soon: soon || tracked.due.soon,
+                    };
+                    self.due.insert(tracked.due, note.key);
                 }
                 if let Some(tunnel) = self.tunnels.get_mut(&tracked.tunnel) {
                     if note.tells(Changes::VOICE) {
@@ -266,7 +318,11 @@ impl Tracker {
                 }
             }
             None => {
-                self.due.insert((note.at, note.key));
+                let when = When {
+                    at: note.at,
+                    soon: true,
+                };
+                self.due.insert(when, note.key);
                 self.unanswered(note);
             }
         }
@@ -417,17 +473,16 @@ impl Tracker {
         }
         self.touched.insert(id);
         if let Some(tracked) = self.flows.get_mut(&key) {
-            self.due.remove(&(tracked.due, key));
+            self.due.remove(tracked.due, key);
             *tracked.before = after;
             tracked.tunnel = id;
-            tracked.due = now;
             tracked.read = now;
             return;
         }
         let tracked = Tracked {
             before: Box::new(after),
             tunnel: id,
-            due: now,
+            due: When::default(),
             read: now,
         };
         self.flows.insert(key, tracked);
@@ -649,7 +704,7 @@ impl Tracker {
         let Some(tracked) = self.flows.remove(key) else {
             return;
         };
-        self.due.remove(&(tracked.due, *key));
+        self.due.remove(tracked.due, *key);
         if let Some(tunnel) = self.tunnels.get_mut(&tracked.tunnel) {
             tunnel.flows.retain(|other| other != key);
             if tunnel.flows.is_empty() {
@@ -675,7 +730,7 @@ impl Tracker {
         }
         for key in tunnel.flows {
             if let Some(tracked) = self.flows.remove(&key) {
-                self.due.remove(&(tracked.due, key));
+                self.due.remove(tracked.due, key);
                 self.over.push(key);
             }
         }
@@ -726,9 +781,12 @@ impl Tracker {
             };
             for key in &tunnel.flows {
                 if let Some(tracked) = self.flows.get_mut(key) {
-                    self.due.remove(&(tracked.due, *key));
-                    tracked.due = tracked.read + every - spread;
-                    self.due.insert((tracked.due, *key));
+                    self.due.remove(tracked.due, *key);
+                    tracked.due = When {
+                        at: tracked.read + every - spread,
+                        soon: every == LIVE,
+                    };
+                    self.due.insert(tracked.due, *key);
                 }
             }
             if tunnel.detector.call.is_some() {
@@ -799,6 +857,12 @@ impl Tracker {
         let last = self.minutes.len() - 1;
         &mut self.minutes[last]
     }
+}
+
+/// Whether what is told is seen as well some seconds later.
+fn can_wait(note: &Note) -> bool {
+    const LATER: u32 = Changes::SPI | Changes::IKE_SA | Changes::ROUND_TRIP;
+    note.data.changes & !LATER == 0
 }
 
 fn tracked_id(flows: &BTreeMap<FlowKey, Tracked>, key: &FlowKey) -> Option<Id> {

@@ -528,3 +528,19 @@ fn counts_that_a_race_has_undone_are_no_new_flow() {
     lab.pass(20);
     assert_eq!(lab.only().legs[0].packets, before);
 }
+
+/// An agent that can read one flow where many are due reads that of a call.
+#[test]
+fn what_cannot_wait_is_read_first() {
+    let mut lab = Lab::new();
+    for client in 1..30 {
+        lab.set_up(client, client);
+    }
+    lab.pass(60);
+    // All are quiet, and overdue.
+    lab.now += 120 * SECOND;
+    lab.note(key(7, 4500), Changes::SPI, 7);
+    assert_ne!(lab.tracker.due(lab.now, 1), [key(7, 4500)]);
+    lab.note(key(7, 4500), Changes::VOICE, 7);
+    assert_eq!(lab.tracker.due(lab.now, 1), [key(7, 4500)]);
+}

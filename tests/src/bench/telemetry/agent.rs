@@ -24,7 +24,7 @@ use crate::{
     agent::{Agent, get},
     bench::system::{cpu, memory, milliseconds},
     netns::Netns,
-    process::wait_for,
+    process::{output_within, wait_for},
     programs::{Abi, driver::Driver, raw::Kind},
 };
 
@@ -175,6 +175,22 @@ pub fn scrapes(router: &Netns, count: usize) -> Result<(Vec<f64>, usize)> {
     Ok((times, size))
 }
 
+/// Runs `wificall tunnels --json`: milliseconds, and the bytes of its answer.
+///
+/// # Errors
+///
+/// If it fails.
+pub fn tunnels(agent: &Agent<'_>) -> Result<(f64, usize)> {
+    let mut size = 0;
+    let took = milliseconds(|| {
+        let output = output_within(&mut agent.command(&["tunnels", "--json"]), READ)?;
+        ensure!(output.status.success(), "tunnels --json: {}", output.status);
+        size = output.stdout.len();
+        Ok(())
+    })?;
+    Ok((took, size))
+}
+
 /// What a process ran and was, from here to [`Watch::end`].
 pub struct Watch {
     pid: u32,
@@ -278,6 +294,31 @@ pub fn send(
         "the flows have counted {counted} packets, not {sent}"
     );
     Ok(sent)
+}
+
+/// Has the phone of the first flow talk for so many seconds: a packet of a voice frame's size every 20 ms.
+///
+/// # Errors
+///
+/// If the kernel refuses it.
+pub fn talk(router: &Netns, seconds: u32) -> Result<()> {
+    const INTERVAL: Duration = Duration::from_millis(20);
+    let frames = frames(1, false, for_agent)?;
+    let program = program(router)?.fd()?;
+    let driver = Driver::new(
+        Kind::Tc,
+        &frames.frame,
+        &frames.headers,
+        frames.header,
+        frames.counter,
+    )?;
+    let start = Instant::now();
+    for number in 1..=50 * seconds {
+        driver.time(&program, 1)?;
+        let due = start + INTERVAL * number;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
 }
 
 /// Packets up that the flows have counted.

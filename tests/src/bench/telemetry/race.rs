@@ -161,6 +161,7 @@ fn run(drivers: &[Driver; 2], programs: &[OwnedFd; 2], lap: u32) -> Result<f64> 
     let start = Barrier::new(2);
     let run = |which: usize| -> Result<[Duration; 2]> {
         let mut outcome = clock::pin(cpus[which]);
+        go_first();
         let mut took = [Duration::ZERO; 2];
         for _ in 0..LAPS {
             // Also after an error: the other one waits here.
@@ -186,4 +187,12 @@ fn run(drivers: &[Driver; 2], programs: &[OwnedFd; 2], lap: u32) -> Result<f64> 
     let busy: Duration = took.iter().map(|[busy, _]| *busy).sum();
     let wall = took.iter().map(|[_, wall]| *wall).max().unwrap_or_default();
     Ok((busy.as_secs_f64() / 2.0 / wall.as_secs_f64()).min(1.0))
+}
+
+/// Has this thread run before all that is not as urgent, so that the CPUs race also where the machine does other things as
+/// well. Where that is not allowed they race less, which the tally says.
+fn go_first() {
+    let least = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `least` outlives the call.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const least) };
 }
