@@ -13,6 +13,7 @@ use super::{
     leg::Leg,
     notify,
     setup::{Outcome, Setup},
+    sides::{self, Evidence},
     totals::{Totals, Whose},
     tracker::{Happened, Id, Tracker},
     tunnel::Tunnel,
@@ -21,6 +22,8 @@ use super::{
 use crate::observe::{TelemetryLeg, TelemetryRow};
 
 const MILLISECOND: u64 = 1_000_000;
+/// Tunnels that were seen within this say on whose side trouble is, in nanoseconds: that of the last minutes.
+const RECENT: u64 = sides::MINUTES as u64 * 60_000 * MILLISECOND;
 
 /// How things are shown.
 pub struct Show<'a> {
@@ -34,6 +37,8 @@ pub struct Show<'a> {
     pub key: &'a RandomState,
     /// An operator's name, by its PLMN.
     pub operator: &'a dyn Fn(&str) -> Option<String>,
+    /// A tunnel's way out, if that is known.
+    pub exit: &'a dyn Fn(Id) -> Option<view::WayOut>,
     /// Time after which this host's NAT forgets a mapping, in seconds.
     pub nat_timeout: Option<u64>,
 }
@@ -42,6 +47,12 @@ pub struct Show<'a> {
 #[must_use]
 pub fn address(octets: [u8; 16]) -> IpAddr {
     IpAddr::from(octets).to_canonical()
+}
+
+/// What is shown instead of a client's address.
+#[must_use]
+pub fn stands_for(key: &RandomState, client: [u8; 16]) -> String {
+    format!("client-{:016x}", key.hash_one(("client", client)))
 }
 
 impl Show<'_> {
@@ -64,7 +75,7 @@ impl Show<'_> {
         if self.clients {
             address(client).to_string()
         } else {
-            format!("client-{:016x}", self.key.hash_one(("client", client)))
+            stands_for(self.key, client)
         }
     }
 
@@ -118,6 +129,7 @@ impl Show<'_> {
             bytes_up: up.bytes,
             bytes_down: down.bytes,
             roamed: tunnel.roamed,
+            exit: (self.exit)(id),
             calls: (ongoing.into_iter().chain(&tunnel.calls))
                 .map(|call| self.call(call, tunnel.round_trip))
                 .collect(),
@@ -199,6 +211,7 @@ impl Show<'_> {
             step: happened.change.step,
             detail: happened.change.detail.clone(),
             after_ms: happened.change.after.map(millis),
+            exit: None,
         }
     }
 
@@ -257,6 +270,11 @@ impl Show<'_> {
                 calls: minute.calls,
             })
             .collect();
+        let evidence: Vec<_> = (tracker.tunnels())
+            .filter(|(_, tunnel)| self.now.saturating_sub(tunnel.seen) < RECENT)
+            .map(|(_, tunnel)| self.evidence(tunnel))
+            .collect();
+        overview.sides = sides::judge(&overview.minutes, &evidence);
         overview.health.flows = tracker.flows() as u64;
         overview.health.nat_timeout_seconds = self.nat_timeout;
         overview
@@ -293,6 +311,23 @@ impl Show<'_> {
         let rows = all.into_iter();
         rows.map(|((operator, country), row)| row.shown(operator, country))
             .collect()
+    }
+
+    fn evidence(&self, tunnel: &Tunnel) -> Evidence {
+        let call = tunnel.detector.call.as_ref();
+        let setup = tunnel.setup.as_ref();
+        let cause = setup.and_then(|setup| match setup.outcome? {
+            Outcome::Failed(cause) => Some((cause, setup.next())),
+            Outcome::Ok | Outcome::Detour => None,
+        });
+        Evidence {
+            owner: self.operator(&tunnel.whose),
+            works: matches!(tunnel.state, State::Up | State::Call | State::Idle),
+            failed: cause.filter(|_| tunnel.state == State::Failed),
+            voice: call.map(|call| call.voice),
+            network_to_us: call.map_or_else(Received::default, |call| received(&call.legs[1])),
+            nat_timeout_shorter: self.nat_is_shorter(tunnel),
+        }
     }
 
     fn operator(&self, whose: &Whose) -> String {

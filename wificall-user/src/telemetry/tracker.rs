@@ -135,6 +135,12 @@ impl Tracker {
         self.tunnels.iter().map(|(id, tunnel)| (*id, tunnel))
     }
 
+    /// Whether there is a tunnel of this number.
+    #[must_use]
+    pub fn has(&self, id: Id) -> bool {
+        self.tunnels.contains_key(&id)
+    }
+
     /// A flow as it was read last.
     #[must_use]
     pub fn flow(&self, key: &FlowKey) -> Option<&Flow> {
@@ -163,9 +169,12 @@ impl Tracker {
         self.minutes.iter()
     }
 
-    /// What has happened since this was asked last.
+    /// What has happened since this was asked last, in the order in which it did: what an event tells is known before what
+    /// the flows do that are read after it.
     pub fn take_happened(&mut self) -> Vec<Happened> {
-        std::mem::take(&mut self.happened)
+        let mut happened = std::mem::take(&mut self.happened);
+        happened.sort_by_key(|one| (one.change.at, one.change.step));
+        happened
     }
 
     /// Flows that are over, to be removed from the kernel's table.
