@@ -13,6 +13,7 @@ pub mod record;
 pub mod report;
 mod row;
 pub mod system;
+pub mod telemetry;
 mod turns;
 pub mod xdp;
 
@@ -46,10 +47,11 @@ pub struct Layer {
 }
 
 /// Every layer, in the order in which they run.
-pub const LAYERS: [Layer; 5] = [
+pub const LAYERS: [Layer; 6] = [
     program::LAYER,
     policies::LAYER,
     forwarding::LAYER,
     xdp::LAYER,
     system::LAYER,
+    telemetry::LAYER,
 ];

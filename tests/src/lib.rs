@@ -25,6 +25,7 @@ pub mod rig;
 pub mod scatter;
 pub mod seeds;
 pub mod send;
+pub mod stolen;
 pub mod swan;
 pub mod tshark;
 pub mod vectors;

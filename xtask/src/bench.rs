@@ -19,12 +19,13 @@ mod args;
 const BENCH: &str = "wificall-bench";
 
 /// What each layer compares with, or needs.
-const LAYERS: [(&str, &[Component<'_>]); 5] = [
+const LAYERS: [(&str, &[Component<'_>]); 6] = [
     ("program", NAMESPACES),
     ("policies", NAMESPACES),
     ("forwarding", &[FORWARDING]),
     ("xdp", &[FORWARDING]),
     ("system", NAMESPACES),
+    ("telemetry", NAMESPACES),
 ];
 
 /// Routers in namespaces, and the rules that others write for them.

@@ -229,6 +229,8 @@ pub fn verdicts<'a>(budgets: &'a [Budget], rows: &'a [Row]) -> Result<Vec<Verdic
 pub struct Failure {
     /// How the last run ended; not [`Outcome::Kept`].
     pub outcome: Outcome,
+    /// What was measured for sure, of the budget with its margin: over one if it is past it.
+    pub share: f64,
     /// What was measured.
     pub text: String,
 }
@@ -285,6 +287,7 @@ fn failures(budgets: &[Budget], runs: &[Vec<Row>]) -> Result<Vec<Failure>> {
         if !kept(&verdict) && !kept_before {
             found.push(Failure {
                 outcome: verdict.outcome(),
+                share: verdict.sure[0] / verdict.limit,
                 text: verdict.to_string(),
             });
         }

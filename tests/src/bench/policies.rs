@@ -14,7 +14,8 @@ use std::{
 use anyhow::{Result, ensure};
 use wificall_common::abi::{Features, KEEP_OFF, KEEP_ON};
 
-use self::setup::{Loaded, with_clients, with_sequence};
+pub(super) use self::setup::with_sequence;
+use self::setup::{Loaded, with_clients};
 use super::{
     Layer, Scale,
     chart::Chart,

@@ -1,6 +1,5 @@
-//! The layer `system`: what the agent itself takes, in the lab, with a DNS server that has the world's names.
-//!
-//! What a scrape takes by the number of flows belongs here as soon as there are flows.
+//! The layer `system`: what the agent itself takes, in the lab, with a DNS server that has the world's names. What flows
+//! take is in the layer `telemetry`.
 
 use std::{
     fmt::Write as _,
@@ -198,7 +197,7 @@ fn swept(agent: &Agent<'_>) -> Result<()> {
 }
 
 /// What all threads of a process have run.
-fn cpu(pid: u32) -> Result<Duration> {
+pub(super) fn cpu(pid: u32) -> Result<Duration> {
     let mut nanoseconds = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         // The first of three numbers (Documentation/scheduler/sched-stats.rst).
@@ -226,23 +225,31 @@ fn at_rest(
     }
     agent.running()?.check_running()?;
     rows.push(row("idle", variant, "% of a CPU", percents));
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    for (case, name) in [
-        ("memory, resident", "VmRSS:"),
-        ("memory, resident at most so far", "VmHWM:"),
-        ("memory, resident and of no file", "RssAnon:"),
-    ] {
-        let kilobytes = status
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.split_whitespace().next())
-            .with_context(|| format!("{name} of /proc/<pid>/status"))?;
-        let mebibytes = kilobytes.parse::<f64>()? / 1024.0;
+    for (case, mebibytes) in memory(pid)? {
         rows.push(row(case, variant, "MiB", [mebibytes]));
     }
     Ok(())
 }
 
-fn milliseconds(action: impl FnOnce() -> Result<()>) -> Result<f64> {
+/// Memory of three kinds of a process, in MiB.
+pub(super) fn memory(pid: u32) -> Result<Vec<(&'static str, f64)>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kinds = [
+        ("memory, resident", "VmRSS:"),
+        ("memory, resident at most so far", "VmHWM:"),
+        ("memory, resident and of no file", "RssAnon:"),
+    ];
+    let read = |(case, name)| {
+        let kilobytes = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.split_whitespace().next())
+            .with_context(|| format!("{name} of /proc/<pid>/status"))?;
+        Ok((case, kilobytes.parse::<f64>()? / 1024.0))
+    };
+    kinds.into_iter().map(read).collect()
+}
+
+pub(super) fn milliseconds(action: impl FnOnce() -> Result<()>) -> Result<f64> {
     let start = Instant::now();
     action()?;
     Ok(start.elapsed().as_secs_f64() * 1e3)

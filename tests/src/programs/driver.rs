@@ -11,6 +11,7 @@
 
 use std::{
     os::fd::{AsFd, AsRawFd as _},
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,6 +30,10 @@ const LDX_W: u8 = 0x61;
 const LDX_DW: u8 = 0x79;
 const STX_W: u8 = 0x63;
 const STX_DW: u8 = 0x7b;
+/// On a word of memory; what it does is the immediate.
+const ATOMIC_W: u8 = 0xc3;
+/// Adds, and leaves in the source register what was there before (`BPF_ADD | BPF_FETCH`, Linux 5.12).
+const FETCH_ADD: i32 = 0x01;
 const ST_W: u8 = 0x62;
 const LD_IMM64: u8 = 0x18;
 const ADD64_K: u8 = 0x07;
@@ -56,7 +61,8 @@ pub struct Driver {
     next: RawArray,
     frame: Vec<u8>,
     // Held: the program refers to them by descriptor only while it is loaded, but closing them is not needed either.
-    _lists: [RawArray; 2],
+    _position: RawArray,
+    _list: Arc<RawArray>,
     // Held likewise.
     known: Option<Attached>,
 }
@@ -76,24 +82,45 @@ impl Driver {
         header: usize,
         counter: Option<usize>,
     ) -> Result<Self> {
+        let counter = counter.map_or(Counter::None, Counter::Own);
+        let list = Arc::new(listed(headers, header, counter)?);
+        Self::on(kind, frame, list, header, counter)
+    }
+
+    /// Two for threads that run at once, on the same headers: each number that the word at `counter` takes is sent once, by
+    /// whichever of the two comes first. For TC programs, from Linux 5.12 on.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn pair(frame: &[u8], headers: &[u8], header: usize, counter: usize) -> Result<[Self; 2]> {
+        let counter = Counter::Shared(counter);
+        let list = Arc::new(listed(headers, header, counter)?);
+        let one = || Self::on(Kind::Tc, frame, Arc::clone(&list), header, counter);
+        Ok([one()?, one()?])
+    }
+
+    fn on(
+        kind: Kind,
+        frame: &[u8],
+        list: Arc<RawArray>,
+        header: usize,
+        counter: Counter,
+    ) -> Result<Self> {
         let next = RawArray::new(ArrayKind::Programs, 4, 1)?;
         let position = RawArray::new(ArrayKind::Values, 8, 1)?;
-        let count = headers.len() / header;
-        let list = RawArray::new(ArrayKind::Values, header, count)?;
-        for (index, header) in headers.chunks_exact(header).enumerate() {
-            list.set(index.try_into()?, header)?;
-        }
         let insns = instructions(
             kind,
             (header, counter),
-            count.try_into()?,
+            list.entries().try_into()?,
             [position.number(), list.number(), next.number()],
         )?;
         Ok(Self {
             program: RawProgram::load(kind, &insns)?,
             next,
             frame: frame.to_vec(),
-            _lists: [position, list],
+            _position: position,
+            _list: list,
             known: None,
         })
     }
@@ -130,9 +157,39 @@ impl Driver {
     }
 }
 
+/// What grows from packet to packet: the word at this offset of the header, in network order.
+#[derive(Clone, Copy)]
+enum Counter {
+    None,
+    /// It is counted where it stands.
+    Own(usize),
+    /// It is drawn from a word behind the header, in this machine's order, by one driver at a time.
+    Shared(usize),
+}
+
+/// The map of the headers.
+fn listed(headers: &[u8], header: usize, counter: Counter) -> Result<RawArray> {
+    let more = if matches!(counter, Counter::Shared(_)) {
+        4
+    } else {
+        0
+    };
+    let count = headers.len() / header;
+    let list = RawArray::new(ArrayKind::Values, header + more, count)?;
+    for (index, header) in headers.chunks_exact(header).enumerate() {
+        let mut value = header.to_vec();
+        if let Counter::Shared(at) = counter {
+            let first = u32::from_be_bytes(header[at..at + 4].try_into()?);
+            value.extend(first.to_ne_bytes());
+        }
+        list.set(index.try_into()?, &value)?;
+    }
+    Ok(list)
+}
+
 fn instructions(
     kind: Kind,
-    (header, counter): (usize, Option<usize>),
+    (header, counter): (usize, Counter),
     count: i32,
     maps: [i32; 3],
 ) -> Result<Vec<Insn>> {
@@ -199,15 +256,24 @@ fn instructions(
         code.push(Insn::new(LDX_W, 1, 0, offset.try_into()?, 0));
         code.push(Insn::new(STX_W, 7, 1, (LINK + offset).try_into()?, 0));
     }
-    if let Some(counter) = counter {
-        let counter = counter.try_into()?;
-        code.extend([
-            Insn::new(LDX_W, 1, 0, counter, 0),
+    match counter {
+        Counter::None => {}
+        Counter::Own(at) => {
+            let at = at.try_into()?;
+            code.extend([
+                Insn::new(LDX_W, 1, 0, at, 0),
+                Insn::new(TO_BE, 1, 0, 0, 32),
+                Insn::new(ADD64_K, 1, 0, 0, 1),
+                Insn::new(TO_BE, 1, 0, 0, 32),
+                Insn::new(STX_W, 0, 1, at, 0),
+            ]);
+        }
+        Counter::Shared(at) => code.extend([
+            Insn::new(MOV64_K, 1, 0, 0, 1),
+            Insn::new(ATOMIC_W, 0, 1, header.try_into()?, FETCH_ADD),
             Insn::new(TO_BE, 1, 0, 0, 32),
-            Insn::new(ADD64_K, 1, 0, 0, 1),
-            Insn::new(TO_BE, 1, 0, 0, 32),
-            Insn::new(STX_W, 0, 1, counter, 0),
-        ]);
+            Insn::new(STX_W, 7, 1, (LINK + at).try_into()?, 0),
+        ]),
     }
     code.push(Insn::new(CALL, 0, 0, 0, KTIME));
     code.push(Insn::new(MOV64_X, 1, 6, 0, 0));

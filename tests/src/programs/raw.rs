@@ -1,6 +1,7 @@
 //! `bpf(2)` for what aya has no interface for: programs made here, the verifier's statistics of good ones.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
@@ -317,6 +318,7 @@ impl AsFd for RawProgram {
 #[derive(Debug)]
 pub struct RawArray {
     fd: OwnedFd,
+    entries: usize,
 }
 
 /// Kinds of such maps (`enum bpf_map_type`).
@@ -349,7 +351,13 @@ impl RawArray {
         let fd = bpf(MAP_CREATE, &mut attr).context("make a map")?;
         // SAFETY: as above.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { fd })
+        Ok(Self { fd, entries })
+    }
+
+    /// How many values it has.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.entries
     }
 
     /// Sets a value, which must have the size of the map's values.
@@ -457,6 +465,42 @@ pub(super) fn statistics<T>(kind: Kind, insns: &[T]) -> Result<Statistics> {
         translated: info.translated as usize / size_of::<Insn>(),
         jited: info.jited,
     })
+}
+
+/// The identifiers of the maps that a loaded program's instructions name, as the verifier left them: those that what was
+/// switched off named are not among them.
+///
+/// # Errors
+///
+/// If the kernel does not tell.
+pub fn maps_named(program: impl AsFd) -> Result<BTreeSet<u32>> {
+    /// `BPF_LD | BPF_IMM | BPF_DW`, with a map's identifier where the source register says so.
+    const LD_IMM64: u8 = 0x18;
+    /// `BPF_PSEUDO_MAP_FD`, `BPF_PSEUDO_MAP_VALUE`.
+    const PSEUDO_MAPS: [u8; 2] = [1, 2];
+    let object = program.as_fd().as_raw_fd().try_into()?;
+    let ask = |info: &mut ProgInfo| {
+        let mut attr = GetInfo {
+            object,
+            length: size_of::<ProgInfo>().try_into()?,
+            info: (&raw mut *info) as u64,
+        };
+        bpf(OBJ_GET_INFO_BY_FD, &mut attr).context("read a program's instructions")
+    };
+    let mut info = ProgInfo::default();
+    ask(&mut info)?;
+    let mut insns = vec![Insn::new(0, 0, 0, 0, 0); info.translated as usize / size_of::<Insn>()];
+    info = ProgInfo {
+        translated: info.translated,
+        pointers: [0, insns.as_mut_ptr() as u64],
+        ..ProgInfo::default()
+    };
+    ask(&mut info)?;
+    let names_map =
+        |insn: &&Insn| insn.code == LD_IMM64 && PSEUDO_MAPS.contains(&(insn.registers >> 4));
+    Ok((insns.iter().filter(names_map))
+        .map(|insn| insn.immediate.cast_unsigned())
+        .collect())
 }
 
 /// What the kernel wrote into a log.

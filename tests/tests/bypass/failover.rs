@@ -8,6 +8,7 @@ use wificall_tests::bypass::{Bypass, DE, DIRECT, FAST, NAMES, configuration};
 use wificall_tests::capture::Capture;
 use wificall_tests::lab::LIMIT;
 use wificall_tests::process::{wait_for, wait_until};
+use wificall_tests::stolen::on_time;
 use wificall_tests::view::View;
 
 use crate::call::{Calls, Ended, FAMILIES, begins};
@@ -93,6 +94,16 @@ pub fn wait_routes(scene: &Bypass, via: [&str; 2], limit: Duration) -> Result<()
 /// The first gateway dies in a call, another way takes over, the gateway returns. The way of the call is then `way`: with
 /// another gateway it stays there, and only when nobody calls any more the first is used again.
 fn a_call_survives(
+    keys: &str,
+    exit: &str,
+    death: Death,
+    way: &[usize],
+    limit: Duration,
+) -> Result<()> {
+    on_time(|| a_call_survives_once(keys, exit, death, way, limit))
+}
+
+fn a_call_survives_once(
     keys: &str,
     exit: &str,
     death: Death,
@@ -185,6 +196,10 @@ fn a_call_goes_on_directly() -> Result<()> {
 
 #[test]
 fn a_call_is_refused_until_its_gateway_returns() -> Result<()> {
+    on_time(refused_until_it_returns)
+}
+
+fn refused_until_it_returns() -> Result<()> {
     let scene = Bypass::new()?;
     let keys = format!("{FAST}\nwhen_down = \"block\"");
     let agent = Agent::run(&scene.router, &configuration(&keys))?;

@@ -10,6 +10,7 @@ use wificall_tests::capture::Capture;
 use wificall_tests::lab::LIMIT;
 use wificall_tests::process::wait_for;
 use wificall_tests::send;
+use wificall_tests::stolen::on_time;
 use wificall_tests::swan::{self, Connection, Swan};
 use wificall_tests::view::View;
 
@@ -26,6 +27,10 @@ const IMPATIENT: &str =
 /// a NAT, and who is does not follow the other's address (RFC 7296 §2.23). So only what goes up is judged in the old tunnel.
 #[test]
 fn an_ike_sa_survives_the_next_gateway() -> Result<()> {
+    on_time(survives_the_next_gateway)
+}
+
+fn survives_the_next_gateway() -> Result<()> {
     let scene = Bypass::new()?;
     let agent = Agent::run(&scene.router, &configuration(FAST))?;
     Bypass::wait_gateways(&agent, 0)?;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use wificall_tests::agent::Agent;
 use wificall_tests::bypass::{AU, Bypass, DIRECT, FAST, PHONES, ROUTER, basis, masquerade, nft};
+use wificall_tests::stolen::on_time;
 
-use crate::call::{Calls, FAMILIES};
+use crate::call::{Calls, Ended, FAMILIES};
 
 /// Another network of the same LAN, with the second gateway in it: who sends there has another address.
 const SECOND: [&str; 2] = ["10.78.0.1", "10.78.0.22"];
@@ -17,7 +18,16 @@ fn moves(
     keys: &str,
     to: usize,
     from: [&str; 2],
-    translate: impl FnOnce(&Bypass) -> Result<()>,
+    translate: impl Fn(&Bypass) -> Result<()>,
+) -> Result<()> {
+    on_time(|| moves_once(keys, to, from, &translate))
+}
+
+fn moves_once(
+    keys: &str,
+    to: usize,
+    from: [&str; 2],
+    translate: impl Fn(&Bypass) -> Result<()>,
 ) -> Result<()> {
     let scene = Bypass::new()?;
     for (host, device, address) in [
@@ -37,6 +47,12 @@ fn moves(
     Bypass::wait_gateways(&agent, 2)?;
     calls.watch.wait_more(to, 50)?;
     let calls = calls.finish()?;
+    hold(calls, to, from).with_context(|| agent.log())?;
+    agent.finish()
+}
+
+/// What has arrived and how it was translated.
+fn hold(calls: [Ended; 2], to: usize, from: [&str; 2]) -> Result<()> {
     for ((family, ended), from) in FAMILIES.iter().zip(calls).zip(from) {
         let (before, after) = (ended.up.first(), ended.up.last());
         let (before, after) = before.zip(after).context("nothing arrived")?;
@@ -62,7 +78,7 @@ fn moves(
             ended.silence
         );
     }
-    agent.finish()
+    Ok(())
 }
 
 #[test]

@@ -17,8 +17,8 @@ const EF: u8 = 46;
 const VA: u8 = 44;
 const CS5: u8 = 40;
 const AF41: u8 = 34;
-/// One packet a second: two at once, the third is over it.
-const INTERVAL: u32 = 1_000_000_000;
+/// Nanoseconds to a packet, as many as there can be: one, and what comes in the three seconds after it is over the cap.
+const INTERVAL: u32 = u32::MAX;
 /// `{}` is the traffic class.
 const UP: [&str; 5] = [
     "ip4 198.18.0.2 > 203.0.113.1 tos={} / udp 40000 > 4500 / esp 136",
@@ -116,23 +116,21 @@ fn excess_loses_the_dscp_of_voice_whoever_set_it() {
                     let before = frame(program, packet, dscp << 2 | ecn);
                     cap.forget();
                     let counted = cap.demoted(program);
-                    for _ in 0..2 {
-                        let after = frame(program, packet, within << 2 | ecn);
-                        assert_eq!(cap.run(program, &before, 0).0, after, "{name}");
-                    }
+                    let after = frame(program, packet, within << 2 | ecn);
+                    assert_eq!(cap.run(program, &before, 0).0, after, "{name}");
                     assert_eq!(cap.demoted(program), counted, "{name}");
                     let goes = [EF, VA, value].contains(&dscp);
                     let rest = if goes { 0 } else { dscp };
                     let after = frame(program, packet, rest << 2 | ecn);
                     assert_eq!(cap.run(program, &before, 0).0, after, "{name}");
                     assert_eq!(cap.demoted(program), counted + 1, "{name}");
-                    runs += 3;
+                    runs += 2;
                 }
             }
         }
     }
     println!("{runs} runs");
-    assert!(runs > 3_000, "{runs}");
+    assert!(runs > 2_000, "{runs}");
 }
 
 /// Forwarding gives a packet that came with EF the priority that voice has on a wire, before any program sees it.
@@ -148,10 +146,8 @@ fn excess_has_no_priority_of_voice() {
         let before = frame(program, packet, EF << 2);
         for (came, left) in [(voice, 0), (PRIORITY, PRIORITY)] {
             cap.forget();
-            for _ in 0..2 {
-                let run = cap.0.run_at_priority(program.name, &before, 0, came);
-                assert_eq!(run.unwrap().unwrap().priority, voice);
-            }
+            let run = cap.0.run_at_priority(program.name, &before, 0, came);
+            assert_eq!(run.unwrap().unwrap().priority, voice);
             let run = cap.0.run_at_priority(program.name, &before, 0, came);
             assert_eq!(run.unwrap().unwrap().priority, left, "{}", program.name);
         }

@@ -2,7 +2,7 @@
 
 use aya::{
     Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
 };
 use wificall_common::{
     Class, Direction,
@@ -12,7 +12,7 @@ use wificall_common::{
 };
 use wificall_tests::{
     packet::Packet,
-    programs::Kernel,
+    programs::{Kernel, raw},
     vectors::{PROGRAMS, Program, Setup, contents},
 };
 
@@ -295,6 +295,47 @@ fn switched_off_nothing_is_kept() {
     assert!(tracker.take().is_empty());
     assert_eq!(FlowFate::ALL.map(|fate| tracker.fate(fate)), [0; 5]);
     assert_eq!(tracker.told(), (0, 0));
+}
+
+/// What costs nothing is not there: of a program that was loaded without tracking the verifier leaves no instruction that
+/// names a map of it.
+#[test]
+fn switched_off_no_instruction_of_it_is_left() {
+    const MAPS: [&str; 6] = [
+        "FLOWS",
+        "FLOW",
+        "CANDIDATES",
+        "FLOW_ROOM",
+        "FLOW_DUE",
+        "FLOW_COUNTS",
+    ];
+    let named = |program: &Program, features| {
+        let setup = Setup {
+            features,
+            pref64: None,
+        };
+        let mut kernel = Kernel::load(&setup).unwrap();
+        let ids = MAPS.map(|name| match kernel.ebpf.map(name) {
+            Some(Map::Array(map) | Map::PerCpuArray(map) | Map::LruHashMap(map)) => {
+                map.info().unwrap().id()
+            }
+            other => panic!("{name}: {other:?}"),
+        });
+        let named = raw::maps_named(kernel.descriptor(program.name).unwrap()).unwrap();
+        let names = MAPS.into_iter().zip(ids);
+        let found = names.filter(|(_, id)| named.contains(id));
+        found.map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    for program in PROGRAMS {
+        let name = program.name;
+        let off = named(program, Features::ALL & !Features::FLOWS);
+        assert!(off.is_empty(), "{name}: {off:?}");
+        assert_eq!(named(program, FEATURES), MAPS, "{name}");
+        if super::is_emulated() {
+            // The verifier takes long there, and looks at one as at the others.
+            break;
+        }
+    }
 }
 
 /// Sequence numbers at random, as the kernel counts them and as the host does.

@@ -112,6 +112,8 @@ async fn serve(
     moving.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looking = tokio::time::interval(telemetry::EVERY);
     looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reading_on = tokio::time::interval(telemetry::SOON);
+    reading_on.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut writing = tokio::time::interval(config.telemetry.textfile_interval);
     writing.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let settings = discovery(&config);
@@ -174,6 +176,7 @@ async fn serve(
             }
             _ = moving.tick(), if agent.may_move() => agent.follow_moved().await,
             _ = looking.tick(), if agent.tracks() => agent.tick_flows(),
+            _ = reading_on.tick(), if agent.lags() => agent.read_on(),
             _ = writing.tick(), if agent.world.config.telemetry.textfile.is_some() => {
                 let every = agent.world.config.telemetry.textfile_interval;
                 if writing.period() != every {

@@ -32,6 +32,11 @@ use crate::{
 
 /// How often what is due is read although no event said so.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
+/// How soon it goes on where more was due than is read at once.
+pub(super) const SOON: Duration = Duration::from_millis(25);
+/// Passes over the whole table are at least so far apart, in nanoseconds: where events are lost all the time, as in a flood,
+/// each would be followed by the next.
+const APART: u64 = 10_000_000_000;
 /// Flows read at once: between two such, whatever else waits has its turn.
 const MOST: usize = 2_048;
 /// Slices of a pass over the whole table at once.
@@ -45,8 +50,14 @@ pub(super) struct Telemetry {
     began: u64,
     /// How far a pass over the whole table has come; `None`: there is none.
     pass: Option<Place>,
+    /// When the last one began, in nanoseconds of the monotonic clock.
+    passed: u64,
+    /// Whether more was due than was read.
+    behind: bool,
     /// Events that were lost, as counted when it was looked last.
     dropped: u64,
+    /// Likewise, when the last pass began.
+    read_for: Option<u64>,
     /// By which way out tunnels go, as was told.
     pub ways: Ways,
     nat: Option<UdpTimeouts>,
@@ -157,14 +168,17 @@ impl Telemetry {
             limit,
             began: ktime(),
             pass: Some(Place::default()),
+            passed: ktime(),
+            behind: false,
             dropped: 0,
             ways: Ways::default(),
+            read_for: None,
             nat: None,
         }
     }
 
     fn read(&mut self, key: FlowKey, flow: Option<&Flow>, now: u64, owners: &Owners) {
-        let is_new = self.tracker.flow(&key).is_none();
+        let is_new = !self.tracker.knows(&key);
         let older = flow.is_some_and(|flow| flow.control.began < self.began);
         self.tracker.adopt(is_new && older);
         self.tracker
@@ -252,7 +266,9 @@ impl Agent {
             return Ok(());
         };
         let now = ktime();
-        for key in telemetry.tracker.due(now, MOST) {
+        let due = telemetry.tracker.due(now, MOST);
+        telemetry.behind = due.len() == MOST;
+        for key in due {
             let flow = self.plane.flow(&key)?;
             telemetry.read(key, flow.as_ref(), now, &self.owners);
         }
@@ -263,7 +279,7 @@ impl Agent {
         self.tell_flows()
     }
 
-    /// Once a second: likewise, and goes on with a pass over the whole table, at a start and after events were lost.
+    /// Once a second: begins a pass over the whole table after events were lost, and reads on.
     ///
     /// # Errors
     ///
@@ -273,16 +289,43 @@ impl Agent {
         let Some(telemetry) = &mut self.telemetry else {
             return Ok(());
         };
-        telemetry.nat = net::udp_timeouts();
+        telemetry.nat = self.around.tracks().then(net::udp_timeouts).flatten();
         let dropped: u64 = (self.plane.event_counts()?.into_iter())
             .filter(|(kind, fate, _)| *kind == EventKind::Flow && *fate != EventFate::Sent)
             .map(|(.., count)| count)
             .sum();
-        if dropped != telemetry.dropped && telemetry.pass.is_none() {
+        let now = ktime();
+        let may_pass = telemetry.pass.is_none() && now.saturating_sub(telemetry.passed) >= APART;
+        // What was lost before it began, the first pass finds.
+        let read_for = telemetry.read_for.get_or_insert(dropped);
+        if dropped != *read_for && may_pass {
             debug!(dropped, "events of flows were lost: all flows are read");
             telemetry.pass = Some(Place::default());
+            telemetry.passed = now;
+            *read_for = dropped;
         }
         telemetry.dropped = dropped;
+        telemetry.tracker.relieve();
+        telemetry.tidy_ways();
+        self.follow_ways(now)?;
+        self.read_on()
+    }
+
+    /// Whether there is more to read than is read at once: then the next second is too late for calls among it.
+    pub(super) fn lags(&self) -> bool {
+        let lags = |telemetry: &Telemetry| telemetry.behind || telemetry.pass.is_some();
+        self.telemetry.as_ref().is_some_and(lags)
+    }
+
+    /// Goes on with a pass over the whole table, if there is one, and with the flows that are due.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub(super) fn read_on(&mut self) -> Result<()> {
+        let Some(telemetry) = &mut self.telemetry else {
+            return Ok(());
+        };
         let now = ktime();
         let passed = telemetry.pass.is_some();
         for _ in 0..SLICES {
@@ -294,11 +337,10 @@ impl Agent {
             telemetry.pass = next;
         }
         let settled = telemetry.pass.is_none();
-        telemetry.tracker.relieve();
-        telemetry.tidy_ways();
-        let found_all = passed && settled;
         self.follow_flows()?;
-        self.follow_ways(now, found_all)?;
+        if passed && settled {
+            self.find_ways(now)?;
+        }
         // Until all are known that are there, what the agent before has granted holds.
         if settled && let Some(telemetry) = &self.telemetry {
             let (limit, used) = (telemetry.limit as usize, telemetry.tracker.flows());
@@ -324,13 +366,11 @@ impl Agent {
         Ok(())
     }
 
-    /// Tells of tunnels whose way out is another now. `found_all`: all that were there at a start have just been found.
-    fn follow_ways(&mut self, now: u64, found_all: bool) -> Result<()> {
+    /// Tells of tunnels whose way out is another now.
+    fn follow_ways(&mut self, now: u64) -> Result<()> {
         let changed = std::mem::take(&mut self.exits.ways_changed);
-        if found_all {
-            self.moved_ways(now, true)?;
-        } else if changed || self.may_move() {
-            let moved = self.moved_ways(now, false)?;
+        if changed || self.may_move() {
+            let moved = self.moved_ways(now)?;
             self.tell_all(&moved);
         }
         self.traces.tell_left_out(&self.world.config.telemetry);

@@ -16,7 +16,7 @@ use crate::{
     steer::{choice::Way, machine::Running},
     telemetry::{
         tracker::{Happened, Id},
-        tunnel::Change,
+        tunnel::{self, Change},
         view::{State, Step, WayKind, WayOut},
     },
 };
@@ -95,26 +95,33 @@ fn mark(value: u32, mask: u32) -> Option<String> {
 impl Agent {
     /// The way out of what a client sends to an endpoint, both as they stand in packets.
     fn way_out(&self, client: [u8; 16], endpoint: [u8; 16]) -> Result<WayOut> {
-        if self.world.config.exits.is_empty() {
-            let (value, mask) = self.owners.mark(endpoint);
-            return Ok(WayOut {
-                mark: mark(value, mask),
-                ..WayOut::default()
-            });
-        }
-        let note = self.plane.tunnel(TunnelKey { client, endpoint })?;
-        Ok(self.noted(note.as_ref(), endpoint))
+        let note = match self.world.config.exits.is_empty() {
+            true => None,
+            false => self.plane.tunnel(TunnelKey { client, endpoint })?,
+        };
+        Ok(match note {
+            Some(note) => self.noted(&note, endpoint),
+            None => self.unnoted(endpoint),
+        })
     }
 
-    /// The way of a tunnel of which the kernel has this note.
-    fn noted(&self, note: Option<&Tunnel>, endpoint: [u8; 16]) -> WayOut {
-        let family = Family::from(IpAddr::from(endpoint).to_canonical());
-        let Some(note) = note else {
-            return WayOut::default();
+    /// Of a tunnel that the programs have noted nothing of: where there are exits, it takes none.
+    fn unnoted(&self, endpoint: [u8; 16]) -> WayOut {
+        let (value, mask) = match self.world.config.exits.is_empty() {
+            true => self.owners.mark(endpoint),
+            false => (0, 0),
         };
+        WayOut {
+            mark: mark(value, mask),
+            ..WayOut::default()
+        }
+    }
+
+    /// Of a tunnel of which they have this note.
+    fn noted(&self, note: &Tunnel, endpoint: [u8; 16]) -> WayOut {
         let mut exits = self.exits.running().map(|(running, _)| running);
         match exits.find(|running| note.exit != 0 && running.exit.table == note.exit) {
-            Some(running) => by(running, family),
+            Some(running) => by(running, family(endpoint)),
             None => WayOut {
                 mark: mark(note.mark, note.mask),
                 ..WayOut::default()
@@ -154,53 +161,98 @@ impl Agent {
         Ok(all)
     }
 
-    /// The tunnels whose way out is another than was told. `first`: none was told yet, and nobody is.
+    /// Finds the ways of all tunnels, for whoever asks: those that were there at a start have not begun since.
     ///
     /// # Errors
     ///
     /// If a map cannot be read.
-    pub(super) fn moved_ways(
-        &mut self,
-        now: u64,
-        first: bool,
-    ) -> Result<Vec<(Happened, Option<WayOut>)>> {
-        let Some(telemetry) = &self.telemetry else {
-            return Ok(Vec::new());
-        };
-        let lives = |state| !matches!(state, State::Gone | State::Failed);
-        let tunnels = telemetry.tracker.tunnels();
-        let ends: Vec<_> = tunnels
-            .filter(|(_, tunnel)| lives(tunnel.state))
-            .map(|(id, tunnel)| (id, tunnel.client, tunnel.endpoint, tunnel.whose.clone()))
-            .collect();
+    pub(super) fn find_ways(&mut self, now: u64) -> Result<()> {
         let notes: BTreeMap<TunnelKey, Tunnel> = match self.world.config.exits.is_empty() {
             true => BTreeMap::new(),
             false => (self.notes_since(Instant::now() - LOOK)?.iter().copied()).collect(),
         };
-        let mut moved = Vec::new();
-        for (tunnel, client, endpoint, whose) in ends {
+        for one in self.present(now) {
+            let (client, endpoint) = (one.client, one.endpoint);
             let way = match notes.get(&TunnelKey { client, endpoint }) {
-                Some(note) => self.noted(Some(note), endpoint),
-                // Who is not noted now is with the next packet that asks.
-                None if !first && !self.world.config.exits.is_empty() => continue,
-                None => self.way_out(client, endpoint)?,
+                Some(note) => self.noted(note, endpoint),
+                None => self.unnoted(endpoint),
             };
-            let Some(telemetry) = &mut self.telemetry else {
-                break;
-            };
-            if telemetry.ways.note(tunnel, way.clone()) && !first {
-                let one = Happened {
-                    tunnel,
-                    client,
-                    endpoint,
-                    whose,
-                    change: Change::new(now, Step::Exit),
-                };
-                moved.push((exit_of(&one, &way), Some(way)));
+            if let Some(telemetry) = &mut self.telemetry {
+                telemetry.ways.note(one.tunnel, way);
             }
         }
-        Ok(moved)
+        Ok(())
     }
+
+    /// The tunnels whose way out is another than was told.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub(super) fn moved_ways(&mut self, now: u64) -> Result<Vec<(Happened, Option<WayOut>)>> {
+        let mut looked: Vec<(Happened, WayOut)> = Vec::new();
+        if self.world.config.exits.is_empty() {
+            let live = self.present(now).into_iter();
+            let ways = live.map(|one| (self.unnoted(one.endpoint), one));
+            looked.extend(ways.map(|(way, one)| (one, way)));
+        } else {
+            // Who is not noted now is with the next packet that asks. Notes are thousands, and of a few kinds.
+            let mut kinds: BTreeMap<_, WayOut> = BTreeMap::new();
+            let notes = self.notes_since(Instant::now() - LOOK)?;
+            for (key, note) in notes.iter() {
+                let tracker = self.telemetry.as_ref().map(|telemetry| &telemetry.tracker);
+                let found = tracker.and_then(|tracker| tracker.between(key.client, key.endpoint));
+                let Some((id, tunnel)) = found.filter(|(_, tunnel)| lives(tunnel)) else {
+                    continue;
+                };
+                let kind = (note.exit, note.mark, note.mask, family(key.endpoint));
+                let way = kinds
+                    .entry(kind)
+                    .or_insert_with(|| self.noted(note, key.endpoint));
+                looked.push((exit_at(id, tunnel, now), way.clone()));
+            }
+        }
+        let Some(telemetry) = &mut self.telemetry else {
+            return Ok(Vec::new());
+        };
+        let is_moved =
+            |(one, way): &(Happened, WayOut)| telemetry.ways.note(one.tunnel, way.clone());
+        Ok(looked
+            .into_iter()
+            .filter(is_moved)
+            .map(|(one, way)| (exit_of(&one, &way), Some(way)))
+            .collect())
+    }
+
+    /// The tunnels that are there.
+    fn present(&self, now: u64) -> Vec<Happened> {
+        let Some(telemetry) = &self.telemetry else {
+            return Vec::new();
+        };
+        let tunnels = telemetry.tracker.tunnels();
+        tunnels
+            .filter(|(_, tunnel)| lives(tunnel))
+            .map(|(id, tunnel)| exit_at(id, tunnel, now))
+            .collect()
+    }
+}
+
+fn lives(tunnel: &tunnel::Tunnel) -> bool {
+    !matches!(tunnel.state, State::Gone | State::Failed)
+}
+
+fn exit_at(id: Id, tunnel: &tunnel::Tunnel, now: u64) -> Happened {
+    Happened {
+        tunnel: id,
+        client: tunnel.client,
+        endpoint: tunnel.endpoint,
+        whose: tunnel.whose.clone(),
+        change: Change::new(now, Step::Exit),
+    }
+}
+
+fn family(address: [u8; 16]) -> Family {
+    Family::from(IpAddr::from(address).to_canonical())
 }
 
 impl Telemetry {

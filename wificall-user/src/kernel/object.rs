@@ -107,7 +107,7 @@ pub fn activity_slots(limits: &Limits) -> u32 {
 pub const INTERFACES: usize = 512;
 
 /// Sizes of the maps whose size the configuration sets.
-fn sizes(limits: &Limits) -> [(&'static str, u32); 19] {
+fn sizes(limits: &Limits, cpus: u32) -> [(&'static str, u32); 19] {
     [
         ("BLOCKS4", lines(limits.blocks)),
         ("BLOCKS6", lines(limits.blocks)),
@@ -129,8 +129,23 @@ fn sizes(limits: &Limits) -> [(&'static str, u32); 19] {
         ("INTERFACES", 2 * INTERFACES as u32),
         ("CHOICES", 2 * limits.choices),
         ("TUNNELS", limits.tunnels),
-        ("FLOWS", limits.flows),
+        ("FLOWS", flow_entries(limits.flows, cpus)),
     ]
+}
+
+/// Entries with which the map `FLOWS` keeps as many as may enter: an LRU map evicts as soon as a CPU finds none free, while
+/// others have up to 128 each for themselves (`LOCAL_FREE_TARGET`, kernel/bpf/bpf_lru_list.c). And what enters while the agent
+/// does not know of it yet.
+#[must_use]
+pub const fn flow_entries(flows: u32, cpus: u32) -> u32 {
+    flows + flows / 16 + 128 * (cpus + 1)
+}
+
+/// CPUs that there may be: what per-CPU maps have values for.
+fn possible_cpus() -> Result<u32, KernelError> {
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(file, source)| KernelError::new(format!("read {file}: {source}")))?;
+    Ok(u32::try_from(cpus).unwrap_or(u32::MAX))
 }
 
 /// What makes one map another: type, key size, value size, entries, flags.
@@ -144,7 +159,7 @@ type Shape = (u32, u32, u32, u32, u32);
 /// If the object or a pinned map cannot be read.
 pub(super) fn same_shapes(directory: &Path, limits: &Limits) -> Result<bool, KernelError> {
     let object = Object::parse(OBJECT).doing(|| "parse the embedded BPF object".into())?;
-    let sizes = BTreeMap::from(sizes(limits));
+    let sizes = BTreeMap::from(sizes(limits, possible_cpus()?));
     for name in PINNED {
         let map = object
             .maps
@@ -190,7 +205,7 @@ pub(super) fn load(
     nonces: [[u32; 2]; 2],
 ) -> Result<Ebpf, KernelError> {
     let mut loader = EbpfLoader::new();
-    for (name, entries) in sizes(limits) {
+    for (name, entries) in sizes(limits, possible_cpus()?) {
         loader.map_max_entries(name, entries);
     }
     for name in PINNED {

@@ -297,7 +297,7 @@ fn errors_are_refusals() {
     assert_eq!(found.verdict.kind(), VerdictKind::Refused);
     let mut other = bench(500, Timing::default());
     let found = done(other.notify(10, 8193, &[]));
-    assert_eq!(found.verdict.detail(), "private error 8193");
+    assert_eq!(found.verdict.detail(), "MAX_CONNECTION_REACHED");
 }
 
 #[test]

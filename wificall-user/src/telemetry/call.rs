@@ -75,18 +75,27 @@ pub enum Turn {
     Ended,
 }
 
-/// Looks for a call in what a tunnel carries.
+/// Looks for a call in what a tunnel carries. Most tunnels have none, and it is small then.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detector {
-    /// Looks in a row with somebody talking, and what came before them.
+    /// What may become one.
+    begins: Option<Box<Beginning>>,
+    /// The call that goes on.
+    pub call: Option<Box<Call>>,
+}
+
+/// A call that has not lasted long enough to be one.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Beginning {
+    /// Looks in a row with somebody talking.
     talking: u32,
+    /// When they began.
     first: Option<u64>,
+    /// What they saw.
     pending: [Leg; 2],
     /// What came before anybody looked each second.
     prelude: [Leg; 2],
     history: VecDeque<Look>,
-    /// The call that goes on.
-    pub call: Option<Call>,
 }
 
 /// What a direction does.
@@ -120,18 +129,23 @@ impl Detector {
     /// Whether a look each second is worth it.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.call.is_some() || self.talking > 0
+        let talks = |begins: &Beginning| begins.talking > 0;
+        self.call.is_some() || self.begins.as_deref().is_some_and(talks)
     }
 
     /// Takes in what came while nobody looked each second: if a call is about to begin, its first packets are among it.
     pub fn before(&mut self, legs: [Leg; 2]) {
-        if self.call.is_none() {
-            self.forget();
-            self.prelude = legs;
-        } else if let Some(call) = &mut self.call {
+        if let Some(call) = &mut self.call {
             for (sum, leg) in call.legs.iter_mut().zip(&legs) {
                 sum.add(leg);
             }
+            return;
+        }
+        self.begins = None;
+        // A direction in which nobody talks does not belong to a call.
+        if legs.iter().any(|leg| leg.talk > 0) {
+            let begins = self.begins.get_or_insert_default();
+            begins.prelude = legs;
         }
     }
 
@@ -155,53 +169,46 @@ impl Detector {
     /// While there is no call.
     fn wait(&mut self, look: Look, talks: bool, jitter: [u32; 2]) -> Option<Turn> {
         if !talks {
-            self.forget();
+            self.begins = None;
             return None;
         }
-        self.talking += 1;
-        self.first
+        let begins = self.begins.get_or_insert_default();
+        begins.talking += 1;
+        begins
+            .first
             .get_or_insert(look.at.saturating_sub(look.length));
-        for (sum, leg) in self.pending.iter_mut().zip(&look.legs) {
+        for (sum, leg) in begins.pending.iter_mut().zip(&look.legs) {
             sum.add(leg);
         }
-        self.history.push_back(look);
-        if self.talking < BEGINS {
+        begins.history.push_back(look);
+        if begins.talking < BEGINS {
             return None;
         }
-        let mut legs = self.pending;
-        for (sum, leg) in legs.iter_mut().zip(&self.prelude) {
+        let begins = *self.begins.take()?;
+        let mut legs = begins.pending;
+        for (sum, leg) in legs.iter_mut().zip(&begins.prelude) {
             if leg.talk > 0 {
                 sum.add(leg);
             }
         }
-        let call = Call {
-            began: self.first.unwrap_or(look.at),
+        self.call = Some(Box::new(Call {
+            began: begins.first.unwrap_or(look.at),
             ended: None,
             voice: Voice::Talking,
             legs,
             jitter,
-            history: std::mem::take(&mut self.history),
+            history: begins.history,
             heard: look.at,
             mute: [None; 2],
             hush: None,
-        };
-        self.forget();
-        self.call = Some(call);
+        }));
         Some(Turn::Began)
-    }
-
-    fn forget(&mut self) {
-        self.talking = 0;
-        self.first = None;
-        self.pending = [Leg::default(); 2];
-        self.prelude = [Leg::default(); 2];
-        self.history.clear();
     }
 
     /// The call is over, or its tunnel is.
     pub fn end(&mut self) -> Option<Call> {
-        self.forget();
-        let mut call = self.call.take()?;
+        self.begins = None;
+        let mut call = *self.call.take()?;
         call.ended = Some(call.heard);
         Some(call)
     }
@@ -259,6 +266,9 @@ impl Call {
     pub fn mos(&self, round_trips: [u32; 2]) -> Result<f64, &'static str> {
         if self.legs.iter().any(|leg| leg.received == 0) {
             return Err("one direction is not seen");
+        }
+        if matches!(self.voice, Voice::OneWayUp | Voice::OneWayDown) {
+            return Err("one direction is not heard");
         }
         if round_trips == [0; 2] {
             return Err("no round trip is known");

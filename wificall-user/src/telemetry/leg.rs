@@ -1,6 +1,6 @@
 //! What came in one direction, as differences between two looks at a flow.
 
-use wificall_common::abi::Way;
+use wificall_common::abi::{SpiSlot, Way};
 
 /// Counts of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,26 +29,56 @@ pub struct Leg {
     pub pause: u64,
 }
 
+/// A flow's direction as it was looked at last: what the next look is compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Packets of all classes.
+    pub packets: u64,
+    bytes: u64,
+    esp: u32,
+    /// Lost, and not yet come.
+    missing: u32,
+    lost: u32,
+    late: u32,
+    duplicate: u32,
+    stray: u32,
+    voice: u32,
+    talk: u32,
+    pause: u32,
+}
+
+impl Mark {
+    /// Of a direction as it is now.
+    #[must_use]
+    pub fn of(way: &Way) -> Self {
+        let open = way.spis.iter().map(SpiSlot::missing).sum();
+        Self {
+            packets: way.packets,
+            bytes: way.bytes,
+            esp: way.esp,
+            missing: way.lost.wrapping_add(open),
+            lost: way.lost,
+            late: way.late,
+            duplicate: way.duplicate,
+            stray: way.stray,
+            voice: way.voice,
+            talk: way.talk,
+            pause: way.pause,
+        }
+    }
+}
+
 impl Leg {
     /// From one look at a flow's direction to the next.
     #[must_use]
-    pub fn between(before: &Way, after: &Way) -> Self {
+    pub fn between(before: &Mark, after: &Mark) -> Self {
         // The kernel's counts are of 32 bits, and wrap.
         let more = |before: u32, after: u32| u64::from(after.wrapping_sub(before));
-        let missing = |way: &Way| {
-            let open: u32 = way
-                .spis
-                .iter()
-                .map(wificall_common::abi::SpiSlot::missing)
-                .sum();
-            way.lost.wrapping_add(open)
-        };
         Self {
             packets: after.packets.wrapping_sub(before.packets),
             bytes: after.bytes.wrapping_sub(before.bytes),
             received: more(before.esp, after.esp),
-            missing: missing(after)
-                .wrapping_sub(missing(before))
+            missing: (after.missing.wrapping_sub(before.missing))
                 .cast_signed()
                 .into(),
             lost: more(before.lost, after.lost),
@@ -98,7 +128,6 @@ impl Leg {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wificall_common::abi::SpiSlot;
 
     #[test]
     fn counts_that_wrapped_go_on() {
@@ -112,7 +141,7 @@ mod tests {
             lost: 4,
             ..Way::default()
         };
-        let leg = Leg::between(&before, &after);
+        let leg = Leg::between(&Mark::of(&before), &Mark::of(&after));
         assert_eq!((leg.received, leg.lost, leg.missing), (10, 5, 5));
     }
 
@@ -127,9 +156,11 @@ mod tests {
             window: u64::MAX,
             ..hole
         };
-        let with = |slot| Way {
-            spis: [slot, SpiSlot::default()],
-            ..Way::default()
+        let with = |slot| {
+            Mark::of(&Way {
+                spis: [slot, SpiSlot::default()],
+                ..Way::default()
+            })
         };
         let (whole, torn) = (with(filled), with(hole));
         let mut total = Leg::between(&whole, &torn);

@@ -13,11 +13,17 @@ pub const fn is_detour(notify: u16) -> bool {
     matches!(notify, INVALID_KE_PAYLOAD | COOKIE | REDIRECT)
 }
 
-/// The name of a notify message type: RFC 7296 §3.10.1, IANA "IKEv2 Notify Message Types", and the private ones of 3GPP
-/// TS 24.302 §8.1.2.2; its number if it has none.
+/// The name of a notify message type; its number if it has none.
 #[must_use]
 pub fn name(notify: u16) -> String {
-    let name = match notify {
+    known(notify).map_or_else(|| notify.to_string(), str::to_owned)
+}
+
+/// The name of a notify message type: RFC 7296 §3.10.1, IANA "IKEv2 Notify Message Types", and the private ones of 3GPP
+/// TS 24.302 §8.1.2.2 and TS 24.502 §9.2.4.1.
+#[must_use]
+pub const fn known(notify: u16) -> Option<&'static str> {
+    Some(match notify {
         1 => "UNSUPPORTED_CRITICAL_PAYLOAD",
         4 => "INVALID_IKE_SPI",
         5 => "INVALID_MAJOR_VERSION",
@@ -57,12 +63,12 @@ pub fn name(notify: u16) -> String {
         11_005 => "IMEI_NOT_ACCEPTED",
         11_011 => "PLMN_NOT_ALLOWED",
         11_055 => "UNAUTHENTICATED_EMERGENCY_NOT_SUPPORTED",
+        15_500 => "CONGESTION",
         COOKIE => "COOKIE",
         REDIRECT => "REDIRECT",
         41_041 => "BACKOFF_TIMER",
-        other => return other.to_string(),
-    };
-    name.to_owned()
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ const REFUSED_AFTER: u64 = 3_000_000_000;
 const AUTH_RESPONSES: u16 = 3;
 
 /// How a set-up ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// ESP came from both ends.
     Ok,
@@ -125,18 +125,8 @@ impl Setup {
             self.spi_i = control.spi_i;
             self.began = control.began;
         }
-        // The packet with which a flow becomes a candidate is not in it: an IKE_AUTH that was answered was that.
-        let began_with_auth =
-            has(Milestone::AuthAnswered) && !has(Milestone::AuthSent) && !has(Milestone::InitSent);
         for milestone in Milestone::ALL {
-            let reached = match milestone {
-                Milestone::AuthSent if began_with_auth => Some(control.began),
-                Milestone::Natt if began_with_auth && has(milestone) => Some(control.began),
-                milestone => has(milestone).then(|| at(milestone)),
-            };
-            if let Some(reached) = reached
-                && self.reach(milestone, reached)
-            {
+            if has(milestone) && self.reach(milestone, at(milestone)) {
                 new.push(milestone);
             }
         }
@@ -287,7 +277,13 @@ mod tests {
         // Port 4500: its first packet, IKE_AUTH, is where it began.
         let second = Control {
             began: START + SECOND / 10,
-            ..control(&[(Natt, 20), (AuthAnswered, 20), (EspUp, 300), (EspDown, 350)])
+            ..control(&[
+                (Natt, 0),
+                (AuthSent, 0),
+                (AuthAnswered, 20),
+                (EspUp, 300),
+                (EspDown, 350),
+            ])
         };
         let new = setup.take(&second, START + SECOND);
         assert_eq!(new, [Natt, AuthSent, AuthAnswered, EspUp, EspDown]);

@@ -1,9 +1,10 @@
 //! Tunnels and calls as others see them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
+    sync::Arc,
 };
 
 use wificall_common::{abi::FlowKey, flow::Milestone, wire::PROTOCOL_ESP};
@@ -104,7 +105,7 @@ impl Show<'_> {
         let [network, client] = tunnel.round_trip;
         let [up, down] = tunnel.legs;
         let whose = &*tunnel.whose;
-        let ongoing = tunnel.detector.call.as_ref();
+        let ongoing = tunnel.detector.call.as_deref();
         view::Tunnel {
             id: self.id(id),
             client: self.client(tunnel.client),
@@ -137,9 +138,7 @@ impl Show<'_> {
     }
 
     fn flow(&self, tracker: &Tracker, key: &FlowKey) -> view::Flow {
-        let seen = tracker
-            .flow(key)
-            .map(|flow| flow.up.seen.max(flow.down.seen));
+        let seen = tracker.seen(key);
         view::Flow {
             client: self.client(key.client),
             port: key.port,
@@ -225,24 +224,25 @@ impl Show<'_> {
             ..view::Overview::default()
         };
         let mut rows: BTreeMap<&Whose, view::Operator> = BTreeMap::new();
-        for (_, tunnel) in tracker.tunnels() {
-            *overview.tunnels.entry(tunnel.state).or_default() += 1;
-            let row = rows.entry(&tunnel.whose).or_default();
-            row.tunnels += u64::from(!matches!(tunnel.state, State::Gone | State::Failed));
-            if let Some(call) = &tunnel.detector.call {
-                row.calls += 1;
-                overview.calls_active += 1;
-                overview.calls_one_way += u64::from(is_one_way(call));
+        for (whose, tunnels) in self.by_owner(tracker) {
+            let row = rows.entry(whose).or_default();
+            for (state, count) in State::ALL.into_iter().zip(tunnels.states) {
+                *overview.tunnels.entry(state).or_default() += count;
+                if !matches!(state, State::Gone | State::Failed) {
+                    row.tunnels += count;
+                }
             }
-            overview.health.nat_timeout_shorter += u64::from(self.nat_is_shorter(tunnel));
+            row.calls += tunnels.calls;
+            overview.calls_active += tunnels.calls;
+            overview.calls_one_way += tunnels.one_way;
+            overview.health.nat_timeout_shorter += tunnels.nat_timeout_shorter;
         }
         for (whose, totals) in tracker.totals() {
             overview.calls_total += totals.calls;
             let row = rows.entry(whose).or_default();
             results(row, totals);
         }
-        let clients = tracker.clients().count(self.now);
-        for ((whose, outcome), count) in &clients {
+        for ((whose, outcome), count) in tracker.clients().count(self.now) {
             let row = rows.entry(whose).or_default();
             match outcome {
                 Outcome::Ok => row.clients_ok += count,
@@ -270,10 +270,7 @@ impl Show<'_> {
                 calls: minute.calls,
             })
             .collect();
-        let evidence: Vec<_> = (tracker.tunnels())
-            .filter(|(_, tunnel)| self.now.saturating_sub(tunnel.seen) < RECENT)
-            .map(|(_, tunnel)| self.evidence(tunnel))
-            .collect();
+        let evidence = self.all_evidence(tracker);
         overview.sides = sides::judge(&overview.minutes, &evidence);
         overview.health.flows = tracker.flows() as u64;
         overview.health.nat_timeout_seconds = self.nat_timeout;
@@ -295,22 +292,40 @@ impl Show<'_> {
         for (whose, totals) in tracker.totals() {
             all.entry(label(whose)).or_default().totals.merge(totals);
         }
-        for (_, tunnel) in tracker.tunnels() {
-            let row = all.entry(label(&tunnel.whose)).or_default();
-            *row.tunnels.entry(tunnel.state).or_default() += 1;
-            if let Some(call) = &tunnel.detector.call {
-                row.calls += 1;
-                row.one_way += u64::from(is_one_way(call));
+        for (whose, tunnels) in self.by_owner(tracker) {
+            let row = all.entry(label(whose)).or_default();
+            for (state, count) in State::ALL.into_iter().zip(tunnels.states) {
+                *row.tunnels.entry(state).or_default() += count;
             }
-            row.nat_timeout_shorter += u64::from(self.nat_is_shorter(tunnel));
+            row.calls += tunnels.calls;
+            row.one_way += tunnels.one_way;
+            row.nat_timeout_shorter += tunnels.nat_timeout_shorter;
         }
         for ((whose, outcome), count) in tracker.clients().count(self.now) {
-            let row = all.entry(label(&whose)).or_default();
+            let row = all.entry(label(whose)).or_default();
             *row.clients.entry(outcome).or_default() += count;
         }
         let rows = all.into_iter();
         rows.map(|((operator, country), row)| row.shown(operator, country))
             .collect()
+    }
+
+    /// What tunnels say of the sides. Those that are just up say the same for each owner: once.
+    fn all_evidence(&self, tracker: &Tracker) -> Vec<Evidence> {
+        let recent = |tunnel: &Tunnel| self.now.saturating_sub(tunnel.seen) < RECENT;
+        let mut up: HashSet<*const Whose> = HashSet::new();
+        let mut all = Vec::new();
+        for (_, tunnel) in tracker.tunnels().filter(|(_, tunnel)| recent(tunnel)) {
+            let is_plain = matches!(tunnel.state, State::Up | State::Idle)
+                && tunnel.detector.call.is_none()
+                && !self.nat_is_shorter(tunnel);
+            // What goes on or is over says nothing.
+            let says = !matches!(tunnel.state, State::SettingUp | State::Gone);
+            if says && (!is_plain || up.insert(Arc::as_ptr(&tunnel.whose))) {
+                all.push(self.evidence(tunnel));
+            }
+        }
+        all
     }
 
     fn evidence(&self, tunnel: &Tunnel) -> Evidence {
@@ -330,6 +345,24 @@ impl Show<'_> {
         }
     }
 
+    /// Counts the tunnels by owner. Tunnels are many, and share their owners: these are told apart by where they are, so that
+    /// one may come twice.
+    fn by_owner<'t>(&self, tracker: &'t Tracker) -> impl Iterator<Item = (&'t Whose, Tunnels)> {
+        let mut all: HashMap<*const Whose, (&Whose, Tunnels)> = HashMap::new();
+        for (_, tunnel) in tracker.tunnels() {
+            let whose = &tunnel.whose;
+            let entry = all.entry(Arc::as_ptr(whose));
+            let (_, tunnels) = entry.or_insert_with(|| (whose, Tunnels::default()));
+            tunnels.states[tunnel.state as usize] += 1;
+            if let Some(call) = &tunnel.detector.call {
+                tunnels.calls += 1;
+                tunnels.one_way += u64::from(is_one_way(call));
+            }
+            tunnels.nat_timeout_shorter += u64::from(self.nat_is_shorter(tunnel));
+        }
+        all.into_values()
+    }
+
     fn operator(&self, whose: &Whose) -> String {
         let mut owners = plmns(whose);
         match (owners.next(), owners.next()) {
@@ -342,6 +375,16 @@ impl Show<'_> {
 
 fn is_one_way(call: &Call) -> bool {
     matches!(call.voice, Voice::OneWayUp | Voice::OneWayDown)
+}
+
+/// What an owner's tunnels do.
+#[derive(Default)]
+struct Tunnels {
+    /// In the order of [`State::ALL`].
+    states: [u64; State::ALL.len()],
+    calls: u64,
+    one_way: u64,
+    nat_timeout_shorter: u64,
 }
 
 /// What adds up to a row of the report.

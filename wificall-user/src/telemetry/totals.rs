@@ -1,6 +1,9 @@
 //! What adds up over all tunnels, by owner.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{histogram::Histogram, leg::Leg, setup::Outcome, view::Cause};
 
@@ -91,7 +94,7 @@ pub struct Clients {
 struct Results {
     ok: Option<u64>,
     failed: Option<(u64, Cause)>,
-    whose: Whose,
+    whose: Arc<Whose>,
 }
 
 impl Clients {
@@ -99,7 +102,7 @@ impl Clients {
     pub fn note(
         &mut self,
         client: [u8; 16],
-        whose: &Whose,
+        whose: &Arc<Whose>,
         outcome: Outcome,
         now: u64,
         limit: usize,
@@ -128,18 +131,24 @@ impl Clients {
 
     /// How many clients there are by owner and result in the last hour: each under its last one.
     #[must_use]
-    pub fn count(&self, now: u64) -> BTreeMap<(Whose, Outcome), u64> {
-        let mut counts = BTreeMap::new();
+    pub fn count(&self, now: u64) -> BTreeMap<(&Whose, Outcome), u64> {
         let lately = |at: u64| now.saturating_sub(at) < COUNTS;
+        // By where they are first: clients are many, and owners shared by them.
+        let mut counts: HashMap<_, (&Whose, u64)> = HashMap::new();
         for results in self.results.values() {
             let outcome = match (results.failed, results.ok) {
                 (Some((at, cause)), _) if lately(at) => Outcome::Failed(cause),
                 (_, Some(at)) if lately(at) => Outcome::Ok,
                 _ => continue,
             };
-            *counts.entry((results.whose.clone(), outcome)).or_default() += 1;
+            let at = (Arc::as_ptr(&results.whose), outcome);
+            counts.entry(at).or_insert((&results.whose, 0)).1 += 1;
         }
-        counts
+        let mut sums = BTreeMap::new();
+        for ((_, outcome), (whose, count)) in counts {
+            *sums.entry((whose, outcome)).or_default() += count;
+        }
+        sums
     }
 }
 
@@ -150,7 +159,7 @@ mod tests {
     #[test]
     fn a_client_counts_once_under_its_last_result() {
         let mut clients = Clients::default();
-        let whose = Whose::default();
+        let whose = Arc::new(Whose::default());
         let failed = Outcome::Failed(Cause::NoAnswer);
         for _ in 0..9 {
             clients.note([1; 16], &whose, failed, 10, 2);
@@ -159,7 +168,7 @@ mod tests {
         clients.note([2; 16], &whose, Outcome::Ok, 11, 2);
         // No room.
         clients.note([3; 16], &whose, Outcome::Ok, 12, 2);
-        let of = |outcome| (whose.clone(), outcome);
+        let of = |outcome| (&*whose, outcome);
         let expected = BTreeMap::from([(of(failed), 1), (of(Outcome::Ok), 1)]);
         assert_eq!(clients.count(20), expected);
         assert!(clients.count(20 + COUNTS).is_empty());

@@ -13,7 +13,7 @@ use wificall_common::{
 };
 
 use super::{
-    leg::Leg,
+    leg::{Leg, Mark},
     note::Note,
     notify,
     setup::{Outcome, Setup},
@@ -69,18 +69,40 @@ pub struct Minute {
     pub calls: u64,
 }
 
+/// What is kept of a flow from one look to the next: there may be very many.
 struct Tracked {
-    flow: Box<Flow>,
+    before: Box<Before>,
     tunnel: Id,
     due: u64,
     read: u64,
+}
+
+/// A flow as it was read last.
+#[derive(Clone, Copy, Default)]
+struct Before {
+    ways: [Mark; 2],
+    /// When its last set-up began.
+    began: u64,
+    /// When its last packet was seen.
+    seen: u64,
+}
+
+impl Before {
+    fn of(flow: &Flow) -> Self {
+        Self {
+            ways: [Mark::of(&flow.up), Mark::of(&flow.down)],
+            began: flow.control.began,
+            seen: flow.up.seen.max(flow.down.seen),
+        }
+    }
 }
 
 /// All tunnels.
 pub struct Tracker {
     limit: usize,
     serial: Id,
-    tunnels: BTreeMap<Id, Tunnel>,
+    /// Boxed, for a tree whose keys ascend is half empty.
+    tunnels: BTreeMap<Id, Box<Tunnel>>,
     flows: BTreeMap<FlowKey, Tracked>,
     by_spi: HashMap<[u8; 8], Id>,
     by_ends: HashMap<([u8; 16], [u8; 16]), Id>,
@@ -89,6 +111,8 @@ pub struct Tracker {
     flowless: BTreeSet<Id>,
     touched: BTreeSet<Id>,
     calls: BTreeSet<Id>,
+    /// Tunnels that are gone or failed: they make room first.
+    ended: BTreeSet<Id>,
     totals: BTreeMap<Arc<Whose>, Totals>,
     clients: Clients,
     minutes: VecDeque<Minute>,
@@ -115,6 +139,7 @@ impl Tracker {
             flowless: BTreeSet::new(),
             touched: BTreeSet::new(),
             calls: BTreeSet::new(),
+            ended: BTreeSet::new(),
             totals: BTreeMap::new(),
             clients: Clients::default(),
             minutes: VecDeque::new(),
@@ -132,7 +157,14 @@ impl Tracker {
 
     /// Tunnels by number.
     pub fn tunnels(&self) -> impl ExactSizeIterator<Item = (Id, &Tunnel)> {
-        self.tunnels.iter().map(|(id, tunnel)| (*id, tunnel))
+        self.tunnels.iter().map(|(id, tunnel)| (*id, &**tunnel))
+    }
+
+    /// The tunnel between a client and an endpoint: of several, the one that a flow joined last.
+    #[must_use]
+    pub fn between(&self, client: [u8; 16], endpoint: [u8; 16]) -> Option<(Id, &Tunnel)> {
+        let id = *self.by_ends.get(&(client, endpoint))?;
+        Some((id, self.tunnels.get(&id)?))
     }
 
     /// Whether there is a tunnel of this number.
@@ -141,10 +173,16 @@ impl Tracker {
         self.tunnels.contains_key(&id)
     }
 
-    /// A flow as it was read last.
+    /// Whether this flow is known.
     #[must_use]
-    pub fn flow(&self, key: &FlowKey) -> Option<&Flow> {
-        self.flows.get(key).map(|tracked| &*tracked.flow)
+    pub fn knows(&self, key: &FlowKey) -> bool {
+        self.flows.contains_key(key)
+    }
+
+    /// When a flow's last packet was seen, as it was read last; `None`: it is not known.
+    #[must_use]
+    pub fn seen(&self, key: &FlowKey) -> Option<u64> {
+        self.flows.get(key).map(|tracked| tracked.before.seen)
     }
 
     /// How many flows are known.
@@ -328,7 +366,8 @@ impl Tracker {
     fn create(&mut self, key: &FlowKey, whose: Arc<Whose>, now: u64) -> Id {
         self.serial += 1;
         let id = self.serial;
-        self.tunnels.insert(id, Tunnel::new(key, whose, now));
+        let tunnel = Tunnel::new(key, whose, now);
+        self.tunnels.insert(id, Box::new(tunnel));
         self.by_ends.insert((key.client, key.endpoint), id);
         id
     }
@@ -355,23 +394,23 @@ impl Tracker {
             self.lose(&key);
             return;
         };
+        let after = Before::of(flow);
         let before = match self.flows.get(&key) {
             // Begun anew after it had made room for another.
-            Some(tracked) if flow.up.packets < tracked.flow.up.packets => Flow::default(),
-            Some(tracked) => *tracked.flow,
+            Some(Tracked { before, .. }) if after.ways[0].packets < before.ways[0].packets => {
+                Before::default()
+            }
+            Some(tracked) => *tracked.before,
             None if self.flows.len() >= self.limit + self.limit / 4 => {
                 self.left_out += 1;
                 return;
             }
-            None if self.adopting => *flow,
-            None => Flow::default(),
+            None if self.adopting => after,
+            None => Before::default(),
         };
         let is_new = !self.flows.contains_key(&key);
         let id = self.whose_flow(&key, flow, now, whose);
-        let legs = [
-            Leg::between(&before.up, &flow.up),
-            Leg::between(&before.down, &flow.down),
-        ];
+        let legs = [0, 1].map(|way| Leg::between(&before.ways[way], &after.ways[way]));
         if is_new {
             self.join(id, &key, flow);
         }
@@ -390,19 +429,21 @@ impl Tracker {
             sum.add(leg);
         }
         self.touched.insert(id);
-        let old_due = self.flows.get(&key).map(|tracked| tracked.due);
-        if let Some(due) = old_due {
-            self.due.remove(&(due, key));
+        if let Some(tracked) = self.flows.get_mut(&key) {
+            self.due.remove(&(tracked.due, key));
+            *tracked.before = after;
+            tracked.tunnel = id;
+            tracked.due = now;
+            tracked.read = now;
+            return;
         }
-        self.flows.insert(
-            key,
-            Tracked {
-                flow: Box::new(*flow),
-                tunnel: id,
-                due: now,
-                read: now,
-            },
-        );
+        let tracked = Tracked {
+            before: Box::new(after),
+            tunnel: id,
+            due: now,
+            read: now,
+        };
+        self.flows.insert(key, tracked);
     }
 
     /// The tunnel that a flow belongs to.
@@ -470,6 +511,8 @@ impl Tracker {
         // From 500 to 4500 it moves while it is set up; later, it is the phone or its NAT that moved.
         let moved = tunnel.client != key.client
             || (!tunnel.flows.is_empty() && !tunnel.sets_up() && key.protocol != PROTOCOL_ESP);
+        // Mostly one or two, for as long as the tunnel lasts.
+        tunnel.flows.reserve_exact(1);
         tunnel.flows.push(*key);
         self.flowless.remove(&id);
         self.by_ends.insert((key.client, key.endpoint), id);
@@ -500,7 +543,7 @@ impl Tracker {
         &mut self,
         id: Id,
         flow: &Flow,
-        before: &Flow,
+        before: &Before,
         legs: &[Leg; 2],
         is_new: bool,
         now: u64,
@@ -514,7 +557,7 @@ impl Tracker {
             let old = tunnel.setup.as_ref();
             let is_other = old.is_none_or(|old| old.spi_i != control.spi_i);
             // A rekey changes the SPIs and nothing else.
-            let began_anew = is_new || control.began != before.control.began;
+            let began_anew = is_new || control.began != before.began;
             let is_later = old.is_none_or(|old| control.began > old.began);
             if Setup::is_told_by(control) && is_other && began_anew && is_later {
                 let mut setup = Setup::default();
@@ -625,6 +668,7 @@ impl Tracker {
         self.flowless.remove(&id);
         self.touched.remove(&id);
         self.calls.remove(&id);
+        self.ended.remove(&id);
         let Some(tunnel) = self.tunnels.remove(&id) else {
             return;
         };
@@ -648,10 +692,8 @@ impl Tracker {
         if self.flows.len() < self.limit - self.limit / 8 {
             return;
         }
-        let mut over: Vec<(u64, Id)> = (self.tunnels.iter())
-            .filter(|(_, tunnel)| matches!(tunnel.state, State::Gone | State::Failed))
-            .map(|(id, tunnel)| (tunnel.seen, *id))
-            .collect();
+        let seen = |id: &Id| Some((self.tunnels.get(id)?.seen, *id));
+        let mut over: Vec<(u64, Id)> = self.ended.iter().filter_map(seen).collect();
         over.sort_unstable();
         for (_, id) in over.into_iter().take(1 + self.limit / 16) {
             self.forget(id);
@@ -688,17 +730,22 @@ impl Tracker {
             } else {
                 id % 64 * (every / 256)
             };
-            for key in tunnel.flows.clone() {
-                if let Some(tracked) = self.flows.get_mut(&key) {
-                    self.due.remove(&(tracked.due, key));
+            for key in &tunnel.flows {
+                if let Some(tracked) = self.flows.get_mut(key) {
+                    self.due.remove(&(tracked.due, *key));
                     tracked.due = tracked.read + every - spread;
-                    self.due.insert((tracked.due, key));
+                    self.due.insert((tracked.due, *key));
                 }
             }
             if tunnel.detector.call.is_some() {
                 self.calls.insert(id);
             } else {
                 self.calls.remove(&id);
+            }
+            if matches!(tunnel.state, State::Gone | State::Failed) {
+                self.ended.insert(id);
+            } else {
+                self.ended.remove(&id);
             }
             self.add_up(id, settled, now);
             if over {

@@ -117,17 +117,23 @@ impl Lab {
 
     /// The candidate's first packet was IKE_SA_INIT, which is answered now.
     fn answered(&mut self, key: FlowKey, spi_i: u8) {
-        let mut candidate = Candidate::begin(Direction::Up, self.now - 40 * MS);
+        self.begun(key, spi_i, EXCHANGE_SA_INIT, self.now - 40 * MS);
+        self.ike(key, Direction::Down, spi_i, EXCHANGE_SA_INIT, 0);
+    }
+
+    /// A flow whose candidate's first packet was a request.
+    fn begun(&mut self, key: FlowKey, spi_i: u8, exchange: u8, at: u64) {
+        let mut candidate = Candidate::begin(Direction::Up, at);
         let question = Message {
             spi_i: [spi_i; 8],
-            exchange: EXCHANGE_SA_INIT,
+            exchange,
+            natt: exchange != EXCHANGE_SA_INIT,
             ..Message::default()
         };
-        candidate.ask(&question, self.now - 40 * MS);
+        candidate.ask(&question, at);
         let mut flow = Flow::default();
         flow.begin(&candidate, 1, 1);
         self.table.insert(key, flow);
-        self.ike(key, Direction::Down, spi_i, EXCHANGE_SA_INIT, 0);
     }
 
     fn esp(&mut self, key: FlowKey, direction: Direction, sequence: u32) {
@@ -152,11 +158,8 @@ impl Lab {
         self.answered(ike, spi_i);
         self.follow();
         self.now += 20 * MS;
-        let began = self.now;
+        self.begun(natt, spi_i, EXCHANGE_AUTH, self.now);
         self.now += 100 * MS;
-        let mut flow = Flow::default();
-        flow.begin(&Candidate::begin(Direction::Up, began), 1, 1);
-        self.table.insert(natt, flow);
         self.ike(natt, Direction::Down, spi_i, EXCHANGE_AUTH, 1);
         self.now += 500 * MS;
         self.esp(natt, Direction::Up, 1);
@@ -454,4 +457,25 @@ fn a_flood_is_bounded() {
     assert!(lab.tracker.left_out > 4_000);
     lab.pass(200);
     assert!(lab.tracker.tunnels().len() <= 80);
+}
+
+#[test]
+fn where_flows_find_no_room_those_that_are_over_give_way() {
+    let mut lab = Lab::new();
+    lab.set_up(1, 1);
+    for client in 2..60 {
+        lab.now += MS;
+        lab.answered(key(client, 500), client);
+        lab.follow();
+    }
+    // Their set-ups have come to nothing; the first one's tunnel is up.
+    lab.pass(40);
+    assert_eq!(lab.tracker.flows(), 60);
+    lab.tracker.relieve();
+    let gone = lab.tracker.take_over();
+    assert_eq!(gone, [2, 3, 4, 5, 6].map(|client| key(client, 500)));
+    assert_eq!(lab.tracker.flows(), 55);
+    lab.tracker.relieve();
+    assert_eq!(lab.tracker.flows(), 55, "there is room");
+    assert!(lab.tracker.tunnels().any(|(_, one)| one.state == State::Up));
 }

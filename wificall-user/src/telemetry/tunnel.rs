@@ -322,7 +322,7 @@ impl Tunnel {
         }
         if now.saturating_sub(self.seen) >= GONE {
             State::Gone
-        } else if esp != 0 && now.saturating_sub(esp) < IDLE {
+        } else if !self.esp_seen.contains(&0) && now.saturating_sub(esp) < IDLE {
             State::Up
         } else {
             State::Idle

@@ -3,7 +3,7 @@
 /// What to measure, and what to do with it.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Measure these layers only (program, policies, forwarding, xdp, system); all if not given
+    /// Measure these layers only (program, policies, forwarding, xdp, system, telemetry); all if not given
     #[arg(long = "layer", value_name = "LAYER", value_delimiter = ',')]
     pub layers: Vec<String>,
     /// Fail if a path costs more than tests/budgets.toml allows it, or if the machine is too noisy to tell

@@ -40,6 +40,8 @@ const KEY_LENGTH: u16 = 0x8000 | 14;
 
 /// Notify message types (§3.10.1; RFC 5685 §10).
 pub mod notify {
+    use crate::telemetry::notify::known;
+
     /// The responder wants another group; its number is the data.
     pub const INVALID_KE_PAYLOAD: u16 = 17;
     /// NO_PROPOSAL_CHOSEN.
@@ -62,28 +64,11 @@ pub mod notify {
     /// The name of an error type.
     #[must_use]
     pub fn name(kind: u16) -> String {
-        match kind {
-            1 => "UNSUPPORTED_CRITICAL_PAYLOAD",
-            4 => "INVALID_IKE_SPI",
-            5 => "INVALID_MAJOR_VERSION",
-            7 => "INVALID_SYNTAX",
-            9 => "INVALID_MESSAGE_ID",
-            11 => "INVALID_SPI",
-            NO_PROPOSAL_CHOSEN => "NO_PROPOSAL_CHOSEN",
-            INVALID_KE_PAYLOAD => "INVALID_KE_PAYLOAD",
-            24 => "AUTHENTICATION_FAILED",
-            34 => "SINGLE_PAIR_REQUIRED",
-            35 => "NO_ADDITIONAL_SAS",
-            36 => "INTERNAL_ADDRESS_FAILURE",
-            37 => "FAILED_CP_REQUIRED",
-            38 => "TS_UNACCEPTABLE",
-            39 => "INVALID_SELECTORS",
-            43 => "TEMPORARY_FAILURE",
-            44 => "CHILD_SA_NOT_FOUND",
-            8192..16384 => return format!("private error {kind}"),
-            _ => return format!("error {kind}"),
+        match known(kind) {
+            Some(name) => name.to_owned(),
+            None if (8192..16384).contains(&kind) => format!("private error {kind}"),
+            None => format!("error {kind}"),
         }
-        .to_owned()
     }
 }
 
