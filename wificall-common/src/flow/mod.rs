@@ -259,7 +259,7 @@ impl Control {
             return;
         }
         let millis = now.saturating_sub(before) / 1_000_000;
-        if millis < KEEPALIVE_MIN || millis > KEEPALIVE_MAX {
+        if !(KEEPALIVE_MIN..=KEEPALIVE_MAX).contains(&millis) {
             return;
         }
         let (millis, interval) = (millis as u32, self.keepalive_interval);

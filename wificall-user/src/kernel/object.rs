@@ -252,3 +252,62 @@ pub(super) fn load(
         .load(OBJECT)
         .doing(|| format!("load the BPF object with maps in {}", directory.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use aya::maps::{HashMap, Map, MapData, MapType};
+
+    use super::*;
+
+    /// This thread goes on on one CPU.
+    fn stay_on(cpu: usize) {
+        // SAFETY: a CPU set of zeroes is an empty one, of which CPU_SET writes one bit, and which the kernel reads.
+        let result = unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(cpu, &mut set);
+            libc::sched_setaffinity(0, size_of_val(&set), &raw const set)
+        };
+        assert_eq!(result, 0, "CPU {cpu}: {}", std::io::Error::last_os_error());
+    }
+
+    /// Of `flows` that enter on `writers` CPUs, a share on each, those that a map of so many entries still has.
+    fn kept(entries: u32, flows: u32, writers: usize) -> usize {
+        let kind = MapType::LruHash as u32;
+        let shape = aya_obj::Map::new_from_params(kind, 4, 8, entries, 0);
+        let data = MapData::create(shape, "test_flows", None).unwrap();
+        let id = data.info().unwrap().id();
+        let map: HashMap<MapData, u32, u64> = Map::LruHashMap(data).try_into().unwrap();
+        thread::scope(|scope| {
+            for cpu in 0..writers {
+                scope.spawn(move || {
+                    stay_on(cpu);
+                    let data = MapData::from_id(id).unwrap();
+                    let mut map: HashMap<_, u32, u64> = Map::LruHashMap(data).try_into().unwrap();
+                    for flow in (0..flows).filter(|flow| *flow as usize % writers == cpu) {
+                        map.insert(flow, 0, 0).unwrap();
+                    }
+                });
+            }
+        });
+        map.keys().count()
+    }
+
+    #[test]
+    fn root_no_flow_goes_as_long_as_there_is_room() {
+        let cpus = possible_cpus().unwrap();
+        let online = thread::available_parallelism().unwrap().get();
+        for flows in (500..2_500).step_by(47).chain([8_192]) {
+            for writers in 1..=online {
+                let entries = flow_entries(flows, cpus);
+                let all = flows as usize;
+                assert_eq!(
+                    kept(entries, flows, writers),
+                    all,
+                    "{writers} of {cpus} CPUs"
+                );
+            }
+        }
+    }
+}

@@ -273,10 +273,10 @@ impl Tracker {
                     } else if note.tells(Changes::RETRANSMITTED) && tunnel.sets_up() {
                         let change = Change::new(note.at, Step::Retransmitted);
                         self.tell(tracked_id(&self.flows, &note.key), change);
-                    } else if note.tells(Changes::ANCHORED) {
-                        tunnel.roamed += 1;
+                    } else if note.tells(Changes::ANCHORED) && tunnel.returns(note.at) {
                         let mut change = Change::new(note.at, Step::Roamed);
-                        "came back after an absence".clone_into(&mut change.detail);
+                        "its numbers go on elsewhere, as after an absence"
+                            .clone_into(&mut change.detail);
                         self.tell(tracked_id(&self.flows, &note.key), change);
                     }
                 }
@@ -396,8 +396,11 @@ impl Tracker {
         };
         let after = Before::of(flow);
         let before = match self.flows.get(&key) {
-            // Begun anew after it had made room for another.
-            Some(Tracked { before, .. }) if after.ways[0].packets < before.ways[0].packets => {
+            // Begun anew after it had made room for another. Less of the same one is the work of CPUs that raced.
+            Some(Tracked { before, .. })
+                if after.ways[0].packets < before.ways[0].packets
+                    && after.began != before.began =>
+            {
                 Before::default()
             }
             Some(tracked) => *tracked.before,
@@ -463,7 +466,7 @@ impl Tracker {
             && mine != other
         {
             // What was thought to be a tunnel of its own, for want of IKE, is a flow of another.
-            self.leave(mine, key);
+            self.leave(mine, key, other);
             self.join(other, key, flow);
             return other;
         }
@@ -476,7 +479,7 @@ impl Tracker {
                 .get(&mine)
                 .is_some_and(|tunnel| tunnel.spi_i == [0; 8])
         {
-            self.leave(mine, key);
+            self.leave(mine, key, beside);
             self.join(beside, key, flow);
             return beside;
         }
@@ -529,12 +532,19 @@ impl Tracker {
         }
     }
 
-    fn leave(&mut self, id: Id, key: &FlowKey) {
-        if let Some(tunnel) = self.tunnels.get_mut(&id) {
-            tunnel.flows.retain(|other| other != key);
-            if tunnel.flows.is_empty() {
-                self.forget(id);
-            }
+    /// A flow is another tunnel's, and so are the calls of one that has none left.
+    fn leave(&mut self, id: Id, key: &FlowKey, other: Id) {
+        let Some(tunnel) = self.tunnels.get_mut(&id) else {
+            return;
+        };
+        tunnel.flows.retain(|other| other != key);
+        if !tunnel.flows.is_empty() {
+            return;
+        }
+        let (calls, detector) = tunnel.leave_calls();
+        self.forget(id);
+        if let Some(heir) = self.tunnels.get_mut(&other) {
+            heir.inherit(calls, detector);
         }
     }
 
