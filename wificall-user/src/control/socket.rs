@@ -273,7 +273,7 @@ async fn tell(
 
 async fn answer(question: Question, requests: &Requests) -> Answer {
     let answered = match question {
-        Question::Report => timeout(REPORT_TIMEOUT, requests.report())
+        Question::Report => timeout(REPORT_TIMEOUT, requests.report(true))
             .await
             .map(|report| match report {
                 Some(report) => Answer::Report(Box::new(report)),
@@ -471,7 +471,7 @@ mod tests {
         tokio::spawn(async move {
             while let Some(request) = requested.recv().await {
                 match request {
-                    Request::Report(answer) => drop(answer.send(Report {
+                    Request::Report { asker, .. } => drop(asker.send(Report {
                         instance: "lab".into(),
                         pid: Some(7),
                         ..Report::default()

@@ -210,6 +210,19 @@ impl Tracker {
         self.tunnels.iter().map(|(id, tunnel)| (*id, &**tunnel))
     }
 
+    /// The tunnel between a client and an endpoint: of several, the one that a flow joined last.
+    #[must_use]
+    pub fn between(&self, client: [u8; 16], endpoint: [u8; 16]) -> Option<(Id, &Tunnel)> {
+        let id = *self.by_ends.get(&(client, endpoint))?;
+        Some((id, self.tunnels.get(&id)?))
+    }
+
+    /// Whether there is a tunnel of this number.
+    #[must_use]
+    pub fn has(&self, id: Id) -> bool {
+        self.tunnels.contains_key(&id)
+    }
+
     /// Whether this flow is known.
     #[must_use]
     pub fn knows(&self, key: &FlowKey) -> bool {
@@ -244,9 +257,12 @@ impl Tracker {
         self.minutes.iter()
     }
 
-    /// What has happened since this was asked last.
+    /// What has happened since this was asked last, in the order in which it did: what an event tells is known before what
+    /// the flows do that are read after it.
     pub fn take_happened(&mut self) -> Vec<Happened> {
-        std::mem::take(&mut self.happened)
+        let mut happened = std::mem::take(&mut self.happened);
+        happened.sort_by_key(|one| (one.change.at, one.change.step));
+        happened
     }
 
     /// Flows that are over, to be removed from the kernel's table.
