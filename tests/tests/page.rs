@@ -525,8 +525,8 @@ fn top_shows_a_call_on_a_terminal_and_leaves_it_as_it_was() -> Result<()> {
         };
         let screen = reading.join().expect("the reader does not panic");
         // To be replayed on a terminal of that size.
-        std::fs::create_dir_all(shots())?;
-        std::fs::write(shots().join("top.raw"), &screen)?;
+        fs::create_dir_all(shots())?;
+        fs::write(shots().join("top.raw"), &screen)?;
         let screen = String::from_utf8_lossy(&screen).into_owned();
         ensure!(status.success(), "{status}\n{screen:?}");
         for text in ["CLIENT", PHONE4, "call", "MOS, estimate", "Keys"] {
