@@ -9,7 +9,7 @@ use wificall_common::abi::{Candidate, Flow, FlowKey, FlowNote, SpiSlot};
 use wificall_common::classify::{Match, tunnel_ends};
 use wificall_common::flow::{Changes, Message, Sight};
 use wificall_common::frame::Frame as _;
-use wificall_common::wire::ike::{EXCHANGE_AUTH, EXCHANGE_SA_INIT};
+use wificall_common::wire::ike::EXCHANGE_SA_INIT;
 use wificall_common::wire::{PROTOCOL_ESP, PROTOCOL_UDP, natt, udp};
 use wificall_common::{Class, Direction};
 
@@ -187,37 +187,6 @@ impl Tracked {
     }
 }
 
-/// What a packet has changed, worth telling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    /// What the programs would tell.
-    pub(super) note: FlowNote,
-    /// Which keys are new, if any are.
-    pub(super) rekeyed: Option<&'static str>,
-}
-
-/// Which keys are new after this packet, where there were others before.
-fn rekey(
-    tracked: &mut Tracked,
-    subject: &Subject,
-    before: [u8; 8],
-    changes: u32,
-) -> Option<&'static str> {
-    if changes & Changes::SPI != 0 {
-        let way = tracked.flow.sides(subject.direction).way;
-        let other = &way.spis[usize::from(way.current & 1 ^ 1)];
-        // One packet under another SPI shows no key: anybody could have sent it.
-        let was_used = other.spi != 0 && other.highest != other.anchor;
-        return was_used.then_some(match subject.direction {
-            Direction::Up => "ESP from the phone",
-            Direction::Down => "ESP to the phone",
-        });
-    }
-    let sets_up = |message: &Message| matches!(message.exchange, EXCHANGE_SA_INIT | EXCHANGE_AUTH);
-    let is_other = changes & Changes::IKE_SA != 0 && before != [0; 8];
-    (is_other && !subject.message.as_ref().is_some_and(sets_up)).then_some("IKE")
-}
-
 /// Both tables.
 #[derive(Debug, Default)]
 pub(super) struct Flows {
@@ -232,24 +201,20 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    /// Takes a packet in; what is told of it, if anything is.
-    pub(super) fn see(&mut self, subject: &Subject) -> Option<Told> {
-        let mut rekeyed = None;
+    /// Takes a packet in; what the programs would tell of it, if it is worth telling.
+    pub(super) fn see(&mut self, subject: &Subject) -> Option<FlowNote> {
         let changes = if let Some(tracked) = self.flows.get_mut(&subject.key) {
-            let spi_i = tracked.flow.control.spi_i;
             let mut changes = tracked.see(subject);
             if let Some(message) = &subject.message {
                 changes |= tracked
                     .flow
                     .message(subject.direction, message, subject.sight.now);
             }
-            rekeyed = rekey(tracked, subject, spi_i, changes);
             changes
         } else {
             self.enter(subject)
         };
-        let told = |note| Told { note, rekeyed };
-        (changes != 0).then(|| told(self.note(subject, changes)))
+        (changes != 0).then(|| self.note(subject, changes))
     }
 
     /// Lets the flow into the table whose ends have both spoken.

@@ -1,14 +1,13 @@
 //! The agent's tracker over a file: it is told what the programs would tell, and reads flows when it would, by the file's
 //! clock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::sync::Arc;
 
-use wificall_common::abi::FlowKey;
+use wificall_common::abi::{FlowKey, FlowNote};
 
-use super::flows::{FLOWS_MAX, Flows, Told};
-use super::report::{address_text, protocol_text};
+use super::flows::{FLOWS_MAX, Flows};
 use crate::catalogue::catalogue;
 use crate::telemetry::note::Note;
 use crate::telemetry::show::Show;
@@ -30,23 +29,14 @@ const READ_MOST: usize = 1_024;
 /// Says whose an endpoint is.
 pub(super) type Owners<'a> = &'a dyn Fn([u8; 16]) -> Arc<Whose>;
 
-/// What a flow is known by in the views: client, port, protocol, endpoint.
-type Ends = (String, u16, String, String);
-
 pub(super) struct Follower {
     tracker: Tracker,
     clock: u64,
-    timeline: Vec<(Event, TraceEvent)>,
+    timeline: Vec<(Id, TraceEvent)>,
     gone: BTreeMap<Id, view::Tunnel>,
     /// Events and tunnels that there was no room for.
     pub(super) left_out: u64,
     key: RandomState,
-}
-
-/// Whose an event is: a tunnel's by its number, or by one of its flows.
-enum Event {
-    Tunnel(Id),
-    Flow(FlowKey),
 }
 
 /// How the views are made: everything is shown, for it is the reader's own file.
@@ -110,29 +100,13 @@ impl Follower {
     }
 
     /// Takes in what a packet has changed.
-    pub(super) fn tell(&mut self, now: u64, key: FlowKey, told: &Told, owners: Owners<'_>) {
-        let note = Note {
-            at: now,
-            key,
-            data: told.note,
-        };
-        self.tracker.note(&note, owners);
-        if let Some(what) = told.rekeyed {
-            let event = TraceEvent {
-                at: now / MILLISECOND,
-                client: address_text(key.client),
-                endpoint: address_text(key.endpoint),
-                step: Step::Rekeyed,
-                detail: what.to_owned(),
-                ..TraceEvent::default()
-            };
-            self.put(Event::Flow(key), event);
-        }
+    pub(super) fn tell(&mut self, now: u64, key: FlowKey, data: FlowNote, owners: Owners<'_>) {
+        self.tracker.note(&Note { at: now, key, data }, owners);
     }
 
-    fn put(&mut self, whose: Event, event: TraceEvent) {
+    fn put(&mut self, tunnel: Id, event: TraceEvent) {
         if self.timeline.len() < EVENTS_MAX {
-            self.timeline.push((whose, event));
+            self.timeline.push((tunnel, event));
         } else {
             self.left_out += 1;
         }
@@ -146,7 +120,7 @@ impl Follower {
             if event.step == Step::Gone {
                 self.keep(happened.tunnel);
             }
-            self.put(Event::Tunnel(happened.tunnel), event);
+            self.put(happened.tunnel, event);
         }
         for key in self.tracker.take_over() {
             flows.finish(&key);
@@ -188,35 +162,14 @@ impl Follower {
         for (id, tunnel) in self.tracker.tunnels() {
             tunnels.insert(id, show.tunnel(&self.tracker, id, tunnel));
         }
-        let mut ids: HashMap<Ends, String> = HashMap::new();
         for (id, tunnel) in &mut tunnels {
             tunnel.id = id.to_string();
-            for flow in &tunnel.flows {
-                let ends = (
-                    flow.client.clone(),
-                    flow.port,
-                    flow.protocol.clone(),
-                    tunnel.endpoint.clone(),
-                );
-                ids.insert(ends, tunnel.id.clone());
-            }
         }
         let events = std::mem::take(&mut self.timeline).into_iter();
         let mut timeline: Vec<_> = events
-            .map(|(whose, mut event)| {
-                event.tunnel = match whose {
-                    Event::Tunnel(id) => id.to_string(),
-                    Event::Flow(key) => {
-                        let ends = (
-                            address_text(key.client),
-                            key.port,
-                            protocol_text(&key).to_owned(),
-                            address_text(key.endpoint),
-                        );
-                        ids.get(&ends).cloned().unwrap_or_default()
-                    }
-                };
-                event
+            .map(|(tunnel, event)| TraceEvent {
+                tunnel: tunnel.to_string(),
+                ..event
             })
             .collect();
         // What a reading finds happened before it.

@@ -252,7 +252,7 @@ impl Analyzer {
         if let Some(told) = self.flows.see(&subject) {
             let endpoints = &self.endpoints;
             let owners = |address| whose(endpoints, address);
-            self.follower.tell(self.now, subject.key, &told, &owners);
+            self.follower.tell(self.now, subject.key, told, &owners);
         }
     }
 

@@ -9,7 +9,10 @@ use wificall_common::{
     Direction,
     abi::{Flow, FlowKey, Way},
     flow::{Changes, Milestone, VOICE_RUN},
-    wire::{PROTOCOL_ESP, ike::EXCHANGE_AUTH},
+    wire::{
+        PROTOCOL_ESP,
+        ike::{EXCHANGE_AUTH, EXCHANGE_SA_INIT},
+    },
 };
 
 use super::{
@@ -318,6 +321,11 @@ impl Tracker {
                     if note.tells(Changes::VOICE) {
                         tunnel.watch(note.at);
                     }
+                    if note.tells(Changes::SPI)
+                        && let Some(direction) = note.direction()
+                    {
+                        tunnel.confirm(direction, note.at);
+                    }
                     if note.tells(Changes::NOTIFY) {
                         let mut change = Change::new(note.at, Step::Notify);
                         change.detail = notify::name(note.data.notify);
@@ -329,6 +337,10 @@ impl Tracker {
                         let mut change = Change::new(note.at, Step::Roamed);
                         "its numbers go on elsewhere, as after an absence"
                             .clone_into(&mut change.detail);
+                        self.tell(tracked_id(&self.flows, &note.key), change);
+                    } else if note.tells(Changes::IKE_SA) && rekeys(note, tunnel.spi_i) {
+                        let mut change = Change::new(note.at, Step::Rekeyed);
+                        "IKE".clone_into(&mut change.detail);
                         self.tell(tracked_id(&self.flows, &note.key), change);
                     }
                 }
@@ -478,6 +490,7 @@ impl Tracker {
             return;
         };
         tunnel.take(flow, legs);
+        let rekeyed = tunnel.rekeyed(flow);
         // A run that began before anybody looked, or whose event was lost, is told by nothing else.
         let talks = |way: &Way| way.run >= VOICE_RUN && now.saturating_sub(way.esp_seen) < SECOND;
         if !tunnel.is_live(now) && (talks(&flow.up) || talks(&flow.down)) {
@@ -488,6 +501,9 @@ impl Tracker {
             sum.add(leg);
         }
         self.touched.insert(id);
+        for change in rekeyed {
+            self.tell(Some(id), change);
+        }
         if let Some(tracked) = self.flows.get_mut(&key) {
             self.due.remove(tracked.due, key);
             *tracked.before = after;
@@ -879,6 +895,12 @@ impl Tracker {
 fn can_wait(note: &Note) -> bool {
     const LATER: u32 = Changes::SPI | Changes::IKE_SA | Changes::ROUND_TRIP;
     note.data.changes & !LATER == 0
+}
+
+/// Whether a message has other IKE SPIs than these, and sets nothing up.
+fn rekeys(note: &Note, before: [u8; 8]) -> bool {
+    let sets_up = matches!(note.data.exchange, EXCHANGE_SA_INIT | EXCHANGE_AUTH);
+    before != [0; 8] && note.data.spi_i != before && !sets_up
 }
 
 fn tracked_id(flows: &BTreeMap<FlowKey, Tracked>, key: &FlowKey) -> Option<Id> {

@@ -60,9 +60,22 @@ impl Lab {
     }
 
     fn note(&mut self, key: FlowKey, changes: u32, spi_i: u8) {
+        self.note_of(key, changes, spi_i, Direction::Up, 0);
+    }
+
+    fn note_of(
+        &mut self,
+        key: FlowKey,
+        changes: u32,
+        spi_i: u8,
+        direction: Direction,
+        exchange: u8,
+    ) {
         let data = FlowNote {
             changes,
             spi_i: [spi_i; 8],
+            direction: direction as u8,
+            exchange,
             ..FlowNote::default()
         };
         let at = self.now;
@@ -112,7 +125,7 @@ impl Lab {
             esp: [0; 2],
         };
         let changes = flow.see(direction, &sight) | flow.message(direction, &message, self.now);
-        self.note(key, changes, spi_i);
+        self.note_of(key, changes, spi_i, direction, exchange);
     }
 
     /// The candidate's first packet was IKE_SA_INIT, which is answered now.
@@ -137,17 +150,21 @@ impl Lab {
     }
 
     fn esp(&mut self, key: FlowKey, direction: Direction, sequence: u32) {
+        self.esp_of(0xabc, key, direction, sequence);
+    }
+
+    fn esp_of(&mut self, spi: u32, key: FlowKey, direction: Direction, sequence: u32) {
         let flow = self.table.entry(key).or_default();
         let sight = Sight {
             now: self.now,
             bytes: 144,
             segments: 1,
             class: Class::EspUdp,
-            esp: [0xabc, sequence],
+            esp: [spi, sequence],
         };
         let changes = flow.see(direction, &sight);
         if changes != 0 {
-            self.note(key, changes, 0);
+            self.note_of(key, changes, 0, direction, 0);
         }
     }
 
@@ -543,4 +560,27 @@ fn what_cannot_wait_is_read_first() {
     assert_ne!(lab.tracker.due(lab.now, 1), [key(7, 4500)]);
     lab.note(key(7, 4500), Changes::VOICE, 7);
     assert_eq!(lab.tracker.due(lab.now, 1), [key(7, 4500)]);
+}
+
+#[test]
+fn new_keys_are_told_once_a_second_packet_has_confirmed_them() {
+    let mut lab = Lab::new();
+    lab.set_up(2, 1);
+    let natt = key(2, 4500);
+    let _ = lab.steps();
+    let spis = [
+        0xabc, 0xabc, 0xabc, 0xbad, 0xabc, 0xdef, 0xdef, 0xdef, 0xdef,
+    ];
+    for (number, spi) in (2..).zip(spis) {
+        lab.esp_of(spi, natt, Direction::Down, number);
+        lab.pass(1);
+    }
+    lab.ike(natt, Direction::Up, 1, 36, 9);
+    lab.ike(natt, Direction::Up, 7, 37, 0);
+    let happened = lab.tracker.take_happened();
+    let told: Vec<_> = (happened.iter())
+        .filter(|one| one.change.step == Step::Rekeyed)
+        .map(|one| one.change.detail.as_str())
+        .collect();
+    assert_eq!(told, ["ESP to the phone", "IKE"]);
 }
