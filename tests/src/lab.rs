@@ -158,7 +158,7 @@ impl Lab {
         })
     }
 
-    /// Masquerades what leaves by `wan`, as a home router does.
+    /// Masquerades what leaves by `wan` or `exit`, as a home router does.
     ///
     /// # Errors
     ///
@@ -169,8 +169,10 @@ impl Lab {
             "nft",
             "add chain ip nat post { type nat hook postrouting priority 100 ; }",
         )?;
-        self.router
-            .run("nft", "add rule ip nat post oifname wan masquerade")?;
+        self.router.run(
+            "nft",
+            "add rule ip nat post oifname { wan, exit } masquerade",
+        )?;
         Ok(())
     }
 }

@@ -3,10 +3,10 @@
 //! Screenshots are left in `target/page/`, to be looked at.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read as _, Write as _},
-    net::UdpSocket,
-    os::fd::FromRawFd as _,
+    net::{TcpStream, UdpSocket},
+    os::{fd::FromRawFd as _, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
@@ -25,6 +25,8 @@ use wificall_tests::{
 };
 
 const PAGE: &str = "http://127.0.0.1:9817/";
+/// The same from the phones' network.
+const BEYOND: &str = "10.77.0.1:9817";
 
 fn configuration() -> String {
     format!(
@@ -78,7 +80,7 @@ fn shots() -> PathBuf {
 }
 
 /// What a screen reader must find, by role and the beginning of its name.
-const ACCESSIBLE: [(&str, &str); 14] = [
+const ACCESSIBLE: [(&str, &str); 17] = [
     ("main", ""),
     ("banner", ""),
     ("contentinfo", ""),
@@ -87,6 +89,9 @@ const ACCESSIBLE: [(&str, &str); 14] = [
     ("button", "Pause"),
     ("searchbox", "Show those with"),
     ("heading", "Health"),
+    ("region", "My side"),
+    ("region", "Network side"),
+    ("region", "Carrier"),
     ("table", "Calls that go on"),
     ("table", "Tunnels"),
     ("columnheader", "Network → here"),
@@ -129,6 +134,8 @@ const SHOWN: &str = r#"(async () => {
   const cells = (id) => Object.fromEntries([...document.querySelectorAll(`#${id} tbody tr:first-child > *`)]
     .map((cell, i) => [document.querySelectorAll(`#${id} thead th`)[i].textContent, cell.textContent]));
   return {
+    sides: Object.fromEntries(["client", "network", "carrier"].map((side) => [side,
+      document.querySelector(`#side-${side} ~ p:not(.hint) ~ p`).textContent])),
     now: facts("now"), health: facts("health"), call: cells("calls"), tunnel: cells("tunnels"),
     operator: cells("operators"), overview: await get("/api/v1/overview"), list: await get("/api/v1/tunnels"),
   };
@@ -153,7 +160,7 @@ fn assert_equal_to_api(seen: &Value) -> Result<()> {
     let failed = shown(&by["failed"]);
     let pairs = [
         ("now", "Calls", shown(&overview["calls_active"])),
-        ("now", "Calls since start", shown(&overview["calls_total"])),
+        ("now", "Calls so far", shown(&overview["calls_total"])),
         ("now", "Tunnels up", up.to_string()),
         ("now", "Idle", shown(&by["idle"])),
         ("now", "Set-up failed", failed),
@@ -192,6 +199,23 @@ fn assert_equal_to_api(seen: &Value) -> Result<()> {
         ensure!(
             page == api,
             "{part}, {name}: the page has {page}, the API {api}\n{seen}"
+        );
+    }
+    // A tenth is lost on the way from the network.
+    let sides = &overview["sides"];
+    ensure!(sides["client"]["trouble"] == "none", "{sides}");
+    ensure!(sides["network"]["trouble"] == "bad", "{sides}");
+    for side in ["client", "network", "carrier"] {
+        let verdict = match sides[side]["trouble"].as_str() {
+            Some("bad") => "‼ trouble",
+            Some("some") => "! some trouble",
+            Some("none") => "✓ nothing wrong seen",
+            _ => "nothing seen to judge by",
+        };
+        let page = seen["sides"][side].as_str().unwrap_or("?");
+        ensure!(
+            page == verdict,
+            "{side}: the page has {page}, the API {verdict}"
         );
     }
     // Loss goes on between the two: it is equal to what was so within a second or two.
@@ -290,6 +314,105 @@ fn the_page_shows_what_the_api_says_in_light_and_dark_and_on_a_phone() -> Result
     agent.start()?;
     browser.wait("document.getElementById('trouble').hidden")?;
     browser.finish()?;
+    agent.finish()
+}
+
+/// What `curl` would print of a path, with the status code; asked from the phone's side.
+fn fetch(lab: &Lab, path: &str, header: &str) -> Result<(u16, String)> {
+    let mut stream = lab.phone.enter(|| TcpStream::connect(BEYOND))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {BEYOND}\r\nConnection: close\r\n{header}\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("a torn answer")?;
+    let status = head.split_whitespace().nth(1).context("no status")?;
+    Ok((status.parse()?, body.to_owned()))
+}
+
+/// Beyond loopback a phone is a hash, on the page and in the API, until somebody shows the token.
+#[test]
+fn beyond_loopback_phones_are_shown_with_the_token_only() -> Result<()> {
+    const TOKEN: &str = "3f0c9a7b5d1e4f60812233445566778899aabbccddeeff";
+    let lab = Lab::new()?;
+    let mut agent = Agent::new(&lab.router, "")?;
+    let file = agent.config_path().with_file_name("token");
+    fs::write(&file, format!("{TOKEN}\n"))?;
+    let file_mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode));
+    agent.configure(&format!(
+        "token_file = \"{}\"\n{}",
+        file.display(),
+        configuration()
+    ))?;
+    // The tests' agent listens on loopback.
+    let text = fs::read_to_string(agent.config_path())?;
+    let text = text.replace("listen = \"127.0.0.1:", "listen = \"0.0.0.0:");
+    fs::write(agent.config_path(), &text)?;
+    // A file that others can read is none: it is said, and nothing starts.
+    file_mode(0o640)?;
+    let checked = agent.ask(&["check"])?;
+    ensure!(checked.contains("its mode is 640"), "{checked}");
+    let refused = agent.call(&["run"])?;
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(
+        !refused.status.success() && words.contains("is not secret: its mode is 640"),
+        "{words}"
+    );
+    ensure!(!words.contains(TOKEN), "{words}");
+    file_mode(0o600)?;
+    agent.start()?;
+    agent.wait_hooks("lan", 2)?;
+    let mut browser = Browser::start(&lab.phone)?;
+    browser.look(1280, 1200, "light")?;
+    browser.open(&format!("http://{BEYOND}/"))?;
+    in_a_call(&lab, || {
+        browser.wait("document.querySelectorAll('#calls tbody tr').length === 1")?;
+        let phone = "document.querySelector('#tunnels tbody button').textContent";
+        browser.wait(&format!("{phone}.startsWith('client-')"))?;
+        let (status, body) = fetch(&lab, "/api/v1/tunnels", "")?;
+        ensure!(status == 200 && !body.contains(PHONE4), "{status} {body}");
+        let wrong = TOKEN.replace('f', "e");
+        let (status, body) = fetch(
+            &lab,
+            "/api/v1/tunnels",
+            &format!("Authorization: Bearer {wrong}\r\n"),
+        )?;
+        ensure!(
+            status == 401 && !body.contains("client-"),
+            "{status} {body}"
+        );
+        let (status, body) = fetch(
+            &lab,
+            "/api/v1/tunnels",
+            &format!("Authorization: Bearer {TOKEN}\r\n"),
+        )?;
+        ensure!(status == 200 && body.contains(PHONE4), "{status} {body}");
+        // By keyboard: a wrong one, and then the right one.
+        for (token, shown) in [(&*wrong, false), (TOKEN, true)] {
+            browser.value(&format!(
+                "(() => {{ const field = document.getElementById('token'); field.focus(); field.value = '{token}'; }})()"
+            ))?;
+            browser.press("Enter")?;
+            if shown {
+                browser.wait(&format!("{phone} === '{PHONE4}'"))?;
+            } else {
+                let said = "document.getElementById('who-said').textContent";
+                browser.wait(&format!("{said}.startsWith('That is not the token')"))?;
+                ensure!(browser.value(&format!("{phone}.startsWith('client-')"))? == true);
+                browser.screenshot(&shots().join("token.png"))?;
+            }
+        }
+        let hidden = "document.getElementById('who-form').hidden";
+        ensure!(
+            browser.value(hidden)? == true,
+            "there is nothing left to ask for"
+        );
+        browser.value("document.getElementById('who-forget').click()")?;
+        browser.wait(&format!("{phone}.startsWith('client-')"))
+    })?;
+    browser.finish()?;
+    ensure!(!agent.log().contains(TOKEN), "{}", agent.log());
     agent.finish()
 }
 
@@ -402,8 +525,8 @@ fn top_shows_a_call_on_a_terminal_and_leaves_it_as_it_was() -> Result<()> {
         };
         let screen = reading.join().expect("the reader does not panic");
         // To be replayed on a terminal of that size.
-        std::fs::create_dir_all(shots())?;
-        std::fs::write(shots().join("top.raw"), &screen)?;
+        fs::create_dir_all(shots())?;
+        fs::write(shots().join("top.raw"), &screen)?;
         let screen = String::from_utf8_lossy(&screen).into_owned();
         ensure!(status.success(), "{status}\n{screen:?}");
         for text in ["CLIENT", PHONE4, "call", "MOS, estimate", "Keys"] {

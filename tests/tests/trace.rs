@@ -19,6 +19,27 @@ const PHONE: Connection<'_> = Connection {
     inside: "10.98.0.1",
 };
 
+/// The gateways of the exit, in its order: by `exit`, and by `wan`.
+const GATEWAYS: [&str; 2] = ["198.19.255.6", "198.19.255.2"];
+
+/// An exit that has those, and a policy that sends the operator by it.
+fn by_exit() -> String {
+    format!(
+        r#"
+[[exit]]
+name = "au"
+gateways = {GATEWAYS:?}
+table = 1066
+mark = "0x100/0x100"
+interval = "100ms"
+[[policy]]
+name = "abroad"
+operators = ["001-01"]
+exit = "au"
+"#
+    )
+}
+
 fn configuration(names: bool) -> String {
     format!(
         r#"
@@ -89,9 +110,22 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     fn new(lab: &'a Lab, epdg: &str, phone: &str, resolver: Option<&str>) -> Result<Self> {
+        Self::with(
+            lab,
+            (epdg, phone, resolver),
+            &configuration(resolver.is_some()),
+        )
+    }
+
+    /// With the settings of the ePDG, of the phone, and the phone's resolver.
+    fn with(
+        lab: &'a Lab,
+        (epdg, phone, resolver): (&str, &str, Option<&str>),
+        configuration: &str,
+    ) -> Result<Self> {
         lab.masquerade()?;
         lab.far.ip("addr add 10.98.0.1/32 dev lo")?;
-        let agent = Agent::run(&lab.router, &configuration(resolver.is_some()))?;
+        let agent = Agent::run(&lab.router, configuration)?;
         agent.wait_hooks("lan", 2)?;
         Ok(Self {
             lab,
@@ -175,10 +209,12 @@ fn every_step_of_a_set_up_that_succeeds_is_printed_in_its_order() -> Result<()> 
         "IKE_AUTH sent",
         "IKE_AUTH answered",
         "ESP from the phone",
+        "exit taken",
+        "none, by the ordinary route",
         "TUNNEL UP",
     ];
     assert_in_order(&log, &steps);
-    for step in ["moved to port 4500", "ESP from the ePDG", "way out"] {
+    for step in ["moved to port 4500", "ESP from the ePDG"] {
         assert!(log.contains(step), "{step}:\n{log}");
     }
     assert!(!log.contains("STALLS"), "{log}");
@@ -205,6 +241,116 @@ fn every_step_of_a_set_up_that_succeeds_is_printed_in_its_order() -> Result<()> 
         assert!(kinds.iter().any(|k| k == kind), "{kind}: {lines}");
     }
     Ok(())
+}
+
+/// The lines of the agent's log that tell of events.
+fn logged(agent: &Agent<'_>) -> Vec<String> {
+    let log = agent.log();
+    let lines = log.lines().filter(|line| line.contains("wificall::events"));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_exit_is_told_from_the_first_packet_and_when_it_is_another() -> Result<()> {
+    let lab = Lab::new()?;
+    let records: &[dns::Record<'_>] = &[(dns::EPDG, &[EPDG4])];
+    let _dns = Dns::start(&lab.far, &[DNS], 3600, records)?;
+    let connection = Connection {
+        remote: dns::EPDG,
+        ..PHONE
+    };
+    let configuration = configuration(true) + &by_exit();
+    let settings = (&*swan::epdg(), &*swan::phone(&[connection]), Some(DNS));
+    let scene = Scene::with(&lab, settings, &configuration)?;
+    wait_for("the first gateway", LIMIT, || {
+        let route = lab.router.ip("route show table 1066")?;
+        ensure!(route.contains(GATEWAYS[0]), "{route}");
+        Ok(())
+    })?;
+    let json = Tracing::start(&scene.agent, &[PHONE4, "--json"])?;
+    let tracing = Tracing::start(&scene.agent, &[PHONE4])?;
+    let followed = thread::scope(|scope| {
+        scope.spawn(|| scene.phone.initiate(PHONE.name));
+        wait_for("the tunnel", LIMIT, || {
+            lab.phone.run("ping", "-q -c2 -i0.1 -W1 10.98.0.1")
+        })?;
+        tracing.wait("TUNNEL UP")?;
+        let by_exit = sent(&lab, "exit")?;
+        ensure!(by_exit > 5, "{by_exit} packets by the exit");
+        lab.far.ip("link set exit0 down")?;
+        tracing.wait(&format!(
+            "au, by gateway {} on wan, mark 0x100/0x100",
+            GATEWAYS[1]
+        ))
+    });
+    let log = tracing.finish("by an exit")?;
+    followed.with_context(|| format!("{log}\n{}", scene.agent.log()))?;
+    let first = format!("au, by gateway {} on exit, mark 0x100/0x100", GATEWAYS[0]);
+    let second = format!("au, by gateway {} on wan, mark 0x100/0x100", GATEWAYS[1]);
+    // The whole chain, in its order.
+    let steps = [
+        "DNS asked",
+        "DNS answered",
+        "IKE_SA_INIT sent",
+        &*first,
+        "IKE_SA_INIT answered",
+        "IKE_AUTH answered",
+        "ESP from the phone",
+        "exit taken",
+        &*first,
+        "TUNNEL UP",
+        "exit taken",
+        &*second,
+    ];
+    assert_in_order(&log, &steps);
+    assert!(!log.contains("STALLS"), "{log}");
+    let lines = json.process.log();
+    let exits: Vec<serde_json::Value> = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|line| line["step"] == "exit")
+        .map(|line| line["exit"].clone())
+        .collect();
+    let exit = |gateway: &str, device: &str| {
+        serde_json::json!({
+            "exit": "au", "way": "gateway", "gateway": gateway, "device": device, "mark": "0x100/0x100"
+        })
+    };
+    let (before, after) = (exit(GATEWAYS[0], "exit"), exit(GATEWAYS[1], "wan"));
+    assert_eq!(exits, [before.clone(), before, after.clone()], "{lines}");
+    // The API has it beside the tunnel.
+    let tunnels: serde_json::Value =
+        serde_json::from_str(&scene.agent.ask(&["tunnels", "--json"])?)?;
+    assert_eq!(tunnels["tunnels"][0]["exit"], after, "{tunnels}");
+    // The log has the same, and not the phone's address.
+    let lines = logged(&scene.agent);
+    for words in [
+        "event=\"dns_asked\"",
+        "event=\"auth_answered\"",
+        "event=\"up\"",
+        "exit=\"au\" gateway=\"198.19.255.2\" device=\"wan\"",
+        "client=\"client-",
+    ] {
+        assert!(
+            lines.iter().any(|line| line.contains(words)),
+            "{words}: {lines:#?}"
+        );
+    }
+    assert!(
+        lines.iter().all(|line| !line.contains(PHONE4)),
+        "{lines:#?}"
+    );
+    scene.agent.finish()
+}
+
+/// Packets that the router has sent by a link.
+fn sent(lab: &Lab, link: &str) -> Result<u64> {
+    let links = lab.router.run("cat", "/proc/net/dev")?;
+    let mut lines = links.lines().map(str::trim_start);
+    let counts = lines.find_map(|line| line.strip_prefix(link)?.strip_prefix(':'));
+    // Eight columns of what was received: bytes and packets of what was sent follow.
+    let packets = counts.and_then(|counts| counts.split_whitespace().nth(9));
+    Ok(packets.context("no such link")?.parse()?)
 }
 
 #[test]
@@ -236,7 +382,14 @@ fn an_epdg_that_does_not_answer_is_named() -> Result<()> {
     let scene = Scene::new(&lab, &swan::epdg(), &swan::phone(&[PHONE]), None)?;
     let log = scene.trace("no reply to IKE_SA_INIT", "STALLS", |_| Ok(()))?;
     assert!(log.contains("[snoop] names is off"), "{log}");
-    let steps = ["IKE_SA_INIT sent", "STALLS", "for the reply to IKE_SA_INIT"];
+    let steps = [
+        "IKE_SA_INIT sent",
+        "exit taken",
+        "none, by the ordinary route",
+        "STALLS",
+        "for the reply to IKE_SA_INIT",
+        "Exit taken: none, by the ordinary route.",
+    ];
     assert_in_order(&log, &steps);
     assert!(
         log.contains(&format!("try: `wificall probe {EPDG4}`")),

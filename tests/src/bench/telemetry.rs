@@ -91,6 +91,9 @@ pub fn measure(scale: Scale) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// What it is called, and how many packets of a tally it is.
+type Figure = (&'static str, fn(&Tally) -> f64);
+
 fn races(
     name: &str,
     sharing: Sharing,
@@ -110,7 +113,7 @@ fn races(
         );
     }
     let at = setting(&[("cpus", "2"), ("flows", &thousands(flows))]);
-    let figures: [(&str, fn(&Tally) -> f64); 7] = [
+    let figures: [Figure; 7] = [
         (UNCOUNTED, Tally::uncounted),
         ("bytes not counted", |tally| {
             // As many packets as that is.

@@ -326,7 +326,7 @@ fn switched_off_no_instruction_of_it_is_left() {
         let found = names.filter(|(_, id)| named.contains(id));
         found.map(|(name, _)| name).collect::<Vec<_>>()
     };
-    for program in PROGRAMS {
+    for program in &PROGRAMS {
         let name = program.name;
         let off = named(program, Features::ALL & !Features::FLOWS);
         assert!(off.is_empty(), "{name}: {off:?}");

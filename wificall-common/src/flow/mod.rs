@@ -1,7 +1,8 @@
 //! What becomes of a flow as its packets go by: sequence numbers, voice, IKE. The kernel runs it per packet, the agent over
 //! capture files.
 //!
-//! Several CPUs may write one flow at once, without a lock: each packet's counts may then be lost, never more.
+//! Several CPUs may write one flow at once, without a lock: what one packet adds may then be lost, and a number whose sight is
+//! lost counts as missing.
 
 mod esp;
 mod ike;
@@ -101,6 +102,11 @@ impl Milestone {
     }
 }
 
+/// Keepalives that are less far apart are one, of which there are two, in milliseconds.
+const KEEPALIVE_MIN: u64 = 500;
+/// Those that are further apart are no keepalives of one tunnel any more.
+const KEEPALIVE_MAX: u64 = 3_600_000;
+
 /// What counts of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sight {
@@ -156,7 +162,10 @@ impl Sides<'_> {
                 changes
             }
             Class::Keepalive => {
-                control.keep_alive(sight.now, way.esp_seen);
+                // The one behind the NAT sends them (RFC 3948 §4).
+                if direction as u8 == Direction::Up as u8 {
+                    control.keep_alive(sight.now, way.esp_seen);
+                }
                 0
             }
             Class::Ike | Class::Fragment => 0,
@@ -239,7 +248,9 @@ impl Control {
         Changes::MILESTONE
     }
 
-    /// A keepalive is sent only where nothing else was (RFC 3948 §4): one that follows ESP tells no interval.
+    /// A keepalive is sent only where nothing else was (RFC 3948 §4): one that follows ESP tells no interval, nor does one
+    /// that the network has made two of. An interval that is longer than the one before may be two, between which one was
+    /// lost: it counts by an eighth, so that a short one that somebody forged is forgotten too.
     #[inline(always)]
     fn keep_alive(&mut self, now: u64, esp_seen: u64) {
         let before = self.keepalive;
@@ -248,10 +259,15 @@ impl Control {
             return;
         }
         let millis = now.saturating_sub(before) / 1_000_000;
-        let interval = u64::from(self.keepalive_interval);
-        if millis > 0 && millis <= u64::from(u32::MAX) && (interval == 0 || millis < interval) {
-            self.keepalive_interval = millis as u32;
+        if !(KEEPALIVE_MIN..=KEEPALIVE_MAX).contains(&millis) {
+            return;
         }
+        let (millis, interval) = (millis as u32, self.keepalive_interval);
+        self.keepalive_interval = if interval == 0 || millis < interval {
+            millis
+        } else {
+            interval + (millis - interval) / 8
+        };
     }
 }
 

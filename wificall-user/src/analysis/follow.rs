@@ -60,6 +60,7 @@ fn show(now: u64, key: &RandomState) -> Show<'_> {
             let operator = catalogue().operator(plmn.parse().ok()?)?;
             Some(operator.name.to_owned()).filter(|name| !name.is_empty())
         },
+        exit: &|_| None,
         nat_timeout: None,
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::config::{Config, Glob, TcMode};
 use crate::control::check_exits;
 use crate::net::{self, Kind, Link};
+use crate::observe::token::Token;
 
 /// The oldest kernel that wificall supports.
 const OLDEST: (u32, u32) = (5, 10);
@@ -19,7 +20,7 @@ const SIMILAR: f64 = 0.7;
 /// Something about this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Note {
-    /// `interfaces`, `exits`, `kernel`, `capabilities` or `bpffs`.
+    /// `interfaces`, `exits`, `kernel`, `capabilities`, `bpffs` or `token`.
     pub about: &'static str,
     /// A sentence.
     pub message: String,
@@ -82,15 +83,26 @@ pub(super) async fn notes(config: &Config) -> Vec<Note> {
     let asks = !config.exits.is_empty();
     notes.extend(capabilities(&read("/proc/self/status"), asks));
     notes.extend(bpffs(&config.agent.bpffs, &read("/proc/self/mounts")));
+    notes.extend(token(config.agent.token_file.as_deref()));
     notes
 }
 
-/// A finding, which has its hint on a line of its own.
 fn exit(text: &str) -> Note {
+    finding("exits", text)
+}
+
+/// A finding, which has its hint on a line of its own.
+fn finding(about: &'static str, text: &str) -> Note {
     match text.split_once("\n  hint: ") {
-        Some((message, hint)) => Note::new("exits", message).hint(hint),
-        None => Note::new("exits", text),
+        Some((message, hint)) => Note::new(about, message).hint(hint),
+        None => Note::new(about, text),
     }
+}
+
+/// Why the token's file gives none: an agent would not start.
+fn token(path: Option<&Path>) -> Option<Note> {
+    let problem = Token::read(path?).err()?;
+    Some(finding("token", &problem.to_string()))
 }
 
 fn interfaces(config: &Config, links: &[Link]) -> Vec<Note> {

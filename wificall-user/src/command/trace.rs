@@ -1,7 +1,6 @@
 //! `wificall trace`
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow};
@@ -11,11 +10,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Failure, Outcome, print, socket_of};
 use crate::cli::{Client, Trace};
-use crate::control::socket::{Answer, Question, ask, follow};
-use crate::explanation::{Content, Flow, Hex, LinkName, Packet};
-use crate::export::set::Text;
+use crate::control::socket::{Answer, follow};
 use crate::net;
-use crate::telemetry::view::{Step, TraceEvent};
+use crate::telemetry::view::TraceEvent;
 use crate::trace::{Follow, GUIDE, Seen, line, stall};
 
 /// How often it is looked for steps that are late, and for a phone's new addresses.
@@ -85,7 +82,6 @@ pub(super) async fn run(arguments: &Trace) -> Result<Outcome, Failure> {
     let mut stream = follow(&socket, asked).await.map_err(anyhow::Error::from)?;
     whom.look().await?;
     let mut teller = Teller {
-        socket: &socket,
         json: arguments.json,
         follow: Follow::default(),
     };
@@ -103,7 +99,7 @@ pub(super) async fn run(arguments: &Trace) -> Result<Outcome, Failure> {
                     }
                     if whom.includes(&event.client) {
                         (heard, quiet) = (Instant::now(), false);
-                        teller.event(*event).await?;
+                        teller.event(*event)?;
                     }
                 }
                 Some(Answer::Lost { events }) => teller.lost(events)?,
@@ -129,13 +125,12 @@ pub(super) async fn run(arguments: &Trace) -> Result<Outcome, Failure> {
     }
 }
 
-struct Teller<'a> {
-    socket: &'a Path,
+struct Teller {
     json: bool,
     follow: Follow,
 }
 
-impl Teller<'_> {
+impl Teller {
     fn begin(&self, tracked: bool, names: bool) -> anyhow::Result<()> {
         if self.json {
             return line_of(&json!({"kind": "following", "tracked": tracked, "names": names}));
@@ -150,17 +145,9 @@ impl Teller<'_> {
         print(&(text + "Times are UTC; after them, since the set-up began.\n\n"))
     }
 
-    async fn event(&mut self, event: TraceEvent) -> anyhow::Result<()> {
-        let is_up = event.step == Step::EspUp;
-        let way = is_up.then(|| event.clone());
+    fn event(&mut self, event: TraceEvent) -> anyhow::Result<()> {
         for seen in self.follow.take(event) {
             self.tell(&seen)?;
-        }
-        // Whatever there is to say of the way out is said once per tunnel.
-        if let Some(event) = way
-            && let Some(way) = self.way_out(&event).await
-        {
-            self.tell(&Seen::Event(way))?;
         }
         Ok(())
     }
@@ -213,34 +200,6 @@ impl Teller<'_> {
              try: `wificall status`: whether the phone's interface is attached, and the carrier's addresses are known\n    \
              try: airplane mode on, then Wi-Fi alone on again; with a cell most phones stay there\n"
         ))
-    }
-
-    /// By which exit the phone's packets leave, as the agent explains it; `None` if it does not.
-    async fn way_out(&self, event: &TraceEvent) -> Option<TraceEvent> {
-        let words = [&event.client, &event.endpoint, "udp", "4500", "4500"];
-        let frame = Flow::parse(&words).ok()?.frame(Some(Content::EspUdp));
-        let packet = Packet {
-            frame: Text(Hex(frame)),
-            link: Some(LinkName::Ethernet),
-            direction: None,
-            interface: None,
-            client_mac: None,
-            first_fragment: None,
-        };
-        let question = Question::Explain(Box::new(packet));
-        let Ok(Answer::Explanation(explanation)) = ask(self.socket, question).await else {
-            return None;
-        };
-        let by = match (&explanation.leaves_by, &explanation.policy) {
-            (Some(exit), _) => exit.clone(),
-            (None, Some(policy)) => format!("no exit of its own, by the policy {policy}"),
-            (None, None) => "no exit of its own: as other traffic".to_owned(),
-        };
-        Some(TraceEvent {
-            step: Step::Exit,
-            detail: by,
-            ..event.clone()
-        })
     }
 }
 

@@ -141,7 +141,7 @@ fn half_leg(leg: &HalfLeg) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::view::{Milestone, State, Voice};
+    use crate::telemetry::view::{Clients, Milestone, State, Voice};
 
     #[test]
     fn a_call_is_shown_with_its_half_legs() {
@@ -155,6 +155,7 @@ mod tests {
         let tunnels = Tunnels {
             now: 100_000,
             enabled: true,
+            clients: Clients::Shown,
             tunnels: vec![Tunnel {
                 client: "192.0.2.7".into(),
                 endpoint: "198.51.100.1".into(),

@@ -105,6 +105,8 @@ pub struct Agent {
     pub state_dir: PathBuf,
     /// Where HTTP is served; `None` = nowhere.
     pub listen: Option<SocketAddr>,
+    /// File of the token that shows clients' addresses to who has it; `None` = none does.
+    pub token_file: Option<PathBuf>,
     /// Names that HTTP is asked by, beside loopback ones and the address that it listens on; lower case.
     pub hosts: Vec<String>,
     /// How often everything is compared with the kernel although no event said so.
@@ -121,6 +123,7 @@ impl Agent {
             run_dir: "/run/wificall".into(),
             state_dir: "/var/lib/wificall".into(),
             listen: Some(([127, 0, 0, 1], 9817).into()),
+            token_file: None,
             hosts: Vec::new(),
             resync: Duration::from_secs(30),
         })
@@ -308,6 +311,24 @@ pub struct Telemetry {
     pub textfile: Option<PathBuf>,
     /// How often.
     pub textfile_interval: Duration,
+    /// Which events the log has.
+    pub log: EventLog,
+    /// Whether the log has clients' addresses; else keyed hashes.
+    pub log_clients: bool,
+    /// Events that are logged in a second at most.
+    pub log_per_second: u32,
+}
+
+/// Which events of tunnels and calls are logged, and not as mere details (level `DEBUG`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventLog {
+    /// None, not as details either.
+    Off,
+    /// How set-ups end, calls, roaming, changes of exit.
+    #[default]
+    Results,
+    /// Each step.
+    All,
 }
 
 /// By what metrics of tunnels and calls are told apart.

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::reader::{Item, Section};
 use super::report::{Mismatch, Report};
 use super::{
-    Agent, CatchAll, Config, Discovery, Dscp, ExtraName, GeoIp, Glob, Interfaces, Lab,
+    Agent, CatchAll, Config, Discovery, Dscp, EventLog, ExtraName, GeoIp, Glob, Interfaces, Lab,
     LabelProfile, Limits, MarkUse, OtherIpsec, Priority, Probe, Snoop, SnoopIke, StaticPrefix,
     TcMode, Telemetry, Treatment, Trust, Widen, XdpMode, catch_all, checks, dscp, exits, other,
     policies, treatment, upstream, values,
@@ -96,6 +96,7 @@ fn agent(section: Section) -> Agent {
         run_dir: section.value("run_dir", default.run_dir, values::path),
         state_dir: section.value("state_dir", default.state_dir, values::path),
         listen: section.value("listen", default.listen, values::listen),
+        token_file: section.value("token_file", None, |item| values::path(item).map(Some)),
         hosts: unplaced(section.list("hosts", "an array of host names", values::host)),
         resync: duration(&section, "resync", default.resync, SECOND..=DAY),
     };
@@ -205,6 +206,17 @@ fn telemetry(section: Section) -> Telemetry {
         }),
         textfile: section.value("textfile", None, |item| values::textfile(item).map(Some)),
         textfile_interval: duration(&section, "textfile_interval", 15 * SECOND, SECOND..=DAY),
+        log: section.value("log", EventLog::default(), |item| {
+            item.choice(&[
+                ("off", EventLog::Off),
+                ("results", EventLog::Results),
+                ("all", EventLog::All),
+            ])
+        }),
+        log_clients: section.value("log_clients", false, |item| {
+            item.choice(&[("hash", false), ("address", true)])
+        }),
+        log_per_second: section.value("log_per_second", 100, |item| item.number(1..=10_000)),
     };
     section.finish();
     telemetry

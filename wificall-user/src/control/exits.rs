@@ -63,6 +63,8 @@ pub(super) struct Exits {
     pub repairs: u64,
     /// Exits whose tunnels have moved and whose tracked connections are still to be forgotten.
     moved: BTreeSet<u32>,
+    /// Whether an exit has taken another way, or is another, since tunnels' ways out were looked at.
+    pub ways_changed: bool,
     /// When it was looked at last which exits have tunnels.
     pub looked: Option<Instant>,
     followed: (BTreeSet<u32>, BTreeSet<IpAddr>),
@@ -99,6 +101,7 @@ impl Exits {
             problem,
             repairs: 0,
             moved: BTreeSet::new(),
+            ways_changed: false,
             looked: None,
             followed: Default::default(),
         }
@@ -128,6 +131,7 @@ impl Exits {
     /// Takes the exits of a configuration that has been checked. Nothing is installed yet.
     pub(super) async fn configure(&mut self, config: &Config) -> Result<()> {
         self.machine.configure(&config.exits, &families());
+        self.ways_changed = true;
         if self.is_idle() {
             self.follow_machine();
             return Ok(());
@@ -243,6 +247,7 @@ impl Exits {
     /// Chooses the ways. Returns whether any is another: then they are to be put in force.
     pub(super) fn choose(&mut self) -> bool {
         let moved = self.machine.choose(Instant::now());
+        self.ways_changed |= !moved.is_empty();
         for one in &moved {
             tell(one);
             self.since

@@ -7,6 +7,7 @@ mod attach;
 mod compile;
 mod country;
 mod desired;
+mod event_log;
 mod exits;
 mod explain;
 mod explain_act;
@@ -36,6 +37,7 @@ pub(crate) mod tables;
 mod telemetry;
 mod trace;
 mod tunnels;
+mod ways;
 mod world;
 
 use crate::config::Errors;

@@ -15,7 +15,12 @@ use crate::{
 #[derive(Debug)]
 pub enum Request {
     /// Report.
-    Report(oneshot::Sender<Report>),
+    Report {
+        /// Whether it has clients' addresses; else keyed hashes.
+        clients: bool,
+        /// Who asks.
+        asker: oneshot::Sender<Report>,
+    },
     /// Tell the endpoint set.
     Endpoints(oneshot::Sender<Set>),
     /// Tell all tunnels.
@@ -56,10 +61,11 @@ impl Requests {
         (Self(sender), receiver)
     }
 
-    /// Asks for a report; `None` if the agent is going down.
-    pub async fn report(&self) -> Option<Report> {
-        let (answer, answered) = oneshot::channel();
-        self.0.send(Request::Report(answer)).await.ok()?;
+    /// Asks for a report, with clients' addresses or without; `None` if the agent is going down.
+    pub async fn report(&self, clients: bool) -> Option<Report> {
+        let (asker, answered) = oneshot::channel();
+        let request = Request::Report { clients, asker };
+        self.0.send(request).await.ok()?;
         answered.await.ok()
     }
 

@@ -26,7 +26,7 @@ use crate::{
     discover::{Command, Refresher, Update},
     export::set::Origin,
     net::{self, Change},
-    observe,
+    observe::{self, token::Token},
 };
 
 /// How often tunnels that begin anew by another exit are looked for, while there may be some: phones send their next message
@@ -49,6 +49,10 @@ pub async fn run(path: PathBuf) -> Result<(), Failure> {
     let config = parsed.config;
     let lock = Lock::take(&config.agent.lock_path())?;
     let (requests, requested) = Requests::channel();
+    let token = (config.agent.token_file.as_deref())
+        .map(Token::read)
+        .transpose()
+        .map_err(anyhow::Error::from)?;
     // Whether it can listen is known before anything is attached.
     let http = match config.agent.listen {
         Some(address) => Some(observe::http::bind(address).await?),
@@ -62,7 +66,9 @@ pub async fn run(path: PathBuf) -> Result<(), Failure> {
         let control = socket::serve(control, requests.clone());
         let http = async {
             match http {
-                Some(listener) => observe::http::serve(listener, requests.clone(), hosts).await,
+                Some(listener) => {
+                    observe::http::serve(listener, requests.clone(), hosts, token).await
+                }
                 None => std::future::pending().await,
             }
         };
@@ -227,11 +233,12 @@ fn give_back_memory() {
 
 async fn answer(agent: &mut Agent, refresher: &Refresher, request: Request) {
     match request {
-        Request::Report(asker) => {
+        Request::Report { clients, asker } => {
             agent.look_around().await;
             match agent.report() {
                 // Whoever no longer waits need not be answered.
-                Ok(report) => drop(asker.send(report)),
+                Ok(report) if clients => drop(asker.send(report)),
+                Ok(report) => drop(asker.send(agent.traces.hide_clients(report))),
                 Err(problem) => error!("{problem:#}"),
             }
         }

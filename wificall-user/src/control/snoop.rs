@@ -118,11 +118,14 @@ impl Agent {
             match self.snoop.take(event.as_ref(), &context) {
                 None => {}
                 Some(Found::Query { name, client }) => {
-                    self.traces.name(Step::DnsAsked, client, &name, None);
+                    let settings = &self.world.config.telemetry;
+                    self.traces
+                        .name(settings, Step::DnsAsked, client, &name, None);
                 }
                 Some(Found::Empty { name, client }) => {
+                    let settings = &self.world.config.telemetry;
                     self.traces
-                        .name(Step::DnsAnswered, client, &name, Some(&[]));
+                        .name(settings, Step::DnsAnswered, client, &name, Some(&[]));
                 }
                 Some(Found::Answer(answered)) => {
                     let Answered {
@@ -131,8 +134,9 @@ impl Agent {
                         client,
                         ..
                     } = &answered;
+                    let settings = &self.world.config.telemetry;
                     self.traces
-                        .name(Step::DnsAnswered, *client, name, Some(addresses));
+                        .name(settings, Step::DnsAnswered, *client, name, Some(addresses));
                     let sighting = Sighting {
                         name: answered.name,
                         addresses: answered.addresses,

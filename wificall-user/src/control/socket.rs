@@ -41,9 +41,9 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Within this the loop reloads.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What can be asked: `{"request":"report"}` and so on.
+/// What can be asked: `"report"`, `{"trace":{"clients":[]}}` and so on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "request", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Question {
     /// Report.
     Report,
@@ -65,9 +65,10 @@ pub enum Question {
     Reload,
 }
 
-/// What is answered: `{"answer":"report", …}` and so on.
+/// What is answered: `{"report":{…}}` and so on. Not by a tag inside: to read that, all of an answer is kept in another form
+/// first, and every type in it has code for both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// The report.
     Report(Box<Report>),
@@ -272,7 +273,7 @@ async fn tell(
 
 async fn answer(question: Question, requests: &Requests) -> Answer {
     let answered = match question {
-        Question::Report => timeout(REPORT_TIMEOUT, requests.report())
+        Question::Report => timeout(REPORT_TIMEOUT, requests.report(true))
             .await
             .map(|report| match report {
                 Some(report) => Answer::Report(Box::new(report)),
@@ -470,7 +471,7 @@ mod tests {
         tokio::spawn(async move {
             while let Some(request) = requested.recv().await {
                 match request {
-                    Request::Report(answer) => drop(answer.send(Report {
+                    Request::Report { asker, .. } => drop(asker.send(Report {
                         instance: "lab".into(),
                         pid: Some(7),
                         ..Report::default()
@@ -640,23 +641,20 @@ mod tests {
     #[tokio::test]
     async fn a_connection_takes_several_questions_and_no_nonsense() {
         let (_directory, path) = agent(Ok(()));
-        let question = b"{\"request\":\"reload\"}\n".repeat(2);
-        let reloaded = "{\"answer\":\"reloaded\"}\n";
+        let question = b"\"reload\"\n".repeat(2);
+        let reloaded = "\"reloaded\"\n";
         assert_eq!(raw(&path, &question).await, reloaded.repeat(2));
         assert_eq!(raw(&path, b"").await, "");
         let long = vec![b' '; QUESTION_MAX as usize + 1];
         for nonsense in [
             b"{}\n".as_slice(),
-            b"{\"request\":\"stop\"}\n",
-            b"{\"request\":\"report\"}",
+            b"\"stop\"\n",
+            b"\"report\"",
             b"\xff\n",
             &long,
         ] {
             let answer = raw(&path, nonsense).await;
-            assert!(
-                answer.starts_with("{\"answer\":\"error\",\"message\":"),
-                "{answer}"
-            );
+            assert!(answer.starts_with("{\"error\":{\"message\":"), "{answer}");
         }
     }
 

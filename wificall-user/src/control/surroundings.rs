@@ -21,6 +21,11 @@ pub(super) struct Around {
 }
 
 impl Around {
+    /// Whether this host tracks connections of tunnels, so that they may be forgotten.
+    pub fn tracks(&self) -> bool {
+        self.seen.offloaded.is_some_and(|seen| seen.tracked > 0)
+    }
+
     /// Looks again if the last look was a while ago.
     pub async fn look(&mut self, selection: &Selection, links: &[Link], now: Instant) {
         let fresh = |at: Instant| now.saturating_duration_since(at) < FRESH;
@@ -64,6 +69,7 @@ async fn read(selection: &Selection, links: &[Link]) -> Result<Surroundings> {
     seen.offloaded = offloaded
         .context("read the tracked connections over netlink")?
         .map(|offloaded| Offloaded {
+            tracked: offloaded.tracked,
             software: offloaded.software,
             hardware: offloaded.hardware,
         });
@@ -140,6 +146,7 @@ mod tests {
     }
 
     const HARDWARE: Option<Offloaded> = Some(Offloaded {
+        tracked: 9,
         software: 4,
         hardware: 2,
     });
@@ -166,6 +173,7 @@ mod tests {
         let links = [link(1, "lan1", None)];
         let software = [flowtable(false, "lan1")];
         let none = Some(Offloaded {
+            tracked: 9,
             software: 9,
             hardware: 0,
         });

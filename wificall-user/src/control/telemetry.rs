@@ -8,13 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use wificall_common::{
     abi::{EventFate, EventKind, Flow, FlowKey},
     wire::nat64::Pref64,
 };
 
-use super::{agent::Agent, desired::Desired, label::Label};
+use super::{agent::Agent, desired::Desired, label::Label, ways::Ways};
 use crate::{
     catalogue::Catalogue,
     config::LabelProfile,
@@ -23,10 +23,10 @@ use crate::{
     observe,
     telemetry::{
         note::Note,
-        show::{Show, address},
+        show::Show,
         totals::Whose,
-        tracker::{Happened, Tracker},
-        view::{Overview, Step, Tunnels},
+        tracker::{Happened, Id, Tracker},
+        view::{Clients, Overview, Tunnels, WayOut},
     },
 };
 
@@ -58,7 +58,8 @@ pub(super) struct Telemetry {
     dropped: u64,
     /// Likewise, when the last pass began.
     read_for: Option<u64>,
-    key: RandomState,
+    /// By which way out tunnels go, as was told.
+    pub ways: Ways,
     nat: Option<UdpTimeouts>,
 }
 
@@ -66,6 +67,8 @@ pub(super) struct Telemetry {
 #[derive(Default)]
 pub(super) struct Owners {
     labels: BTreeMap<Key, Arc<Whose>>,
+    /// Value and mask of the mark of those whose policies set one, whoever the client is.
+    marks: BTreeMap<Key, (u32, u32)>,
     /// Lengths of prefixes, longest first.
     lengths: Vec<u8>,
     pref64: Vec<Pref64>,
@@ -75,7 +78,7 @@ pub(super) struct Owners {
 impl Owners {
     pub(super) fn new(desired: &Desired, pref64: Vec<Pref64>) -> Self {
         let mut known: BTreeMap<&Label, Arc<Whose>> = BTreeMap::new();
-        let mut labels = BTreeMap::new();
+        let (mut labels, mut marks) = (BTreeMap::new(), BTreeMap::new());
         for (key, entry) in desired {
             let Some(meaning) = &entry.meaning else {
                 continue;
@@ -88,6 +91,10 @@ impl Owners {
                 })
             });
             labels.insert(*key, whose.clone());
+            let row = &meaning.row;
+            if row.mask != 0 && meaning.choices.is_empty() {
+                marks.insert(*key, (row.mark, row.mask));
+            }
         }
         let mut lengths: Vec<u8> = labels
             .keys()
@@ -101,6 +108,7 @@ impl Owners {
         let none = || "none".to_owned();
         Self {
             labels,
+            marks,
             lengths,
             pref64,
             nobody: Arc::new(Whose {
@@ -112,6 +120,18 @@ impl Owners {
 
     /// Whose an address is, as it stands in a packet.
     fn of(&self, address: [u8; 16]) -> Arc<Whose> {
+        let known = self.key(address).and_then(|key| self.labels.get(&key));
+        known.unwrap_or(&self.nobody).clone()
+    }
+
+    /// Value and mask of the mark that goes to it whoever the client is; no bits if there is none.
+    pub(super) fn mark(&self, address: [u8; 16]) -> (u32, u32) {
+        let known = self.key(address).and_then(|key| self.marks.get(&key));
+        known.copied().unwrap_or_default()
+    }
+
+    /// The entry that an address falls into.
+    fn key(&self, address: [u8; 16]) -> Option<Key> {
         let translated = self
             .pref64
             .iter()
@@ -135,11 +155,9 @@ impl Owners {
             let network = u128::MAX.checked_shl(hidden).unwrap_or(0);
             Key::Prefix(*len, (u128::from_be_bytes(address) & network).to_be_bytes())
         });
-        let found = keys
-            .into_iter()
+        keys.into_iter()
             .chain(prefixes)
-            .find_map(|key| self.labels.get(&key));
-        found.unwrap_or(&self.nobody).clone()
+            .find(|key| self.labels.contains_key(key))
     }
 }
 
@@ -153,8 +171,8 @@ impl Telemetry {
             passed: ktime(),
             behind: false,
             dropped: 0,
+            ways: Ways::default(),
             read_for: None,
-            key: RandomState::new(),
             nat: None,
         }
     }
@@ -167,17 +185,25 @@ impl Telemetry {
             .read(key, flow, now, &|endpoint| owners.of(endpoint));
         self.tracker.adopt(false);
     }
+}
 
-    fn show<'a>(&'a self, clients: bool, operator: &'a dyn Fn(&str) -> Option<String>) -> Show<'a> {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-        Show {
-            now: ktime(),
-            wall: wall.map_or(0, |wall| wall.as_millis() as u64),
-            clients,
-            key: &self.key,
-            operator,
-            nat_timeout: self.nat.map(|nat| nat.stream),
-        }
+/// How things are shown, of this.
+fn show<'a>(
+    telemetry: &'a Telemetry,
+    key: &'a RandomState,
+    clients: bool,
+    operator: &'a dyn Fn(&str) -> Option<String>,
+    exit: &'a dyn Fn(Id) -> Option<WayOut>,
+) -> Show<'a> {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+    Show {
+        now: ktime(),
+        wall: wall.map_or(0, |wall| wall.as_millis() as u64),
+        clients,
+        key,
+        operator,
+        exit,
+        nat_timeout: telemetry.nat.map(|nat| nat.stream),
     }
 }
 
@@ -250,8 +276,7 @@ impl Agent {
         for key in telemetry.tracker.take_over() {
             self.plane.remove_flow(key)?;
         }
-        self.tell_flows();
-        Ok(())
+        self.tell_flows()
     }
 
     /// Once a second: begins a pass over the whole table after events were lost, and reads on.
@@ -264,7 +289,7 @@ impl Agent {
         let Some(telemetry) = &mut self.telemetry else {
             return Ok(());
         };
-        telemetry.nat = net::udp_timeouts();
+        telemetry.nat = self.around.tracks().then(net::udp_timeouts).flatten();
         let dropped: u64 = (self.plane.event_counts()?.into_iter())
             .filter(|(kind, fate, _)| *kind == EventKind::Flow && *fate != EventFate::Sent)
             .map(|(.., count)| count)
@@ -281,6 +306,8 @@ impl Agent {
         }
         telemetry.dropped = dropped;
         telemetry.tracker.relieve();
+        telemetry.tidy_ways();
+        self.follow_ways(now)?;
         self.read_on()
     }
 
@@ -300,6 +327,7 @@ impl Agent {
             return Ok(());
         };
         let now = ktime();
+        let passed = telemetry.pass.is_some();
         for _ in 0..SLICES {
             let Some(place) = telemetry.pass else { break };
             let (flows, next) = self.plane.flows(place)?;
@@ -310,6 +338,9 @@ impl Agent {
         }
         let settled = telemetry.pass.is_none();
         self.follow_flows()?;
+        if passed && settled {
+            self.find_ways(now)?;
+        }
         // Until all are known that are there, what the agent before has granted holds.
         if settled && let Some(telemetry) = &self.telemetry {
             let (limit, used) = (telemetry.limit as usize, telemetry.tracker.flows());
@@ -321,19 +352,46 @@ impl Agent {
         Ok(())
     }
 
-    /// Logs what has happened.
-    fn tell_flows(&mut self) {
+    /// Tells what has happened.
+    fn tell_flows(&mut self) -> Result<()> {
         let Some(telemetry) = &mut self.telemetry else {
-            return;
+            return Ok(());
         };
         let happened = telemetry.tracker.take_happened();
         if happened.is_empty() {
-            return;
+            return Ok(());
         }
-        let show = telemetry.show(true, &|_| None);
-        for one in &happened {
-            log(&show, one);
-            self.traces.publish(|| show.event(one));
+        let happened = self.with_ways(happened)?;
+        self.tell_all(&happened);
+        Ok(())
+    }
+
+    /// Tells of tunnels whose way out is another now.
+    fn follow_ways(&mut self, now: u64) -> Result<()> {
+        let changed = std::mem::take(&mut self.exits.ways_changed);
+        if changed || self.may_move() {
+            let moved = self.moved_ways(now)?;
+            self.tell_all(&moved);
+        }
+        self.traces.tell_left_out(&self.world.config.telemetry);
+        Ok(())
+    }
+
+    fn tell_all(&mut self, happened: &[(Happened, Option<WayOut>)]) {
+        let Some(telemetry) = &self.telemetry else {
+            return;
+        };
+        let key = self.traces.key.clone();
+        let show = show(telemetry, &key, true, &|_| None, &|_| None);
+        for (one, way) in happened {
+            let whose = (&*one.whose.operator, &*one.whose.country);
+            let step = one.change.step;
+            let settings = &self.world.config.telemetry;
+            self.traces.tell(settings, step, whose, || {
+                let mut event = show.event(one);
+                event.exit.clone_from(way);
+                event
+            });
         }
     }
 
@@ -347,7 +405,7 @@ impl Agent {
             return Ok(observe::Telemetry::default());
         };
         let full = self.world.config.telemetry.labels == LabelProfile::Full;
-        let show = telemetry.show(false, &|_| None);
+        let show = show(telemetry, &self.traces.key, false, &|_| None, &|_| None);
         let fates = self.plane.flow_counts()?.into_iter();
         Ok(observe::Telemetry {
             enabled: true,
@@ -386,10 +444,16 @@ impl Agent {
         };
         let catalogue = &self.world.config.catalogue;
         let name = |plmn: &str| operator_name(catalogue, plmn);
-        let show = telemetry.show(clients, &name);
+        let exit = |id| telemetry.ways.get(id).cloned();
+        let show = show(telemetry, &self.traces.key, clients, &name, &exit);
         Tunnels {
             now: show.wall,
             enabled: true,
+            clients: if clients {
+                Clients::Shown
+            } else {
+                Clients::Hashed
+            },
             tunnels: show.tunnels(&telemetry.tracker),
         }
     }
@@ -405,7 +469,8 @@ impl Agent {
             Some(telemetry) => {
                 let catalogue = &self.world.config.catalogue;
                 let name = |plmn: &str| operator_name(catalogue, plmn);
-                telemetry.show(false, &name).overview(&telemetry.tracker)
+                show(telemetry, &self.traces.key, false, &name, &|_| None)
+                    .overview(&telemetry.tracker)
             }
             None => Overview {
                 now: report.at * 1_000,
@@ -429,34 +494,5 @@ impl Agent {
             health.hooks.extend(names);
         }
         Ok(overview)
-    }
-}
-
-/// A line of the log. Clients' addresses are in it: it is the operator's own.
-fn log(show: &Show, one: &Happened) {
-    let step = one.change.step;
-    let tunnel = show.id(one.tunnel);
-    let (client, endpoint) = (address(one.client), address(one.endpoint));
-    let (operator, country) = (&one.whose.operator, &one.whose.country);
-    let after_ms = one.change.after.map(|nanos| nanos / 1_000_000);
-    let detail = &one.change.detail;
-    macro_rules! line {
-        ($level:ident, $what:literal) => {
-            $level!(tunnel, %client, %endpoint, operator, country, after_ms, detail, $what)
-        };
-    }
-    match step {
-        Step::Up => line!(info, "tunnel set up"),
-        Step::Failed => line!(warn, "tunnel not set up"),
-        Step::CallBegan => line!(info, "call began"),
-        Step::CallChanged => line!(info, "call changed"),
-        Step::CallEnded => line!(info, "call ended"),
-        Step::Roamed => line!(info, "phone roamed"),
-        Step::Rekeyed => line!(debug, "new keys"),
-        Step::Exit => line!(info, "tunnel's exit changed"),
-        step => debug!(
-            tunnel, %client, %endpoint, operator, country, after_ms, detail,
-            step = ?step, "tunnel"
-        ),
     }
 }

@@ -206,7 +206,7 @@ impl Agent {
 
     /// All notes, as they were at `since` or later: reading thousands takes milliseconds, and several ask for them in one
     /// pass.
-    fn notes_since(&mut self, since: Instant) -> Result<Arc<[(TunnelKey, Tunnel)]>> {
+    pub(super) fn notes_since(&mut self, since: Instant) -> Result<Arc<[(TunnelKey, Tunnel)]>> {
         if let Some(notes) = self.notes.as_ref().filter(|notes| notes.read >= since) {
             return Ok(Arc::clone(&notes.tunnels));
         }

@@ -107,7 +107,7 @@ pub fn activity_slots(limits: &Limits) -> u32 {
 pub const INTERFACES: usize = 512;
 
 /// Sizes of the maps whose size the configuration sets.
-fn sizes(limits: &Limits) -> [(&'static str, u32); 19] {
+fn sizes(limits: &Limits, cpus: u32) -> [(&'static str, u32); 19] {
     [
         ("BLOCKS4", lines(limits.blocks)),
         ("BLOCKS6", lines(limits.blocks)),
@@ -129,8 +129,23 @@ fn sizes(limits: &Limits) -> [(&'static str, u32); 19] {
         ("INTERFACES", 2 * INTERFACES as u32),
         ("CHOICES", 2 * limits.choices),
         ("TUNNELS", limits.tunnels),
-        ("FLOWS", limits.flows),
+        ("FLOWS", flow_entries(limits.flows, cpus)),
     ]
+}
+
+/// Entries with which the map `FLOWS` keeps as many as may enter: an LRU map evicts as soon as a CPU finds none free, while
+/// others have up to 128 each for themselves (`LOCAL_FREE_TARGET`, kernel/bpf/bpf_lru_list.c). And what enters while the agent
+/// does not know of it yet.
+#[must_use]
+pub const fn flow_entries(flows: u32, cpus: u32) -> u32 {
+    flows + flows / 16 + 128 * (cpus + 1)
+}
+
+/// CPUs that there may be: what per-CPU maps have values for.
+fn possible_cpus() -> Result<u32, KernelError> {
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(file, source)| KernelError::new(format!("read {file}: {source}")))?;
+    Ok(u32::try_from(cpus).unwrap_or(u32::MAX))
 }
 
 /// What makes one map another: type, key size, value size, entries, flags.
@@ -144,7 +159,7 @@ type Shape = (u32, u32, u32, u32, u32);
 /// If the object or a pinned map cannot be read.
 pub(super) fn same_shapes(directory: &Path, limits: &Limits) -> Result<bool, KernelError> {
     let object = Object::parse(OBJECT).doing(|| "parse the embedded BPF object".into())?;
-    let sizes = BTreeMap::from(sizes(limits));
+    let sizes = BTreeMap::from(sizes(limits, possible_cpus()?));
     for name in PINNED {
         let map = object
             .maps
@@ -190,7 +205,7 @@ pub(super) fn load(
     nonces: [[u32; 2]; 2],
 ) -> Result<Ebpf, KernelError> {
     let mut loader = EbpfLoader::new();
-    for (name, entries) in sizes(limits) {
+    for (name, entries) in sizes(limits, possible_cpus()?) {
         loader.map_max_entries(name, entries);
     }
     for name in PINNED {
@@ -236,4 +251,63 @@ pub(super) fn load(
         .override_global("PREVIOUS_NONCE", &previous, true)
         .load(OBJECT)
         .doing(|| format!("load the BPF object with maps in {}", directory.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use aya::maps::{HashMap, Map, MapData, MapType};
+
+    use super::*;
+
+    /// This thread goes on on one CPU.
+    fn stay_on(cpu: usize) {
+        // SAFETY: a CPU set of zeroes is an empty one, of which CPU_SET writes one bit, and which the kernel reads.
+        let result = unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(cpu, &mut set);
+            libc::sched_setaffinity(0, size_of_val(&set), &raw const set)
+        };
+        assert_eq!(result, 0, "CPU {cpu}: {}", std::io::Error::last_os_error());
+    }
+
+    /// Of `flows` that enter on `writers` CPUs, a share on each, those that a map of so many entries still has.
+    fn kept(entries: u32, flows: u32, writers: usize) -> usize {
+        let kind = MapType::LruHash as u32;
+        let shape = aya_obj::Map::new_from_params(kind, 4, 8, entries, 0);
+        let data = MapData::create(shape, "test_flows", None).unwrap();
+        let id = data.info().unwrap().id();
+        let map: HashMap<MapData, u32, u64> = Map::LruHashMap(data).try_into().unwrap();
+        thread::scope(|scope| {
+            for cpu in 0..writers {
+                scope.spawn(move || {
+                    stay_on(cpu);
+                    let data = MapData::from_id(id).unwrap();
+                    let mut map: HashMap<_, u32, u64> = Map::LruHashMap(data).try_into().unwrap();
+                    for flow in (0..flows).filter(|flow| *flow as usize % writers == cpu) {
+                        map.insert(flow, 0, 0).unwrap();
+                    }
+                });
+            }
+        });
+        map.keys().count()
+    }
+
+    #[test]
+    fn root_no_flow_goes_as_long_as_there_is_room() {
+        let cpus = possible_cpus().unwrap();
+        let online = thread::available_parallelism().unwrap().get();
+        for flows in (500..2_500).step_by(47).chain([8_192]) {
+            for writers in 1..=online {
+                let entries = flow_entries(flows, cpus);
+                let all = flows as usize;
+                assert_eq!(
+                    kept(entries, flows, writers),
+                    all,
+                    "{writers} of {cpus} CPUs"
+                );
+            }
+        }
+    }
 }

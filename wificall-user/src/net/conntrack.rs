@@ -80,16 +80,18 @@ pub async fn forget_connections(tunnels: &BTreeSet<(IpAddr, IpAddr)>) -> io::Res
     Ok(forgotten)
 }
 
-/// Tracked connections whose packets do not all go by the stack.
+/// Tracked connections, and those whose packets do not all go by the stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloaded {
+    /// All.
+    pub tracked: u64,
     /// Forwarded by a flowtable in software: TC still sees them, routing no longer decides.
     pub software: u64,
     /// Forwarded by hardware: nothing on this box sees them.
     pub hardware: u64,
 }
 
-/// Which of the connections on UDP 500 and 4500 and of ESP a flowtable has taken over; `None` where nothing is tracked.
+/// How many connections on UDP 500 and 4500 and of ESP are tracked, and which of them a flowtable has taken over; `None` where nothing is tracked.
 ///
 /// # Errors
 ///
@@ -120,6 +122,7 @@ impl Offloaded {
         let status = attributes(payload, NFGENMSG).find(|part| part.kind() == CTA_STATUS);
         let status = status.and_then(|part| part.value().try_into().ok());
         let status = status.map_or(0, u32::from_be_bytes);
+        self.tracked += 1;
         // The software has those too that the hardware has, as long as it does.
         if status & IPS_HW_OFFLOAD != 0 {
             self.hardware += 1;
@@ -235,8 +238,8 @@ mod tests {
             message.extend(attribute(CTA_STATUS, &status.to_be_bytes()));
             offloaded.note(&message);
         }
-        offloaded.note(&[2, 0, 0]);
         let expected = Offloaded {
+            tracked: 3,
             software: 1,
             hardware: 1,
         };

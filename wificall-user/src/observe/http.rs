@@ -14,8 +14,9 @@ use axum::{Router, routing::get};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::{Report, classic, list, metrics, page};
+use super::{Report, classic, list, metrics, page, token::Token};
 use crate::control::Requests;
+use crate::telemetry::view::{Clients, Tunnels};
 
 /// A loop that does not answer within this is not healthy.
 const HEALTHY: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves until dropped.
+/// Serves until dropped. On loopback clients' addresses are shown, elsewhere to who has the token.
 ///
 /// # Errors
 ///
@@ -57,19 +58,20 @@ pub async fn serve(
     listener: TcpListener,
     requests: Requests,
     hosts: Vec<String>,
+    token: Option<Token>,
 ) -> anyhow::Result<()> {
     let hosts = Hosts {
         listen: listener.local_addr()?.ip(),
         names: hosts,
     };
-    Ok(axum::serve(listener, router(requests, hosts)).await?)
+    Ok(axum::serve(listener, router(requests, hosts, token)).await?)
 }
 
-fn router(requests: Requests, hosts: Hosts) -> Router {
+fn router(requests: Requests, hosts: Hosts, token: Option<Token>) -> Router {
     let server = Server {
         requests,
-        // Whoever is on this host may know who its clients are.
-        clients: hosts.listen.is_loopback(),
+        is_loopback: hosts.listen.is_loopback(),
+        token: token.map(Arc::new),
     };
     Router::new()
         .merge(page::routes())
@@ -94,8 +96,50 @@ fn router(requests: Requests, hosts: Hosts) -> Router {
 #[derive(Clone)]
 struct Server {
     requests: Requests,
-    /// Whether clients' addresses are shown.
-    clients: bool,
+    /// Whoever is on this host may know who its clients are.
+    is_loopback: bool,
+    token: Option<Arc<Token>>,
+}
+
+impl Server {
+    /// How clients are shown to who asks so. A token that is wrong is refused, wherever it is sent to: whoever has one is
+    /// to know that it does not count: `None`.
+    fn clients(&self, headers: &HeaderMap) -> Option<Clients> {
+        let given = headers.get(header::AUTHORIZATION).and_then(bearer);
+        match (&self.token, given) {
+            (Some(token), Some(given)) => token.is(given).then_some(Clients::Shown),
+            _ if self.is_loopback => Some(Clients::Shown),
+            (Some(_), None) => Some(Clients::ByToken),
+            (None, _) => Some(Clients::Hashed),
+        }
+    }
+
+    async fn tunnels(&self, headers: &HeaderMap) -> Result<Tunnels, Response> {
+        let clients = self.clients(headers).ok_or_else(wrong_token)?;
+        let tunnels = self.requests.tunnels(clients == Clients::Shown);
+        let tunnels = patient(tunnels).await?;
+        Ok(Tunnels { clients, ..tunnels })
+    }
+}
+
+/// The token of a header; `None` of one that has another kind of credentials. The scheme's case does not matter
+/// (RFC 9110 §11.1).
+fn bearer(header: &HeaderValue) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"Bearer";
+    let (scheme, token) = header.as_bytes().split_at_checked(SCHEME.len())?;
+    let is_whole = token.first().is_none_or(u8::is_ascii_whitespace);
+    (is_whole && scheme.eq_ignore_ascii_case(SCHEME)).then(|| token.trim_ascii())
+}
+
+fn wrong_token() -> Response {
+    let challenge = HeaderValue::from_static("Bearer realm=\"wificall\", error=\"invalid_token\"");
+    let why = "the token is not that of agent.token_file\n";
+    (
+        StatusCode::UNAUTHORIZED,
+        [(header::WWW_AUTHENTICATE, challenge)],
+        why,
+    )
+        .into_response()
 }
 
 impl FromRef<Server> for Requests {
@@ -111,7 +155,16 @@ struct Hosts {
 }
 
 async fn report(requests: &Requests, patience: Duration) -> Result<Report, Response> {
-    match timeout(patience, requests.report()).await {
+    report_of(requests, patience, false).await
+}
+
+/// `clients`: with clients' addresses.
+async fn report_of(
+    requests: &Requests,
+    patience: Duration,
+    clients: bool,
+) -> Result<Report, Response> {
+    match timeout(patience, requests.report(clients)).await {
         Ok(Some(report)) => Ok(report),
         Ok(None) => Err(unavailable("the agent cannot report now: its log says why")),
         Err(_) => Err(unavailable("the agent is busy and did not report in time")),
@@ -154,25 +207,25 @@ async fn readiness(State(requests): State<Requests>) -> Result<&'static str, Res
     Err(unavailable(&why))
 }
 
-async fn status(State(requests): State<Requests>) -> Result<Response, Response> {
-    Ok(json(&report(&requests, PATIENCE).await?))
+async fn status(State(server): State<Server>, headers: HeaderMap) -> Result<Response, Response> {
+    let clients = server.clients(&headers).ok_or_else(wrong_token)? == Clients::Shown;
+    Ok(json(&report_of(&server.requests, PATIENCE, clients).await?))
 }
 
 async fn overview(State(requests): State<Requests>) -> Result<Response, Response> {
     Ok(json(&patient(requests.overview()).await?))
 }
 
-async fn tunnels(State(server): State<Server>) -> Result<Response, Response> {
-    Ok(json(
-        &patient(server.requests.tunnels(server.clients)).await?,
-    ))
+async fn tunnels(State(server): State<Server>, headers: HeaderMap) -> Result<Response, Response> {
+    Ok(json(&server.tunnels(&headers).await?))
 }
 
 async fn tunnel(
     State(server): State<Server>,
     UrlPath(id): UrlPath<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let tunnels = patient(server.requests.tunnels(server.clients)).await?;
+    let tunnels = server.tunnels(&headers).await?;
     let found = tunnels.tunnels.iter().find(|tunnel| tunnel.id == id);
     match found {
         Some(tunnel) => Ok(json(tunnel)),
@@ -274,25 +327,47 @@ impl Hosts {
 mod tests {
     use std::io;
 
+    use serde_json::Value;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
     use crate::control;
-    use crate::observe::sample;
-    use crate::telemetry::view::{Overview, Tunnel, Tunnels};
+    use crate::observe::{Client, sample};
+    use crate::telemetry::view::{Overview, Tunnel};
 
     /// A server in front of a loop that reports this, or that has ended.
     async fn server(reported: Option<Report>) -> SocketAddr {
+        server_with(reported, [127, 0, 0, 1], None).await
+    }
+
+    /// One that takes itself to listen there.
+    async fn server_with(
+        reported: Option<Report>,
+        listen: [u8; 4],
+        token: Option<Token>,
+    ) -> SocketAddr {
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, mut requested) = Requests::channel();
         let names = vec!["ap1.example.net".to_owned()];
-        tokio::spawn(serve(listener, requests, names));
+        let hosts = Hosts {
+            listen: listen.into(),
+            names,
+        };
+        let router = router(requests, hosts, token);
+        tokio::spawn(async move { axum::serve(listener, router).await });
         tokio::spawn(async move {
             while let Some(request) = requested.recv().await {
                 match (request, &reported) {
-                    (control::Request::Report(answer), Some(report)) => {
-                        answer.send(report.clone()).unwrap();
+                    (control::Request::Report { clients, asker }, Some(report)) => {
+                        let mut report = report.clone();
+                        if clients {
+                            report.snoop.clients.push(Client {
+                                address: "192.0.2.8".into(),
+                                ..Client::default()
+                            });
+                        }
+                        asker.send(report).unwrap();
                     }
                     (control::Request::Endpoints(answer), Some(_)) => {
                         answer.send(crate::export::set::sample()).unwrap();
@@ -340,7 +415,9 @@ mod tests {
 
         let (head, body) = fetch(server, "/api/v1/status", "127.0.0.1:9817").await;
         assert!(head.contains("content-type: application/json"), "{head}");
-        let report: Report = serde_json::from_str(&body).unwrap();
+        let mut report: Report = serde_json::from_str(&body).unwrap();
+        let client = report.snoop.clients.pop().unwrap();
+        assert_eq!(client.address, "192.0.2.8", "it is on loopback");
         assert_eq!(report, sample::report());
 
         let (head, body) = fetch(server, "/readyz", "[::1]:80").await;
@@ -495,6 +572,85 @@ mod tests {
         let (_, body) = fetch(server, "/api/v1/overview", "localhost").await;
         let overview: Overview = serde_json::from_str(&body).unwrap();
         assert_eq!(overview, Overview::default());
+    }
+
+    #[tokio::test]
+    async fn clients_are_shown_on_loopback_or_with_the_token() {
+        const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("token");
+        std::fs::write(&path, TOKEN).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).unwrap();
+        let token = || Some(Token::read(&path).unwrap());
+        let wrong = TOKEN.replace('f', "e");
+        for (listen, has_token, sent, expected) in [
+            ([127, 0, 0, 1], false, None, "shown"),
+            ([127, 0, 0, 1], true, None, "shown"),
+            ([127, 0, 0, 1], true, Some(format!("Bearer {wrong}")), "401"),
+            ([192, 0, 2, 1], false, None, "hashed"),
+            (
+                [192, 0, 2, 1],
+                false,
+                Some(format!("Bearer {TOKEN}")),
+                "hashed",
+            ),
+            ([192, 0, 2, 1], true, None, "by_token"),
+            (
+                [192, 0, 2, 1],
+                true,
+                Some("Basic dXNlcjpwYXNz".into()),
+                "by_token",
+            ),
+            (
+                [192, 0, 2, 1],
+                true,
+                Some(format!("Bearer {TOKEN}")),
+                "shown",
+            ),
+            (
+                [192, 0, 2, 1],
+                true,
+                Some(format!("bearer  {TOKEN}")),
+                "shown",
+            ),
+            ([192, 0, 2, 1], true, Some(format!("Bearer {wrong}")), "401"),
+            ([192, 0, 2, 1], true, Some("Bearer ".into()), "401"),
+            (
+                [192, 0, 2, 1],
+                true,
+                Some(format!("Bearer {TOKEN}0")),
+                "401",
+            ),
+        ] {
+            let token = has_token.then(token).flatten();
+            let server = server_with(Some(Report::default()), listen, token).await;
+            let host = match &sent {
+                Some(sent) => format!("localhost\r\nAuthorization: {sent}"),
+                None => "localhost".to_owned(),
+            };
+            let (head, body) = fetch(server, "/api/v1/tunnels", &host).await;
+            let (_, one) = fetch(server, "/api/v1/tunnels/0a", &host).await;
+            let (_, status) = fetch(server, "/api/v1/status", &host).await;
+            let case = format!("{listen:?} {has_token} {sent:?}: {head}\n{body}");
+            let shows = body.contains("192.0.2.7") && one.contains("192.0.2.7");
+            if expected == "401" {
+                assert!(head.starts_with("HTTP/1.1 401 "), "{case}");
+                assert!(head.contains("www-authenticate: Bearer "), "{case}");
+                assert!(
+                    !body.contains("client") && !one.contains("client"),
+                    "{case}"
+                );
+                continue;
+            }
+            let tunnels: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(tunnels["clients"], expected, "{case}");
+            assert_eq!(shows, expected == "shown", "{case}");
+            assert_eq!(status.contains("192.0.2.8"), shows, "{case}\n{status}");
+            // Nothing else asks for it.
+            let (head, _) = fetch(server, "/metrics", &host).await;
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        }
     }
 
     #[test]

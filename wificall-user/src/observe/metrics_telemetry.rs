@@ -173,7 +173,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         name: "wificall_flow_fates",
         help: "What became of what could have entered the table of flows: candidate, entered, rate (too many a second), \
-               full; untracked: it found no room in the agent. From zero again when the maps are made anew.",
+               client_rate (one client's share of it), full; untracked: it found no room in the agent. From zero again when the maps are made anew.",
         labels: &["fate"],
         samples: |report, samples| {
             for (fate, count) in &report.telemetry.fates {

@@ -13,6 +13,7 @@ mod sample;
 pub mod status;
 mod surroundings;
 pub mod textfile;
+pub mod token;
 
 pub use report::*;
 pub use surroundings::*;

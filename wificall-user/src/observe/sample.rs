@@ -240,6 +240,7 @@ pub(super) fn report() -> Report {
                 },
             ],
             offloaded: Some(Offloaded {
+                tracked: 20,
                 software: 7,
                 hardware: 2,
             }),

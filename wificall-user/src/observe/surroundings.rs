@@ -9,8 +9,8 @@ pub struct Surroundings {
     pub stations: Vec<Stations>,
     /// What may take packets past the hooks of interfaces; one an interface that has hooks.
     pub bypasses: Vec<Bypass>,
-    /// Tracked connections on UDP 500 and 4500 and of ESP that a flowtable has taken over; `None` where nothing is
-    /// tracked.
+    /// Tracked connections on UDP 500 and 4500 and of ESP, and those that a flowtable has taken over; `None` where nothing
+    /// is tracked.
     pub offloaded: Option<Offloaded>,
     /// What could not be read of all this.
     pub problem: Option<String>,
@@ -36,9 +36,11 @@ pub struct Bypass {
     pub why: Option<String>,
 }
 
-/// Tracked connections whose packets do not go all the way through the stack.
+/// Tracked connections, and those whose packets do not go all the way through the stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offloaded {
+    /// All.
+    pub tracked: u64,
     /// Forwarded by a flowtable in software.
     pub software: u64,
     /// Forwarded by hardware.

@@ -1,13 +1,19 @@
 //! The metrics as a file for node_exporter's textfile collector.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use super::{Report, classic, metrics};
 
-/// Writes a report's metrics, whole: whoever reads sees the old file or the new one.
+/// For everyone to read, whatever the umask: the collector is another user.
+const MODE: u32 = 0o644;
+
+/// Writes a report's metrics, whole: whoever reads sees the old file or the new one. What else has the temporary file's name
+/// is removed, and not followed if it is a link.
 ///
 /// # Errors
 ///
@@ -17,7 +23,16 @@ pub fn write(path: &Path, report: Report) -> io::Result<()> {
     let mut temporary = PathBuf::from(path);
     // The collector reads what ends in .prom.
     temporary.set_extension("prom.new");
-    fs::write(&temporary, classic::textfile(&text))?;
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&temporary)?;
+    file.write_all(classic::textfile(&text).as_bytes())?;
+    file.set_permissions(Permissions::from_mode(MODE))?;
     fs::rename(&temporary, path)
 }
 
@@ -52,6 +67,20 @@ mod tests {
                 .filter(|family| typed.contains(family));
             assert!(typed.contains(family.unwrap_or(name)), "{line}");
         }
+    }
+
+    #[test]
+    fn everybody_may_read_it_and_links_are_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, other] = ["wificall.prom", "other"].map(|name| directory.path().join(name));
+        fs::write(&other, "theirs").unwrap();
+        let temporary = directory.path().join("wificall.prom.new");
+        std::os::unix::fs::symlink(&other, &temporary).unwrap();
+        write(&path, sample::report()).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "theirs");
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        assert!(metadata.is_file());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o644);
     }
 
     #[test]

@@ -267,6 +267,9 @@ impl Call {
         if self.legs.iter().any(|leg| leg.received == 0) {
             return Err("one direction is not seen");
         }
+        if matches!(self.voice, Voice::OneWayUp | Voice::OneWayDown) {
+            return Err("one direction is not heard");
+        }
         if round_trips == [0; 2] {
             return Err("no round trip is known");
         }

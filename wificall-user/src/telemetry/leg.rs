@@ -2,6 +2,9 @@
 
 use wificall_common::abi::{SpiSlot, Way};
 
+/// So much less than at the look before may a count of 32 bits be: CPUs that wrote at once have undone what others counted.
+const RACED: i32 = 1 << 16;
+
 /// Counts of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leg {
@@ -72,11 +75,14 @@ impl Leg {
     /// From one look at a flow's direction to the next.
     #[must_use]
     pub fn between(before: &Mark, after: &Mark) -> Self {
-        // The kernel's counts are of 32 bits, and wrap.
-        let more = |before: u32, after: u32| u64::from(after.wrapping_sub(before));
+        // The kernel's counts are of 32 bits, and wrap; a little less than before is the work of CPUs that raced.
+        let more = |before: u32, after: u32| match after.wrapping_sub(before).cast_signed() {
+            less @ i32::MIN..0 if less > -RACED => 0,
+            more => u64::from(more.cast_unsigned()),
+        };
         Self {
-            packets: after.packets.wrapping_sub(before.packets),
-            bytes: after.bytes.wrapping_sub(before.bytes),
+            packets: after.packets.saturating_sub(before.packets),
+            bytes: after.bytes.saturating_sub(before.bytes),
             received: more(before.esp, after.esp),
             missing: (after.missing.wrapping_sub(before.missing))
                 .cast_signed()
@@ -143,6 +149,19 @@ mod tests {
         };
         let leg = Leg::between(&Mark::of(&before), &Mark::of(&after));
         assert_eq!((leg.received, leg.lost, leg.missing), (10, 5, 5));
+    }
+
+    #[test]
+    fn what_a_race_has_undone_is_nothing() {
+        let of = |lost: u32, packets: u64| {
+            Mark::of(&Way {
+                lost,
+                packets,
+                ..Way::default()
+            })
+        };
+        let leg = Leg::between(&of(7, 100), &of(5, 99));
+        assert_eq!((leg.lost, leg.packets), (0, 0));
     }
 
     #[test]

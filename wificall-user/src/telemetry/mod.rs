@@ -8,6 +8,7 @@ pub mod note;
 pub mod notify;
 pub mod setup;
 pub mod show;
+pub mod sides;
 pub mod totals;
 pub mod tracker;
 pub mod tunnel;

@@ -1,7 +1,7 @@
 //! Tunnels and calls as others see them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
     sync::Arc,
@@ -14,6 +14,7 @@ use super::{
     leg::Leg,
     notify,
     setup::{Outcome, Setup},
+    sides::{self, Evidence},
     totals::{Totals, Whose},
     tracker::{Happened, Id, Tracker},
     tunnel::Tunnel,
@@ -22,6 +23,8 @@ use super::{
 use crate::observe::{TelemetryLeg, TelemetryRow};
 
 const MILLISECOND: u64 = 1_000_000;
+/// Tunnels that were seen within this say on whose side trouble is, in nanoseconds: that of the last minutes.
+const RECENT: u64 = sides::MINUTES as u64 * 60_000 * MILLISECOND;
 
 /// How things are shown.
 pub struct Show<'a> {
@@ -35,6 +38,8 @@ pub struct Show<'a> {
     pub key: &'a RandomState,
     /// An operator's name, by its PLMN.
     pub operator: &'a dyn Fn(&str) -> Option<String>,
+    /// A tunnel's way out, if that is known.
+    pub exit: &'a dyn Fn(Id) -> Option<view::WayOut>,
     /// Time after which this host's NAT forgets a mapping, in seconds.
     pub nat_timeout: Option<u64>,
 }
@@ -43,6 +48,12 @@ pub struct Show<'a> {
 #[must_use]
 pub fn address(octets: [u8; 16]) -> IpAddr {
     IpAddr::from(octets).to_canonical()
+}
+
+/// What is shown instead of a client's address.
+#[must_use]
+pub fn stands_for(key: &RandomState, client: [u8; 16]) -> String {
+    format!("client-{:016x}", key.hash_one(("client", client)))
 }
 
 impl Show<'_> {
@@ -65,7 +76,7 @@ impl Show<'_> {
         if self.clients {
             address(client).to_string()
         } else {
-            format!("client-{:016x}", self.key.hash_one(("client", client)))
+            stands_for(self.key, client)
         }
     }
 
@@ -119,6 +130,7 @@ impl Show<'_> {
             bytes_up: up.bytes,
             bytes_down: down.bytes,
             roamed: tunnel.roamed,
+            exit: (self.exit)(id),
             calls: (ongoing.into_iter().chain(&tunnel.calls))
                 .map(|call| self.call(call, tunnel.round_trip))
                 .collect(),
@@ -198,6 +210,7 @@ impl Show<'_> {
             step: happened.change.step,
             detail: happened.change.detail.clone(),
             after_ms: happened.change.after.map(millis),
+            exit: None,
         }
     }
 
@@ -257,6 +270,8 @@ impl Show<'_> {
                 calls: minute.calls,
             })
             .collect();
+        let evidence = self.all_evidence(tracker);
+        overview.sides = sides::judge(&overview.minutes, &evidence);
         overview.health.flows = tracker.flows() as u64;
         overview.health.nat_timeout_seconds = self.nat_timeout;
         overview
@@ -293,6 +308,41 @@ impl Show<'_> {
         let rows = all.into_iter();
         rows.map(|((operator, country), row)| row.shown(operator, country))
             .collect()
+    }
+
+    /// What tunnels say of the sides. Those that are just up say the same for each owner: once.
+    fn all_evidence(&self, tracker: &Tracker) -> Vec<Evidence> {
+        let recent = |tunnel: &Tunnel| self.now.saturating_sub(tunnel.seen) < RECENT;
+        let mut up: HashSet<*const Whose> = HashSet::new();
+        let mut all = Vec::new();
+        for (_, tunnel) in tracker.tunnels().filter(|(_, tunnel)| recent(tunnel)) {
+            let is_plain = matches!(tunnel.state, State::Up | State::Idle)
+                && tunnel.detector.call.is_none()
+                && !self.nat_is_shorter(tunnel);
+            // What goes on or is over says nothing.
+            let says = !matches!(tunnel.state, State::SettingUp | State::Gone);
+            if says && (!is_plain || up.insert(Arc::as_ptr(&tunnel.whose))) {
+                all.push(self.evidence(tunnel));
+            }
+        }
+        all
+    }
+
+    fn evidence(&self, tunnel: &Tunnel) -> Evidence {
+        let call = tunnel.detector.call.as_ref();
+        let setup = tunnel.setup.as_ref();
+        let cause = setup.and_then(|setup| match setup.outcome? {
+            Outcome::Failed(cause) => Some((cause, setup.next())),
+            Outcome::Ok | Outcome::Detour => None,
+        });
+        Evidence {
+            owner: self.operator(&tunnel.whose),
+            works: matches!(tunnel.state, State::Up | State::Call | State::Idle),
+            failed: cause.filter(|_| tunnel.state == State::Failed),
+            voice: call.map(|call| call.voice),
+            network_to_us: call.map_or_else(Received::default, |call| received(&call.legs[1])),
+            nat_timeout_shorter: self.nat_is_shorter(tunnel),
+        }
     }
 
     /// Counts the tunnels by owner. Tunnels are many, and share their owners: these are told apart by where they are, so that

@@ -210,6 +210,19 @@ impl Tracker {
         self.tunnels.iter().map(|(id, tunnel)| (*id, &**tunnel))
     }
 
+    /// The tunnel between a client and an endpoint: of several, the one that a flow joined last.
+    #[must_use]
+    pub fn between(&self, client: [u8; 16], endpoint: [u8; 16]) -> Option<(Id, &Tunnel)> {
+        let id = *self.by_ends.get(&(client, endpoint))?;
+        Some((id, self.tunnels.get(&id)?))
+    }
+
+    /// Whether there is a tunnel of this number.
+    #[must_use]
+    pub fn has(&self, id: Id) -> bool {
+        self.tunnels.contains_key(&id)
+    }
+
     /// Whether this flow is known.
     #[must_use]
     pub fn knows(&self, key: &FlowKey) -> bool {
@@ -244,9 +257,12 @@ impl Tracker {
         self.minutes.iter()
     }
 
-    /// What has happened since this was asked last.
+    /// What has happened since this was asked last, in the order in which it did: what an event tells is known before what
+    /// the flows do that are read after it.
     pub fn take_happened(&mut self) -> Vec<Happened> {
-        std::mem::take(&mut self.happened)
+        let mut happened = std::mem::take(&mut self.happened);
+        happened.sort_by_key(|one| (one.change.at, one.change.step));
+        happened
     }
 
     /// Flows that are over, to be removed from the kernel's table.
@@ -309,10 +325,10 @@ impl Tracker {
                     } else if note.tells(Changes::RETRANSMITTED) && tunnel.sets_up() {
                         let change = Change::new(note.at, Step::Retransmitted);
                         self.tell(tracked_id(&self.flows, &note.key), change);
-                    } else if note.tells(Changes::ANCHORED) {
-                        tunnel.roamed += 1;
+                    } else if note.tells(Changes::ANCHORED) && tunnel.returns(note.at) {
                         let mut change = Change::new(note.at, Step::Roamed);
-                        "came back after an absence".clone_into(&mut change.detail);
+                        "its numbers go on elsewhere, as after an absence"
+                            .clone_into(&mut change.detail);
                         self.tell(tracked_id(&self.flows, &note.key), change);
                     }
                 }
@@ -436,8 +452,11 @@ impl Tracker {
         };
         let after = Before::of(flow);
         let before = match self.flows.get(&key) {
-            // Begun anew after it had made room for another.
-            Some(Tracked { before, .. }) if after.ways[0].packets < before.ways[0].packets => {
+            // Begun anew after it had made room for another. Less of the same one is the work of CPUs that raced.
+            Some(Tracked { before, .. })
+                if after.ways[0].packets < before.ways[0].packets
+                    && after.began != before.began =>
+            {
                 Before::default()
             }
             Some(tracked) => *tracked.before,
@@ -502,7 +521,7 @@ impl Tracker {
             && mine != other
         {
             // What was thought to be a tunnel of its own, for want of IKE, is a flow of another.
-            self.leave(mine, key);
+            self.leave(mine, key, other);
             self.join(other, key, flow);
             return other;
         }
@@ -515,7 +534,7 @@ impl Tracker {
                 .get(&mine)
                 .is_some_and(|tunnel| tunnel.spi_i == [0; 8])
         {
-            self.leave(mine, key);
+            self.leave(mine, key, beside);
             self.join(beside, key, flow);
             return beside;
         }
@@ -568,12 +587,19 @@ impl Tracker {
         }
     }
 
-    fn leave(&mut self, id: Id, key: &FlowKey) {
-        if let Some(tunnel) = self.tunnels.get_mut(&id) {
-            tunnel.flows.retain(|other| other != key);
-            if tunnel.flows.is_empty() {
-                self.forget(id);
-            }
+    /// A flow is another tunnel's, and so are the calls of one that has none left.
+    fn leave(&mut self, id: Id, key: &FlowKey, other: Id) {
+        let Some(tunnel) = self.tunnels.get_mut(&id) else {
+            return;
+        };
+        tunnel.flows.retain(|other| other != key);
+        if !tunnel.flows.is_empty() {
+            return;
+        }
+        let (calls, detector) = tunnel.leave_calls();
+        self.forget(id);
+        if let Some(heir) = self.tunnels.get_mut(&other) {
+            heir.inherit(calls, detector);
         }
     }
 

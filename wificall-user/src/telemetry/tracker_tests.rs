@@ -480,6 +480,55 @@ fn where_flows_find_no_room_those_that_are_over_give_way() {
     assert!(lab.tracker.tunnels().any(|(_, one)| one.state == State::Up));
 }
 
+#[test]
+fn a_call_goes_on_when_its_flow_turns_out_to_be_another_tunnels() {
+    let mut lab = Lab::new();
+    lab.set_up(2, 1);
+    // The NAT before us gives the phone another port in a call: until there is IKE, nobody knows whose flow it is.
+    let moved = key(2, 4501);
+    let next = lab.talk(moved, 2, 10, 1_000);
+    assert_eq!(lab.tracker.tunnels().len(), 2);
+    lab.ike(moved, Direction::Up, 1, 37, 5);
+    lab.pass(1);
+    assert_eq!(lab.only().state, State::Call);
+    lab.talk(moved, next, 5, 1_000);
+    lab.pass(10);
+    let tunnel = lab.only();
+    assert_eq!((tunnel.state, tunnel.calls.len()), (State::Up, 1));
+    let lasted = tunnel.calls[0].lasted(lab.now) / SECOND;
+    assert!((14..=15).contains(&lasted), "{lasted}");
+    let calls: Vec<Step> = (lab.steps().into_iter())
+        .filter(|step| matches!(step, Step::CallBegan | Step::CallEnded))
+        .collect();
+    assert_eq!(calls, [Step::CallBegan, Step::CallEnded]);
+}
+
+#[test]
+fn both_directions_come_back_once() {
+    let mut lab = Lab::new();
+    lab.set_up(2, 1);
+    let natt = key(2, 4500);
+    lab.note(natt, Changes::ANCHORED, 1);
+    lab.now += 20 * MS;
+    lab.note(natt, Changes::ANCHORED, 1);
+    assert_eq!(lab.only().roamed, 1);
+    lab.now += 60 * SECOND;
+    lab.note(natt, Changes::ANCHORED, 1);
+    assert_eq!(lab.only().roamed, 2);
+}
+
+#[test]
+fn counts_that_a_race_has_undone_are_no_new_flow() {
+    let mut lab = Lab::new();
+    lab.set_up(2, 1);
+    let natt = key(2, 4500);
+    lab.talk(natt, 2, 5, 1_000);
+    let before = lab.only().legs[0].packets;
+    lab.table.get_mut(&natt).unwrap().up.packets -= 1;
+    lab.pass(20);
+    assert_eq!(lab.only().legs[0].packets, before);
+}
+
 /// An agent that can read one flow where many are due reads that of a call.
 #[test]
 fn what_cannot_wait_is_read_first() {

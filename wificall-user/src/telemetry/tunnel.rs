@@ -27,6 +27,8 @@ const LOOK_MOST: u64 = 3 * SECOND;
 const LOOK_LEAST: u64 = 800_000_000;
 /// After packets of a voice frame's size began, flows are read each second for so long, in nanoseconds.
 const WATCH: u64 = 10 * SECOND;
+/// Both directions of a tunnel that comes back do so within this.
+const RETURN: u64 = 2 * SECOND;
 /// Calls of a tunnel that are kept.
 const CALLS: usize = 4;
 
@@ -65,6 +67,8 @@ pub struct Tunnel {
     pub keepalive: u32,
     /// Changes of address or port, and returns.
     pub roamed: u64,
+    /// When it came back last; 0: never.
+    returned: u64,
     /// Calls that ended, the last first.
     pub calls: VecDeque<Call>,
     /// Looks for calls.
@@ -140,6 +144,7 @@ impl Tunnel {
             round_trip: [0; 2],
             keepalive: 0,
             roamed: 0,
+            returned: 0,
             calls: VecDeque::new(),
             detector: Detector::default(),
             watch: 0,
@@ -164,6 +169,33 @@ impl Tunnel {
     /// Packets of a voice frame's size have begun.
     pub fn watch(&mut self, now: u64) {
         self.watch = now + WATCH;
+    }
+
+    /// It came back, or its numbers say so: whether that is news. Both directions say it, each for itself.
+    pub fn returns(&mut self, now: u64) -> bool {
+        let is_news = now.saturating_sub(self.returned) >= RETURN;
+        if is_news {
+            self.returned = now;
+            self.roamed += 1;
+        }
+        is_news
+    }
+
+    /// Its calls, for the tunnel that it turns out to be.
+    pub fn leave_calls(&mut self) -> (VecDeque<Call>, Detector) {
+        (
+            std::mem::take(&mut self.calls),
+            std::mem::take(&mut self.detector),
+        )
+    }
+
+    /// Takes over the calls of what turns out to be this tunnel.
+    pub fn inherit(&mut self, calls: VecDeque<Call>, detector: Detector) {
+        if self.detector.call.is_none() {
+            self.detector = detector;
+        }
+        self.calls.extend(calls);
+        self.calls.truncate(CALLS);
     }
 
     /// Takes in one of its flows: `more` is what came since it was read before.
@@ -322,7 +354,7 @@ impl Tunnel {
         }
         if now.saturating_sub(self.seen) >= GONE {
             State::Gone
-        } else if esp != 0 && now.saturating_sub(esp) < IDLE {
+        } else if !self.esp_seen.contains(&0) && now.saturating_sub(esp) < IDLE {
             State::Up
         } else {
             State::Idle

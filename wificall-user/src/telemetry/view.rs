@@ -4,7 +4,7 @@
 //! their unit in their name. Addresses are text. A field that is left out is not known. Fields may be added; none changes
 //! its meaning.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +30,49 @@ pub struct Overview {
     pub operators: Vec<Operator>,
     /// The last minutes, oldest first; the last one goes on.
     pub minutes: Vec<Minute>,
+    /// On whose side trouble is.
+    pub sides: Sides,
     /// Whether this can be believed.
     pub health: Health,
+}
+
+/// On whose side trouble is, as far as it can be seen from here, of the last minutes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sides {
+    /// This network's: between phones and this box, mostly the air.
+    pub client: Side,
+    /// The way to the carriers: uplink, Internet.
+    pub network: Side,
+    /// The carriers.
+    pub carrier: Side,
+}
+
+/// A side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Side {
+    /// Whether there is trouble.
+    pub trouble: Trouble,
+    /// What speaks for it, for people; empty if nothing does.
+    pub why: Vec<String>,
+}
+
+/// How much trouble there is.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// Nothing was seen to judge by.
+    #[default]
+    Unknown,
+    /// Nothing speaks for it.
+    None,
+    /// Some phones, or a loss from 1 %.
+    Some,
+    /// All phones of a carrier, one-way calls, or a loss from 3 %.
+    Bad,
 }
 
 /// An operator, or the several that share endpoints.
@@ -217,8 +258,23 @@ pub struct Tunnels {
     pub now: u64,
     /// Whether flows are tracked (`telemetry.enabled`).
     pub enabled: bool,
+    /// Whether phones are shown by their addresses.
+    pub clients: Clients,
     /// The tunnels, calls first, then by what changed last.
     pub tunnels: Vec<Tunnel>,
+}
+
+/// How phones are shown to whoever asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clients {
+    /// By their addresses.
+    #[default]
+    Shown,
+    /// By keyed hashes; by their addresses to who asks with the token (`agent.token_file`).
+    ByToken,
+    /// By keyed hashes; there is no token.
+    Hashed,
 }
 
 /// A tunnel: the flows of one phone to one ePDG that share an IKE SA. `/api/v1/tunnels/{id}`.
@@ -272,6 +328,9 @@ pub struct Tunnel {
     pub bytes_down: u64,
     /// How often the phone's address or port changed under the same IKE SA, or it came back after an absence.
     pub roamed: u64,
+    /// The way out of what the phone sends; left out before it was looked up, and of a capture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<WayOut>,
     /// Calls, latest first; the first goes on if it has no `ended`. A few only.
     pub calls: Vec<Call>,
 }
@@ -422,6 +481,72 @@ pub struct Sample {
     pub down_lost: u32,
 }
 
+/// The way out of what a phone sends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WayOut {
+    /// The exit's name; left out if there is none: this host's own routes decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<String>,
+    /// `gateway`, `device`, `direct` (this host's own routes) or `block`.
+    pub way: WayKind,
+    /// The gateway's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// The device that packets leave by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Value and mask of the mark, as `0x65/0xff`; left out if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
+}
+
+/// What an exit does with a packet.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum WayKind {
+    /// It sends it to a gateway.
+    Gateway,
+    /// It sends it out of a device.
+    Device,
+    /// This host's own routes decide.
+    #[default]
+    Direct,
+    /// It answers that the destination is unreachable.
+    Block,
+}
+
+impl fmt::Display for WayOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.exit {
+            Some(exit) => write!(f, "{exit}, ")?,
+            None => f.write_str("none, ")?,
+        }
+        let or = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".into());
+        match self.way {
+            WayKind::Gateway => match &self.device {
+                Some(device) => write!(f, "by gateway {} on {device}", or(&self.gateway))?,
+                None => write!(f, "by gateway {}", or(&self.gateway))?,
+            },
+            WayKind::Device => write!(f, "by device {}", or(&self.device))?,
+            WayKind::Direct if self.exit.is_none() => {
+                return match &self.mark {
+                    Some(mark) => write!(f, "by this host's routes for mark {mark}"),
+                    None => f.write_str("by the ordinary route"),
+                };
+            }
+            WayKind::Direct => f.write_str("no gateway is up: by the ordinary route")?,
+            WayKind::Block => f.write_str("no gateway is up: it blocks")?,
+        }
+        match &self.mark {
+            Some(mark) => write!(f, ", mark {mark}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Something that happened to a tunnel: a line of `wificall trace`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -441,6 +566,9 @@ pub struct TraceEvent {
     /// After the set-up began, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_ms: Option<f64>,
+    /// Of [`Step::Exit`]: the way out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<WayOut>,
 }
 
 /// What happened.
@@ -476,7 +604,7 @@ pub enum Step {
     Up,
     /// The set-up failed.
     Failed,
-    /// The way out that the tunnel takes.
+    /// The way out that the tunnel takes: when its set-up begins, when it is up, and whenever that is another.
     Exit,
     /// The phone's address or port changed.
     Roamed,
@@ -492,4 +620,34 @@ pub enum Step {
     Idle,
     /// Nothing at all any more.
     Gone,
+}
+
+impl Step {
+    /// The name used in JSON and in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DnsAsked => "dns_asked",
+            Self::DnsAnswered => "dns_answered",
+            Self::InitSent => "init_sent",
+            Self::InitAnswered => "init_answered",
+            Self::Notify => "notify",
+            Self::Retransmitted => "retransmitted",
+            Self::Natt => "natt",
+            Self::AuthSent => "auth_sent",
+            Self::AuthAnswered => "auth_answered",
+            Self::EspUp => "esp_up",
+            Self::EspDown => "esp_down",
+            Self::Up => "up",
+            Self::Failed => "failed",
+            Self::Exit => "exit",
+            Self::Roamed => "roamed",
+            Self::Rekeyed => "rekeyed",
+            Self::CallBegan => "call_began",
+            Self::CallChanged => "call_changed",
+            Self::CallEnded => "call_ended",
+            Self::Idle => "idle",
+            Self::Gone => "gone",
+        }
+    }
 }

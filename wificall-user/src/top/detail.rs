@@ -109,6 +109,9 @@ fn about(tunnel: &Tunnel, now: u64, look: Look, width: u16) -> Text<'static> {
         ),
         Tone::Plain,
     );
+    if let Some(exit) = &tunnel.exit {
+        fact("exit taken", exit.to_string(), Tone::Plain);
+    }
     if tunnel.roamed > 0 {
         fact("moved", format!("{} times", tunnel.roamed), Tone::Plain);
     }

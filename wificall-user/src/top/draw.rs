@@ -8,7 +8,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 
 use super::state::{Look, Screen, Snapshot, State};
 use super::{detail, list, words};
-use crate::telemetry::view::{Minute, Received, State as TunnelState};
+use crate::telemetry::view::{Minute, Received, Sides, State as TunnelState, Trouble};
 
 const HELP: &str = "\
 Keys
@@ -19,6 +19,11 @@ Keys
   s, r                  order by the next column; the other way round
   ?                     this; any key: back
   q                     end
+
+Above the list
+  my side               Wi-Fi and LAN, between phones and this box
+  network side          uplink and Internet
+  carrier               its ePDG, and what is behind it; ? where nothing was seen to judge by
 
 Columns
   LOSS UP/DN            of a call, lost before it came here: from the phone, from the network
@@ -128,6 +133,7 @@ fn head(state: &State, width: u16) -> Text<'static> {
     if let Some(snapshot) = &state.snapshot {
         lines.push(counts(look, snapshot, width));
         lines.push(loss(look, &snapshot.overview.minutes, width));
+        lines.extend(sides(look, &snapshot.overview.sides, width));
         let problems = &snapshot.overview.health.problems;
         if let Some(first) = problems.first() {
             let more = match problems.len() {
@@ -210,6 +216,41 @@ fn loss(look: Look, minutes: &[Minute], width: u16) -> Line<'static> {
         ));
     }
     Line::from(spans)
+}
+
+/// Whose side trouble is on, and below what speaks most for it.
+fn sides(look: Look, sides: &Sides, width: u16) -> Vec<Line<'static>> {
+    let is_wide = width >= NARROW;
+    let named = if is_wide {
+        ["my side", "network side", "carrier"]
+    } else {
+        ["me", "net", "carrier"]
+    };
+    let all = [&sides.client, &sides.network, &sides.carrier];
+    let mut spans = Vec::new();
+    for (name, side) in named.into_iter().zip(all) {
+        let (word, tone) = match side.trouble {
+            Trouble::Unknown => ("?", Tone::Quiet),
+            Trouble::None => ("ok", Tone::Good),
+            Trouble::Some if is_wide => ("some trouble", Tone::Warn),
+            Trouble::Some => ("some", Tone::Warn),
+            Trouble::Bad if is_wide => ("TROUBLE", Tone::Bad),
+            Trouble::Bad => ("BAD", Tone::Bad),
+        };
+        spans.push(Span::raw(format!("{name}: ")));
+        spans.push(Span::styled(format!("{word}  "), look.style(tone)));
+    }
+    let mut lines = vec![Line::from(spans)];
+    let worst = all.into_iter().rev().max_by_key(|side| side.trouble);
+    if is_wide && let Some(why) = worst.and_then(|side| side.why.first()) {
+        let why = if look.unicode {
+            why.clone()
+        } else {
+            why.replace('×', "x")
+        };
+        lines.push(Line::styled(format!("  {why}"), look.style(Tone::Quiet)));
+    }
+    lines
 }
 
 fn foot(state: &State) -> Line<'static> {

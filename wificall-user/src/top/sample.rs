@@ -1,8 +1,8 @@
 //! Fixed data: what an agent could say.
 
 use crate::telemetry::view::{
-    Call, Flow, HalfLeg, Health, Milestone, Minute, Overview, Received, Sample, Setup, State,
-    Tunnel, Tunnels, Voice,
+    Call, Clients, Flow, HalfLeg, Health, Milestone, Minute, Overview, Received, Sample, Setup,
+    Side, Sides, State, Trouble, Tunnel, Tunnels, Voice, WayKind, WayOut,
 };
 
 use super::Snapshot;
@@ -24,7 +24,7 @@ fn history() -> Vec<Sample> {
         at: NOW - 1_000 * (40 - n),
         up: if n % 10 < 5 { 50 } else { 6 },
         down: if n % 10 < 5 { 6 } else { 50 },
-        down_lost: u32::from(n % 13 == 0) * 3,
+        down_lost: u32::from(n.is_multiple_of(13)) * 3,
         ..Sample::default()
     };
     (0..40).map(second).collect()
@@ -84,6 +84,13 @@ pub fn snapshot() -> Snapshot {
         packets_down: 7_420,
         bytes_up: 1_100_000,
         bytes_down: 1_124_000,
+        exit: Some(WayOut {
+            exit: Some("de".to_owned()),
+            way: WayKind::Gateway,
+            gateway: Some("192.0.2.254".to_owned()),
+            device: Some("lan".to_owned()),
+            mark: Some("0x65/0xff".to_owned()),
+        }),
         calls: vec![
             Call {
                 state: Voice::Talking,
@@ -158,6 +165,23 @@ pub fn snapshot() -> Snapshot {
                 network_to_us: Received::new(3_500, 140),
                 ..Minute::default()
             }],
+            sides: Sides {
+                client: Side {
+                    trouble: Trouble::None,
+                    why: Vec::new(),
+                },
+                network: Side {
+                    trouble: Trouble::Bad,
+                    why: vec![
+                        "3.8 % of what the network sent in calls did not come here, in 5 min"
+                            .to_owned(),
+                    ],
+                },
+                carrier: Side {
+                    trouble: Trouble::Some,
+                    why: vec!["unknown: 1 × refused (packets get there and back)".to_owned()],
+                },
+            },
             health: Health {
                 problems: vec!["wlan1: there is no such interface".to_owned()],
                 ..Health::default()
@@ -167,6 +191,7 @@ pub fn snapshot() -> Snapshot {
         tunnels: Tunnels {
             now: NOW,
             enabled: true,
+            clients: Clients::Shown,
             tunnels: vec![talking, one_way, idle, waits, refused],
         },
     }

@@ -49,13 +49,13 @@ fn clients(state: &State) -> Vec<&str> {
 
 #[test]
 fn a_wide_terminal_shows_everything_at_once() {
-    let shown = text(&known(), 132, 12);
+    let shown = text(&known(), 132, 14);
     assert_eq!(shown, include_str!("list.txt").trim_end_matches('\n'));
 }
 
 #[test]
 fn a_narrow_terminal_keeps_who_what_and_loss() {
-    let shown = text(&known(), 40, 12);
+    let shown = text(&known(), 40, 13);
     assert_eq!(shown, include_str!("narrow.txt").trim_end_matches('\n'));
     // Whatever its size, it is drawn.
     for (width, height) in [(1, 1), (2, 40), (200, 2), (20, 5)] {
@@ -71,7 +71,7 @@ fn a_narrow_terminal_keeps_who_what_and_loss() {
 fn a_tunnel_is_shown_with_all_that_is_known_of_it() {
     let mut state = known();
     press(&mut state, "\n");
-    let shown = text(&state, 100, 34);
+    let shown = text(&state, 100, 37);
     assert_eq!(shown, include_str!("detail.txt").trim_end_matches('\n'));
     let mut over = sample::snapshot();
     over.tunnels.tunnels.remove(0);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::advice::{Advice, Wait};
-use crate::telemetry::view::{Cause, Step, TraceEvent};
+use crate::telemetry::view::{Cause, Step, TraceEvent, WayOut};
 
 /// Silence after which a step is late, in milliseconds. Phones send a request again after 0.5, 1 and 2 s.
 const LATE: u64 = 3_000;
@@ -30,6 +30,9 @@ pub struct Stall {
     /// The notify that refuses, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notify: Option<String>,
+    /// By which way out the phone's packets go, once it sends to its ePDG.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<WayOut>,
     /// What that means, and what to try.
     #[serde(flatten)]
     pub advice: Advice,
@@ -52,6 +55,7 @@ struct Phone {
     since: u64,
     said: bool,
     notify: Option<String>,
+    exit: Option<WayOut>,
     up: bool,
     down: bool,
     seen: u64,
@@ -81,6 +85,7 @@ impl Follow {
                 since: event.at,
                 said: false,
                 notify: None,
+                exit: None,
                 up: false,
                 down: false,
                 seen: event.at,
@@ -129,6 +134,7 @@ impl Phone {
             waits_for: wait,
             for_ms: at.saturating_sub(self.since),
             notify: self.notify.clone().filter(|_| wait == Wait::Refused),
+            exit: self.exit.clone().filter(|_| wait > Wait::Init),
             advice: wait.advice(client, &self.endpoint),
         }
     }
@@ -156,6 +162,7 @@ impl Phone {
             Step::DnsAnswered => Some(Wait::Init),
             Step::InitSent => {
                 (self.notify, self.up, self.down) = (None, false, false);
+                self.exit = None;
                 self.since = event.at;
                 Some(Wait::InitAnswer)
             }
@@ -184,12 +191,13 @@ impl Phone {
             Step::Up | Step::Gone | Step::CallBegan => None,
             // They say that it waits, not that it gets on.
             Step::Retransmitted | Step::Natt | Step::Failed => return,
-            Step::Exit
-            | Step::Roamed
-            | Step::Rekeyed
-            | Step::CallChanged
-            | Step::CallEnded
-            | Step::Idle => return,
+            Step::Exit => {
+                self.exit.clone_from(&event.exit);
+                return;
+            }
+            Step::Roamed | Step::Rekeyed | Step::CallChanged | Step::CallEnded | Step::Idle => {
+                return;
+            }
         };
         self.wait(wait, event.at);
     }

@@ -29,7 +29,7 @@ const fn what(step: Step) -> &'static str {
         Step::EspDown => "ESP from the ePDG",
         Step::Up => "TUNNEL UP",
         Step::Failed => "SET-UP FAILED",
-        Step::Exit => "way out",
+        Step::Exit => "exit taken",
         Step::Roamed => "moved",
         Step::Rekeyed => "new keys",
         Step::CallBegan => "call began",
@@ -85,6 +85,9 @@ pub fn stall(stall: &Stall, phone: bool) -> String {
     if let Some(notify) = &stall.notify {
         let why = refused(notify).map_or_else(String::new, |why| format!(": {why}"));
         let _ = writeln!(text, "    It says {notify}{why}.");
+    }
+    if let Some(exit) = &stall.exit {
+        let _ = writeln!(text, "    Exit taken: {exit}.");
     }
     for attempt in &stall.advice.tries {
         let _ = writeln!(text, "    try: {attempt}");

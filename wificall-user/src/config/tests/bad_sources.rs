@@ -13,7 +13,7 @@ resync = 30
 "#,
         r#"
 f:2:12: agent.instance: found "Main", expected a name of 1 to 32 characters out of a-z, 0-9, _ and -
-f:3:1: agent.bpfs: found an unknown key, expected one of the keys instance, bpffs, run_dir, state_dir, listen, hosts, resync
+f:3:1: agent.bpfs: found an unknown key, expected one of the keys instance, bpffs, run_dir, state_dir, listen, token_file, hosts, resync
   hint: did you mean `bpffs`?
 f:4:11: agent.run_dir: found "run", expected an absolute path
 f:5:10: agent.listen: found 9817, expected an address and port such as "127.0.0.1:9817" or "[::1]:9817", or "off"

@@ -137,6 +137,9 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             labels: LabelProfile::Small,
             textfile: None,
             textfile_interval: Duration::from_secs(15),
+            log: EventLog::Results,
+            log_clients: false,
+            log_per_second: 100,
         },
         geoip: GeoIp::default(),
         agent: Agent {
@@ -145,6 +148,7 @@ fn a_file_of_two_lines_has_the_documented_defaults() {
             run_dir: "/run/wificall".into(),
             state_dir: "/var/lib/wificall".into(),
             listen: Some("127.0.0.1:9817".parse().unwrap()),
+            token_file: None,
             hosts: vec![],
             resync: Duration::from_secs(30),
         },
@@ -238,6 +242,7 @@ bpffs = "/tmp/bpf"
 run_dir = "/tmp/run"
 state_dir = "/tmp/state"
 listen = "off"
+token_file = "/etc/wificall/token"
 hosts = ["AP1.example.net"]
 resync = "5m"
 
@@ -287,6 +292,9 @@ events_per_second = 11
 labels = "full"
 textfile = "/var/lib/node_exporter/wificall.prom"
 textfile_interval = "20s"
+log = "all"
+log_clients = "address"
+log_per_second = 12
 
 [snoop]
 names = true
@@ -417,6 +425,10 @@ fn a_file_with_every_key_means_what_it_says() {
     assert_eq!(config.agent.listen, None);
     assert_eq!(config.agent.resync, Duration::from_secs(300));
     assert_eq!(config.agent.hosts, ["ap1.example.net"]);
+    assert_eq!(
+        config.agent.token_file.as_deref(),
+        Some(Path::new("/etc/wificall/token"))
+    );
     let telemetry = Telemetry {
         enabled: false,
         flows_per_second: 10,
@@ -424,6 +436,9 @@ fn a_file_with_every_key_means_what_it_says() {
         labels: LabelProfile::Full,
         textfile: Some("/var/lib/node_exporter/wificall.prom".into()),
         textfile_interval: Duration::from_secs(20),
+        log: EventLog::All,
+        log_clients: true,
+        log_per_second: 12,
     };
     assert_eq!(config.telemetry, telemetry);
     assert_eq!(config.agent.pin_dir(), Path::new("/tmp/bpf/wificall/lab_1"));

@@ -92,7 +92,11 @@ function spark(svg, samples, slots, label) {
   const high = Math.max(1, ...samples.map((sample) => sample.came));
   const width = Math.max(slots, samples.length);
   const first = width - samples.length;
-  const points = samples.map((sample, i) => `${first + i + 0.5},${(100 - (sample.came / high) * 92).toFixed(1)}`);
+  // A step a sample, so that also the first one is seen.
+  const points = samples.flatMap((sample, i) => {
+    const y = (100 - (sample.came / high) * 92).toFixed(1);
+    return [`${first + i},${y}`, `${first + i + 1},${y}`];
+  });
   const bars = samples
     .map((sample, i) => ({ i, share: sample.lost / Math.max(1, sample.came + sample.lost) }))
     .filter((bar) => bar.share > 0)
@@ -242,6 +246,15 @@ function setupLook(setup) {
   return setup.result === "ok" ? "" : known(setup.result) ? "bad" : known(setup.stalled) ? "warn" : "";
 }
 
+function exitText(exit) {
+  if (!exit) return "not known yet";
+  const marked = known(exit.mark) ? `, mark ${exit.mark}` : "";
+  if (!known(exit.exit)) return known(exit.mark) ? `none, by this host's routes for mark ${exit.mark}` : "none, by the ordinary route";
+  if (exit.way === "gateway") return `${exit.exit}, by gateway ${or(exit.gateway)}${known(exit.device) ? ` on ${exit.device}` : ""}${marked}`;
+  if (exit.way === "device") return `${exit.exit}, by device ${or(exit.device)}${marked}`;
+  return `${exit.exit}, no gateway is up: ${exit.way === "block" ? "it blocks" : "by the ordinary route"}${marked}`;
+}
+
 function tunnelFacts(tunnel) {
   const steps = (tunnel.setup?.milestones || [])
     .map((step) => `${STEPS[step.name] || words(step.name)} after ${ms(step.after_ms)}`);
@@ -261,6 +274,7 @@ function tunnelFacts(tunnel) {
     ["NAT timeout", tunnel.nat_timeout_shorter ? "shorter than that: this box forgets the tunnel in between" : "not shorter", tunnel.nat_timeout_shorter ? "warn" : ""],
     ["Packets", `${count(tunnel.packets_up)} from the phone, ${count(tunnel.packets_down)} to it`],
     ["Bytes", `${count(tunnel.bytes_up)} from the phone, ${count(tunnel.bytes_down)} to it`],
+    ["Exit taken", exitText(tunnel.exit)],
     ["Moved", tunnel.roamed === 1 ? "once" : `${count(tunnel.roamed)} times`],
     ["Earlier calls", past.join(" · ") || "none"],
   ];
@@ -299,7 +313,7 @@ const tunnels = new Table($("tunnels"), "Tunnels", [
   text("Operator", (tunnel) => or(tunnel.operator)),
   text("Country", (tunnel) => or(tunnel.country)),
   text("State", (tunnel) => STATES[tunnel.state] || words(tunnel.state), (tunnel) => STATE_LOOKS[tunnel.state] || "quiet"),
-  text("For", (tunnel) => lasted((now - tunnel.since) / 1000)),
+  text("State for", (tunnel) => lasted((now - tunnel.since) / 1000)),
   text("Set-up", (tunnel) => setupText(tunnel.setup), (tunnel) => setupLook(tunnel.setup)),
   text("Round trip, phone", (tunnel) => ms(tunnel.round_trip_client_ms)),
   text("Round trip, ePDG", (tunnel) => ms(tunnel.round_trip_network_ms)),
@@ -326,7 +340,8 @@ const legs = LEGS.map(([key, name, what]) => {
   const value = element("strong", { id: `leg-${key}` });
   const drawing = newSpark();
   $("legs").append(element("figure", {},
-    element("figcaption", {}, `${name}: `, value, element("br"), element("span", { class: "quiet" }, what)), drawing));
+    element("figcaption", {}, `${name}: `, value, element("br"), element("span", { class: "quiet" }, what)), drawing,
+    element("div", { class: "axis", "aria-hidden": "true" }, element("span", {}, `${MINUTES} minutes ago`), element("span", {}, "now"))));
   return { key, name, value, drawing };
 });
 
@@ -335,12 +350,47 @@ function showLegs(minutes) {
     const all = minutes.map((minute) => minute[key] || {});
     const lost = all.reduce((sum, minute) => sum + (minute.lost || 0), 0);
     const came = all.reduce((sum, minute) => sum + (minute.received || 0), 0);
-    const share = came + lost ? `${percent((lost * 100) / (came + lost))} lost` : "nothing was sent";
-    const said = `${share} in ${minutes.length === 1 ? "the last minute" : `${minutes.length} minutes`} (${count(lost)} of ${count(came + lost)})`;
-    put(value, came + lost ? said : share);
+    const share = came + lost ? `${percent((lost * 100) / (came + lost))} lost` : "no call";
+    const of = came + lost ? ` (${count(lost)} of ${count(came + lost)})` : "";
+    const said = `${share} in ${minutes.length <= 1 ? "the last minute" : `${minutes.length} minutes`}${of}`;
+    put(value, said);
     const worst = Math.max(0, ...all.map((minute) => minute.loss_percent || 0));
     spark(drawing, all.map((minute) => ({ came: minute.received || 0, lost: minute.lost || 0 })), MINUTES,
       `${name}, by minute: ${said}, ${percent(worst)} in the worst minute`);
+  }
+}
+
+const SIDES = [
+  ["client", "My side", "Wi-Fi and LAN, between phones and this box"],
+  ["network", "Network side", "uplink and Internet"],
+  ["carrier", "Carrier", "its ePDG, and what is behind it"],
+];
+const TROUBLES = {
+  unknown: ["nothing seen to judge by", "quiet"], none: ["✓ nothing wrong seen", "good"],
+  some: ["! some trouble", "warn"], bad: ["‼ trouble", "bad"],
+};
+const sides = SIDES.map(([key, name, what]) => {
+  const id = `side-${key}`;
+  const verdict = element("p");
+  const why = element("ul");
+  const box = element("section", { "aria-labelledby": id }, element("h3", { id }, name), element("p", { class: "quiet" }, what), verdict, why);
+  $("sides").append(box);
+  return { key, box, verdict, why };
+});
+
+function showSides(all) {
+  for (const { key, box, verdict, why } of sides) {
+    const side = all[key] || {};
+    const [words, look] = TROUBLES[side.trouble] || TROUBLES.unknown;
+    put(verdict, words);
+    mark(verdict, look);
+    mark(box, look);
+    const shown = [...why.children].map((item) => item.textContent);
+    const reasons = side.why || [];
+    why.hidden = reasons.length === 0;
+    if (shown.length !== reasons.length || shown.some((reason, i) => reason !== reasons[i])) {
+      why.replaceChildren(...reasons.map((reason) => element("li", {}, reason)));
+    }
   }
 }
 
@@ -349,7 +399,7 @@ function showNow(overview) {
   facts($("now"), [
     ["Calls", count(overview.calls_active)],
     ["One-way calls", count(overview.calls_one_way), overview.calls_one_way ? "bad" : ""],
-    ["Calls since start", count(overview.calls_total)],
+    ["Calls so far", count(overview.calls_total)],
     ["Tunnels up", count((by.up || 0) + (by.call || 0))],
     ["Idle", count(by.idle)],
     ["Setting up", count(by.setting_up)],
@@ -374,7 +424,7 @@ function showHealth(health) {
     ["Events lost", count(health.events_dropped), health.events_dropped ? "warn" : ""],
     ["Hooks", (health.hooks || []).join(", ") || "none", (health.hooks || []).length ? "" : "bad"],
     ["Not attached", count(health.hooks_missing), health.hooks_missing ? "bad" : ""],
-    ["NAT timeout", known(timeout) ? `${lasted(timeout)}; ${count(health.nat_timeout_shorter)} tunnels keep alive more rarely` : "no connection tracking here", health.nat_timeout_shorter ? "warn" : ""],
+    ["NAT timeout", known(timeout) ? `${lasted(timeout)}; ${health.nat_timeout_shorter ? count(health.nat_timeout_shorter) : "no"} tunnels keep alive more rarely` : "no connection tracking here", health.nat_timeout_shorter ? "warn" : ""],
   ]);
 }
 
@@ -388,6 +438,45 @@ function filtered(list) {
   });
 }
 
+// --- who phones are ---
+
+// Kept for this tab only. What a header can carry (RFC 6750 §2.1).
+const TOKEN = /^[A-Za-z0-9._~+/=-]+$/;
+let token = sessionStorage.getItem("token") || "";
+let refused = false;
+
+function keep(value) {
+  token = value;
+  if (value) sessionStorage.setItem("token", value);
+  else sessionStorage.removeItem("token");
+}
+
+function showWho(clients) {
+  const shown = clients === undefined || clients === "shown";
+  $("who").hidden = shown && !token;
+  $("who-form").hidden = clients !== "by_token";
+  $("who-forget").hidden = !token;
+  const why = refused ? "That is not the token. " : "";
+  put($("who-said"), {
+    by_token: `${why}Phones are shown by keyed hashes. With the token of agent.token_file, by their addresses.`,
+    hashed: "Phones are shown by keyed hashes, for this is not loopback: set agent.token_file, and a token shows their addresses.",
+  }[clients] || "Phones are shown by their addresses, with the token.");
+}
+
+$("who-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const given = $("token").value.trim();
+  $("token").value = "";
+  refused = !TOKEN.test(given);
+  if (!refused) keep(given);
+  ask();
+});
+$("who-forget").addEventListener("click", () => {
+  keep("");
+  ask();
+  $("filter").focus();
+});
+
 let last = null;
 
 function show({ overview, list }) {
@@ -397,6 +486,8 @@ function show({ overview, list }) {
   $("off").hidden = enabled;
   $("empty").hidden = !enabled || all.length > 0;
   put($("agent"), `runs for ${lasted(overview.uptime_seconds)}; as of ${clock(now)}`);
+  showSides(overview.sides || {});
+  showWho(list.clients);
   showNow(overview);
   showLegs(overview.minutes || []);
   const going = [];
@@ -423,6 +514,9 @@ function tell(overview) {
   const words = [`${count(overview.calls_active)} calls`];
   if (overview.calls_one_way) words.push(`${count(overview.calls_one_way)} one-way`);
   if (overview.tunnels?.failed) words.push(`${count(overview.tunnels.failed)} set-ups failed`);
+  for (const [key, name] of SIDES) {
+    if (overview.sides?.[key]?.trouble === "bad") words.push(`trouble: ${name}`);
+  }
   const problems = (overview.health?.problems || []).length;
   if (problems) words.push(`${count(problems)} problems`);
   const said = words.join(", ");
@@ -441,7 +535,13 @@ let paused = false;
 let failedSince = 0;
 
 async function get(path) {
-  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const answer = await fetch(path, { cache: "no-store", headers, signal: AbortSignal.timeout(PATIENCE_MS) });
+  if (answer.status === 401 && token) {
+    refused = true;
+    keep("");
+    return get(path);
+  }
   if (!answer.ok) throw new Error(`${path} says ${answer.status}: ${(await answer.text()).trim().slice(0, 300)}`);
   return answer.json();
 }
@@ -454,6 +554,7 @@ async function ask() {
     const [overview, list] = await Promise.all([get("/api/v1/overview"), get("/api/v1/tunnels")]);
     failedSince = 0;
     $("trouble").hidden = true;
+    if (token) refused = false;
     last = { overview, list };
     show(last);
   } catch (error) {
