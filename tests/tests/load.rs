@@ -48,7 +48,7 @@ fn cpus_that_share_no_direction_of_a_flow_count_exactly() -> Result<()> {
 fn cpus_that_share_a_direction_lose_each_others_counts_and_no_more() -> Result<()> {
     let many = held(Sharing::Together, FLOWS)?;
     let one = held(Sharing::Together, 1)?;
-    // Measured: half a hundredth at most of many flows, a twentieth of one.
+    // Measured: less than a hundredth of many flows, a twentieth of one.
     for (tally, most) in [(many, 0.02), (one, 0.2)] {
         let part = |count: u64| count as f64 / tally.sent as f64;
         assert!(part(tally.sent - tally.packets) <= most, "{tally:?}");
