@@ -9,7 +9,6 @@ use wificall_common::abi::{Candidate, Flow, FlowKey, FlowNote, SpiSlot};
 use wificall_common::classify::{Match, tunnel_ends};
 use wificall_common::flow::{Changes, Message, Sight};
 use wificall_common::frame::Frame as _;
-use wificall_common::wire::ike::EXCHANGE_SA_INIT;
 use wificall_common::wire::{PROTOCOL_ESP, PROTOCOL_UDP, natt, udp};
 use wificall_common::{Class, Direction};
 

@@ -1,4 +1,5 @@
 use super::*;
+use wificall_common::wire::ike::EXCHANGE_SA_INIT;
 
 fn esp(client: u32, direction: Direction, number: u32, now: u64) -> Subject {
     let mut key = FlowKey {
