@@ -417,7 +417,8 @@ pub fn tcx(namespace: &Netns, interface: &str) -> Result<Vec<String>> {
 ///
 /// If it does not answer, or not with 200.
 pub fn get(namespace: &Netns, path: &str) -> Result<String> {
-    const PATIENCE: Duration = Duration::from_secs(5);
+    // A debug build with very many flows, on CPUs that others have as well.
+    const PATIENCE: Duration = Duration::from_secs(20);
     let address: SocketAddr = LISTEN.parse()?;
     let mut stream = namespace.enter(|| TcpStream::connect_timeout(&address, PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;

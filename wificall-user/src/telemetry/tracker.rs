@@ -88,6 +88,8 @@ struct Before {
     began: u64,
     /// When its last packet was seen.
     seen: u64,
+    /// When a second packet has confirmed another SPI since then, from the phone and to it; 0: none has.
+    confirmed: [u64; 2],
 }
 
 impl Before {
@@ -96,6 +98,7 @@ impl Before {
             ways: [Mark::of(&flow.up), Mark::of(&flow.down)],
             began: flow.control.began,
             seen: flow.up.seen.max(flow.down.seen),
+            confirmed: [0; 2],
         }
     }
 }
@@ -317,14 +320,14 @@ impl Tracker {
                     };
                     self.due.insert(tracked.due, note.key);
                 }
+                if note.tells(Changes::SPI)
+                    && let Some(direction) = note.direction()
+                {
+                    tracked.before.confirmed[direction as usize] = note.at;
+                }
                 if let Some(tunnel) = self.tunnels.get_mut(&tracked.tunnel) {
                     if note.tells(Changes::VOICE) {
                         tunnel.watch(note.at);
-                    }
-                    if note.tells(Changes::SPI)
-                        && let Some(direction) = note.direction()
-                    {
-                        tunnel.confirm(direction, note.at);
                     }
                     if note.tells(Changes::NOTIFY) {
                         let mut change = Change::new(note.at, Step::Notify);
@@ -490,7 +493,6 @@ impl Tracker {
             return;
         };
         tunnel.take(flow, legs);
-        let rekeyed = tunnel.rekeyed(flow);
         // A run that began before anybody looked, or whose event was lost, is told by nothing else.
         let talks = |way: &Way| way.run >= VOICE_RUN && now.saturating_sub(way.esp_seen) < SECOND;
         if !tunnel.is_live(now) && (talks(&flow.up) || talks(&flow.down)) {
@@ -501,7 +503,7 @@ impl Tracker {
             sum.add(leg);
         }
         self.touched.insert(id);
-        for change in rekeyed {
+        for change in rekeyed(before.confirmed, flow) {
             self.tell(Some(id), change);
         }
         if let Some(tracked) = self.flows.get_mut(&key) {
@@ -895,6 +897,24 @@ impl Tracker {
 fn can_wait(note: &Note) -> bool {
     const LATER: u32 = Changes::SPI | Changes::IKE_SA | Changes::ROUND_TRIP;
     note.data.changes & !LATER == 0
+}
+
+/// What of a flow has new keys since a second packet has `confirmed` another SPI: where one was used before.
+fn rekeyed(confirmed: [u64; 2], flow: &Flow) -> impl Iterator<Item = Change> {
+    let ways = [
+        (&flow.up, "ESP from the phone"),
+        (&flow.down, "ESP to the phone"),
+    ];
+    let confirmed = confirmed.into_iter().zip(ways);
+    confirmed.filter_map(|(at, (way, what))| {
+        let before = &way.spis[usize::from(way.current & 1 ^ 1)];
+        // One packet under another SPI shows no key: anybody could have sent it.
+        let was_used = before.spi != 0 && before.highest != before.anchor;
+        (at != 0 && was_used).then(|| Change {
+            detail: what.to_owned(),
+            ..Change::new(at, Step::Rekeyed)
+        })
+    })
 }
 
 /// Whether a message has other IKE SPIs than these, and sets nothing up.

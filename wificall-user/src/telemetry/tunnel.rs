@@ -3,7 +3,6 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use wificall_common::{
-    Direction,
     abi::{Flow, FlowKey},
     flow::Milestone,
 };
@@ -70,8 +69,6 @@ pub struct Tunnel {
     pub roamed: u64,
     /// When it came back last; 0: never.
     returned: u64,
-    /// When a second packet has confirmed another SPI, from the phone and to it; 0: that is told.
-    confirmed: [u64; 2],
     /// Calls that ended, the last first.
     pub calls: VecDeque<Call>,
     /// Looks for calls.
@@ -148,7 +145,6 @@ impl Tunnel {
             keepalive: 0,
             roamed: 0,
             returned: 0,
-            confirmed: [0; 2],
             calls: VecDeque::new(),
             detector: Detector::default(),
             watch: 0,
@@ -183,32 +179,6 @@ impl Tunnel {
             self.roamed += 1;
         }
         is_news
-    }
-
-    /// ESP of this direction goes on under another SPI.
-    pub fn confirm(&mut self, direction: Direction, now: u64) {
-        self.confirmed[direction as usize] = now;
-    }
-
-    /// What of that has new keys: where another SPI was used before.
-    pub fn rekeyed(&mut self, flow: &Flow) -> Vec<Change> {
-        let confirmed = std::mem::take(&mut self.confirmed);
-        let ways = [
-            (&flow.up, "ESP from the phone"),
-            (&flow.down, "ESP to the phone"),
-        ];
-        let mut changes = Vec::new();
-        for (at, (way, what)) in confirmed.into_iter().zip(ways) {
-            let before = &way.spis[usize::from(way.current & 1 ^ 1)];
-            // One packet under another SPI shows no key: anybody could have sent it.
-            if at != 0 && before.spi != 0 && before.highest != before.anchor {
-                changes.push(Change {
-                    detail: what.to_owned(),
-                    ..Change::new(at, Step::Rekeyed)
-                });
-            }
-        }
-        changes
     }
 
     /// Its calls, for the tunnel that it turns out to be.
