@@ -1,9 +1,9 @@
 use std::net::Ipv4Addr;
 
 use wificall_common::{
-    Class,
+    Class, Direction,
     abi::{Candidate, FlowNote},
-    flow::{Message, Sight},
+    flow::{Changes, Message, Sight},
     wire::{
         PROTOCOL_UDP,
         ike::{EXCHANGE_AUTH, EXCHANGE_SA_INIT},
@@ -11,7 +11,10 @@ use wificall_common::{
 };
 
 use super::*;
-use crate::telemetry::view::{Cause, Voice};
+use crate::telemetry::{
+    note::Note,
+    view::{Cause, Voice},
+};
 
 const MS: u64 = 1_000_000;
 const EPDG: [u8; 4] = [192, 0, 2, 1];
