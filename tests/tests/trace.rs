@@ -202,7 +202,7 @@ fn every_step_of_a_set_up_that_succeeds_is_printed_in_its_order() -> Result<()> 
     // By its link-layer address, and somebody else's.
     let by_mac = Tracing::start(&scene.agent, &[&lab.phone.mac("eth0")?])?;
     let other = Tracing::start(&scene.agent, &["02:00:00:00:00:99"])?;
-    let log = scene.trace("success", "TUNNEL UP", |lab| talk(lab))?;
+    let log = scene.trace("success", "TUNNEL UP", talk)?;
     let steps = [
         "airplane mode on",
         "DNS asked",
