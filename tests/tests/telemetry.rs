@@ -17,6 +17,7 @@ use wificall_tests::{
     lab::{EPDG4, LIMIT, Lab, OTHER4, PHONE4},
     process::wait_for,
     send,
+    stolen::on_time,
     swan::{self, Connection, Swan},
     tshark::{self, Tshark},
 };
@@ -56,20 +57,49 @@ fn tunnel(agent: &Agent<'_>, what: &str, is: impl Fn(&Tunnel) -> bool) -> Result
     .with_context(|| agent.log())
 }
 
-/// Milliseconds from one line of charon's log to another, which begins with seconds since 1970 and their thousandths.
-fn between(log: &str, from: &str, to: &str) -> Result<f64> {
-    let at = |what: &str| -> Result<f64> {
-        let line = log.lines().find(|line| line.contains(what));
-        let line = line.with_context(|| format!("`{what}` is not in charon's log:\n{log}"))?;
+/// How long the ePDG waits before it sends anything, in milliseconds: what a carrier far away costs. No time of another kind
+/// is so long here, so one is not taken for the other.
+const FAR: u64 = 60;
+/// How far we and tshark, who see the same packets, may be apart, in milliseconds.
+const SAME: f64 = 1.0;
+/// Charon writes its line before it sends, and after it has worked on what came.
+const WORK: f64 = 20.0;
+
+/// When charon wrote the lines that contain `what`, in milliseconds: they begin with seconds since 1970 and thousandths.
+fn written(log: &str, what: &str) -> Result<Vec<f64>> {
+    let lines = log.lines().filter(|line| line.contains(what));
+    let times = lines.map(|line| {
         let time = line.split_whitespace().next().unwrap_or_default();
-        time.parse()
-            .with_context(|| format!("the time of `{line}`"))
-    };
-    Ok((at(to)? - at(from)?) * 1e3)
+        let seconds: f64 = (time.parse()).with_context(|| format!("the time of `{line}`"))?;
+        Ok(seconds * 1e3)
+    });
+    let times = times.collect::<Result<Vec<_>>>()?;
+    ensure!(!times.is_empty(), "`{what}` is not in charon's log:\n{log}");
+    Ok(times)
+}
+
+/// Milliseconds from the first line of charon's log with `from` to the first with `to`.
+fn between(log: &str, from: &str, to: &str) -> Result<f64> {
+    Ok(written(log, to)?[0] - written(log, from)?[0])
+}
+
+/// The round trips of the phone's liveness checks by its own log, in milliseconds.
+fn dpd_of_charon(log: &str) -> Vec<f64> {
+    (2..)
+        .map_while(|id| {
+            let request = format!("generating INFORMATIONAL request {id} ");
+            let response = format!("parsed INFORMATIONAL response {id} ");
+            between(log, &request, &response).ok()
+        })
+        .collect()
 }
 
 #[test]
 fn a_real_tunnel_has_the_times_that_charon_and_tshark_have() -> Result<()> {
+    on_time(has_the_times_of_charon_and_tshark)
+}
+
+fn has_the_times_of_charon_and_tshark() -> Result<()> {
     let lab = Lab::new()?;
     lab.masquerade()?;
     lab.far.ip("addr add 10.98.0.1/32 dev lo")?;
@@ -83,7 +113,8 @@ fn a_real_tunnel_has_the_times_that_charon_and_tshark_have() -> Result<()> {
          flush_line = yes\n      default = 1\n    }}\n  }}",
         log.display()
     );
-    let _epdg = Swan::start(&lab.far, &swan::epdg(), None)?;
+    let far = format!("send_delay = {FAR}");
+    let _epdg = Swan::start_with(&lab.far, &swan::epdg(), None, &far)?;
     let connection = Connection {
         name: "four",
         local: PHONE4,
@@ -128,20 +159,36 @@ fn a_real_tunnel_has_the_times_that_charon_and_tshark_have() -> Result<()> {
     for (name, line) in milestones {
         let (ours, charon, tshark) = (after[name], between(&log, sent, line)?, wire[name]);
         println!("{name:<14} {ours:>8.1} {charon:>8.1} {tshark:>8.1}");
-        assert!((ours - tshark).abs() < 5.0, "{name}: {ours} and {tshark}");
-        // Charon writes its line before it sends, and after it has worked on what came.
-        assert!((ours - charon).abs() < 100.0, "{name}: {ours} and {charon}");
+        let close = (ours - tshark).abs() < SAME && (ours - charon).abs() < WORK;
+        ensure!(close, "{name}: {ours}, charon {charon}, tshark {tshark}");
     }
-    let (keepalive, round_trip) = (keepalives(&capture)?, dpd(&capture)?);
+    ensure!(after["init_answered"] >= FAR as f64, "{after:?}");
+
+    let keepalive = keepalives(&capture)?;
+    let sent = written(&log, "sending keep alive to")?;
+    let sent = (sent.windows(2).map(|pair| pair[1] - pair[0])).fold(f64::INFINITY, f64::min);
     let ours = seen.keepalive_ms.context("no keepalives")? as f64;
-    println!("keepalive interval {ours} ms, tshark {keepalive:.1} ms");
-    assert!((ours - keepalive).abs() < 5.0, "{ours} and {keepalive}");
-    let ours = seen.round_trip_network_ms.context("no round trip")?;
-    println!("DPD round trip {ours:.3} ms, tshark {round_trip:?} ms");
-    assert!(
-        round_trip.iter().any(|wire| (ours - wire).abs() < 1.0),
-        "{ours} and {round_trip:?}"
+    println!("keepalive      {ours:>8.1} {sent:>8.1} {keepalive:>8.1}");
+    // Ours is in whole milliseconds.
+    let close = (ours - keepalive).abs() < 1.0 + SAME && (ours - sent).abs() < WORK;
+    ensure!(
+        close,
+        "keepalive: {ours}, charon {sent}, tshark {keepalive}"
     );
+
+    // The last one that there was when the agent was asked.
+    let ours = seen.round_trip_network_ms.context("no round trip")?;
+    let pairs: Vec<_> = dpd_of_charon(&log)
+        .into_iter()
+        .zip(dpd(&capture)?)
+        .collect();
+    for (charon, tshark) in &pairs {
+        println!("DPD            {ours:>8.1} {charon:>8.1} {tshark:>8.1}");
+    }
+    let is_one = pairs.iter().any(|(charon, tshark)| {
+        (ours - tshark).abs() < SAME && (0.0..WORK).contains(&(charon - ours))
+    });
+    ensure!(is_one && ours >= FAR as f64, "DPD: {ours}, of {pairs:?}");
     agent.wait_metrics("the set-up", |metrics| {
         let labels = [("operator", "001-01"), ("result", "ok")];
         ensure!(metrics.sum("wificall_setups_total", &labels) == 1);

@@ -3,8 +3,11 @@
 use std::{
     fmt,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    num::NonZero,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Mutex,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,7 +19,7 @@ use crate::{
     kernel::Kernel,
     qemu::{self, Guest, Outcome},
     toolchain::Toolchain,
-    workspace::{cargo, executable, output, root, run, show, target},
+    workspace::{TestProgram, cargo, executable, output, root, run, show, target, test_programs},
 };
 
 const COMPONENTS: [Component<'_>; 9] = [
@@ -60,6 +63,19 @@ const COMPONENTS: [Component<'_>; 9] = [
 
 /// A nightly of rustup, for Miri alone.
 const NIGHTLY: &str = "nightly";
+
+/// Integration tests that measure, or hold something to a time: nothing runs beside them.
+const MEASURING: [&str; 9] = [
+    "bypass",
+    "conversations",
+    "costs",
+    "forwarding",
+    "load",
+    "many",
+    "snoop",
+    "telemetry",
+    "world",
+];
 
 /// The vectors take a quarter of an hour on two cores: loading programs is slow under emulation.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(2400);
@@ -106,21 +122,14 @@ pub fn test(args: &Args) -> Result<bool> {
             "--exclude",
             "wificall-tests",
         ];
-        libtest(cargo().arg("test").args(packages), args, &[])
+        libtest(cargo().arg("test").args(packages), args)
     });
     report.step("Miri", || miri(args));
     let next_abi = target().join("next-abi/wificall");
     report.step("build of the next ABI", || build_next_abi(&next_abi, args));
     report.step("integration tests", || {
         run(cargo().args(["build", "--quiet", "--package", "wificall"]))?;
-        // One at a time: several of them measure.
-        libtest(
-            cargo()
-                .args(["test", "--package", "wificall-tests"])
-                .env("WIFICALL_NEXT_ABI_AGENT", &next_abi),
-            args,
-            &["--test-threads", "1"],
-        )
+        integration(&next_abi, args)
     });
     for version in &args.kernels {
         report.step(&format!("vectors on Linux {version}"), || {
@@ -254,24 +263,89 @@ impl Report {
 }
 
 /// Runs `cargo test`, showing and counting what it prints.
-fn libtest(command: &mut Command, args: &Args, options: &[&str]) -> Result<Counts> {
+fn libtest(command: &mut Command, args: &Args) -> Result<Counts> {
+    command.args(["--no-fail-fast", "--"]).args(&args.filter);
+    let (counts, success) = counted(command, |line| println!("{line}"))?;
+    Ok(counts.checked(success, &show(command), args))
+}
+
+/// Runs what prints results of tests, giving its lines of either stream to `show_line`; whether it succeeded.
+fn counted(command: &mut Command, mut show_line: impl FnMut(&str)) -> Result<(Counts, bool)> {
+    let (lines, writer) = std::io::pipe()?;
     command
-        .args(["--no-fail-fast", "--"])
-        .args(options)
-        .args(&args.filter)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("start {}", show(command)))?;
+        .stdout(writer.try_clone()?)
+        .stderr(writer);
+    let started = command.spawn();
+    let mut child = started.with_context(|| format!("start {}", show(command)))?;
+    // The pipe ends with the child only if nobody here can write to it.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut counts = Counts::default();
-    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+    for line in BufReader::new(lines).split(b'\n') {
         let line = line?;
-        println!("{line}");
+        let line = String::from_utf8_lossy(&line);
+        show_line(&line);
         counts.add_line(&line);
     }
     let status = child.wait()?;
-    Ok(counts.checked(status.success(), &show(command), args))
+    Ok((counts, status.success()))
+}
+
+/// The crate `tests`: a program for each CPU at once, each its tests in turn, then those that measure one after another.
+fn integration(next_abi: &Path, args: &Args) -> Result<Counts> {
+    let build = ["test", "--package", "wificall-tests", "--no-run"];
+    let programs = test_programs(cargo().args(build))?;
+    let missing = MEASURING
+        .into_iter()
+        .find(|name| programs.iter().all(|program| program.name != *name));
+    if let Some(name) = missing {
+        bail!("no integration test is called {name}");
+    }
+    let run = |program: &TestProgram, show_line: &mut dyn FnMut(&str)| {
+        let mut command = Command::new(&program.path);
+        // Where cargo runs them.
+        command
+            .current_dir(root().join("tests"))
+            .args(["--test-threads", "1"])
+            .args(&args.filter)
+            .env("WIFICALL_NEXT_ABI_AGENT", next_abi);
+        let (mut counts, success) = counted(&mut command, show_line)?;
+        if !success && counts.failed == 0 {
+            eprintln!("{} failed outside of its tests", program.name);
+            counts.failed += 1;
+        }
+        anyhow::Ok(counts)
+    };
+    let (measuring, others): (Vec<_>, Vec<_>) = programs
+        .into_iter()
+        .partition(|program| MEASURING.contains(&program.name.as_str()));
+    let total = Mutex::new(Counts::default());
+    let add = |counts| total.lock().unwrap().add(counts);
+    let queue = Mutex::new(others.into_iter());
+    let work = || {
+        while let Some(program) = { queue.lock().unwrap().next() } {
+            println!("begins: {}", program.name);
+            let mut text = String::new();
+            let counts = run(&program, &mut |line| text.extend([line, "\n"]))?;
+            // At once, or the lines of two would be mixed.
+            print!("\n     Running {}\n{text}", program.name);
+            add(counts);
+        }
+        anyhow::Ok(())
+    };
+    thread::scope(|scope| {
+        let workers = thread::available_parallelism().map_or(1, NonZero::get);
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().expect("a worker does not panic"))
+    })?;
+    for program in &measuring {
+        println!("\n     Running {}", program.name);
+        add(run(program, &mut |line| println!("{line}"))?);
+    }
+    let counts = *total.lock().unwrap();
+    Ok(counts.checked(true, "the integration tests", args))
 }
 
 /// The only test that may be skipped: a machine may have no nightly toolchain, and no way to one.
@@ -292,7 +366,6 @@ fn miri(args: &Args) -> Result<Counts> {
             .arg("--target-dir")
             .arg(target()),
         args,
-        &[],
     )
 }
 
@@ -346,8 +419,7 @@ fn build_next_abi(agent: &PathBuf, args: &Args) -> Result<Counts> {
 
 /// The packet vectors, with every program loaded, by another kernel.
 fn vectors_under(version: &str, args: &Args) -> Result<Counts> {
-    let mut arguments = vec!["--test-threads".to_owned(), "1".to_owned()];
-    arguments.extend(args.filter.clone());
+    let arguments: Vec<_> = args.filter.iter().cloned().collect();
     let mut environment = vec![
         ("RUST_BACKTRACE", "1".to_owned()),
         ("WIFICALL_EMULATED", "1".to_owned()),

@@ -78,13 +78,46 @@ pub fn output(command: &mut Command) -> Result<String> {
 
 /// Runs a cargo command that builds, and says where the executable of the target `name` is.
 pub fn executable(command: &mut Command, name: &str) -> Result<PathBuf> {
-    let messages = output(command.args(["--quiet", "--message-format=json-render-diagnostics"]))?;
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+    let built = messages(command)?;
+    built
+        .iter()
         .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .with_context(|| format!("{} names no executable {name}", show(command)))
+}
+
+/// A program of tests that cargo built.
+pub struct TestProgram {
+    /// The target's name: that of the file or directory under `tests`.
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// Runs a cargo command that builds, and says which programs of tests it made.
+pub fn test_programs(command: &mut Command) -> Result<Vec<TestProgram>> {
+    let built = messages(command)?;
+    let programs = built
+        .iter()
+        .filter(|message| message["profile"]["test"] == true)
+        .filter_map(|message| {
+            Some(TestProgram {
+                name: message["target"]["name"].as_str()?.to_owned(),
+                path: message["executable"].as_str()?.into(),
+            })
+        });
+    let mut programs: Vec<_> = programs.collect();
+    // Cargo names them in the order in which they were built.
+    programs.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(programs)
+}
+
+/// What a cargo command that builds says of what it built.
+fn messages(command: &mut Command) -> Result<Vec<serde_json::Value>> {
+    let lines = output(command.args(["--quiet", "--message-format=json-render-diagnostics"]))?;
+    let messages = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    Ok(messages.collect())
 }
 
 /// The command as one would type it.

@@ -341,8 +341,12 @@ impl Agent {
         if passed && settled {
             self.find_ways(now)?;
         }
-        // Until all are known that are there, what the agent before has granted holds.
-        if settled && let Some(telemetry) = &self.telemetry {
+        // Until all are known that are there, what was granted before holds. While events get lost without end, that is at
+        // the end of each pass.
+        if let Some(telemetry) = &self.telemetry
+            && settled
+            && (passed || telemetry.read_for == Some(telemetry.dropped))
+        {
             let (limit, used) = (telemetry.limit as usize, telemetry.tracker.flows());
             // CPUs that race let more in than there is room for; so does the time until the agent knows of one.
             let kept_back = limit / 16;
