@@ -66,13 +66,14 @@ impl Traces {
         }
         let event = event();
         if logged {
-            let client = if settings.log_clients {
-                event.client.clone()
-            } else {
-                self.stands_for(&event.client)
+            let name = |client: &str| match settings.log_clients {
+                true => client.to_owned(),
+                false => self.stands_for(client),
             };
+            let (client, from) = (name(&event.client), event.from.as_deref().map(name));
+            let clients = (&*client, from.as_deref());
             let second = event.at / 1_000;
-            event_log::log(&mut self.pace, settings, &event, &client, whose, second);
+            event_log::log(&mut self.pace, settings, &event, clients, whose, second);
         }
         if followed {
             // Who has just left needs no telling.
@@ -213,6 +214,7 @@ mod tests {
                 gateway: Some("192.0.2.254".into()),
                 ..WayOut::default()
             }),
+            from: (step == Step::Roamed).then(|| "192.0.2.6".into()),
         }
     }
 
@@ -253,6 +255,14 @@ mod tests {
         );
         assert!(!format!("{lines:?}").contains("192.0.2.7"));
 
+        let roams = || {
+            traces.tell(&settings, Step::Roamed, whose, || {
+                event(Step::Roamed, 9_000)
+            })
+        };
+        let lines = logged(roams);
+        assert_eq!(lines[0]["from"], traces.stands_for("192.0.2.6"));
+        assert!(!format!("{lines:?}").contains("192.0.2.6"), "{lines:?}");
         settings.log_clients = true;
         let lines = logged(|| traces.tell(&settings, Step::Up, whose, || event(Step::Up, 2_000)));
         assert_eq!(lines[0]["client"], "192.0.2.7");
