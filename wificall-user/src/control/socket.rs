@@ -676,7 +676,7 @@ mod tests {
             match serde_json::from_slice(line).unwrap() {
                 Answer::Event(event) => printed.push((event.client, event.from)),
                 Answer::Lost { events, place } => {
-                    printed.push((events.to_string(), Some(format!("{place:?}"))))
+                    printed.push((events.to_string(), Some(format!("{place:?}"))));
                 }
                 _ => {}
             }

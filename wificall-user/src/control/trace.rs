@@ -274,7 +274,7 @@ mod tests {
         let roams = || {
             traces.tell(&settings, Step::Roamed, whose, || {
                 event(Step::Roamed, 9_000)
-            })
+            });
         };
         let lines = logged(roams);
         assert_eq!(lines[0]["from"], traces.stands_for("192.0.2.6"));
