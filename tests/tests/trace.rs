@@ -10,6 +10,7 @@ use wificall_tests::{
     lab::{DNS, EPDG4, EPDG4_BESIDE, LIMIT, Lab, PHONE4},
     netns::Netns,
     process::{Process, wait_for},
+    send,
     swan::{self, Connection, Swan},
 };
 
@@ -628,11 +629,29 @@ fn speak(host: &Netns, arguments: &str) -> Result<Process> {
 fn events_that_the_programs_do_not_tell_are_told_as_lost() -> Result<()> {
     let lab = Lab::new()?;
     let few = configuration(false) + "[telemetry]\nevents_per_second = 8\n";
-    let settings = (&*swan::epdg(), &*swan::phone(&[PHONE]), None);
-    let scene = Scene::with(&lab, settings, &few)?;
-    let log = scene.trace("lost", "events of all phones were lost", |_| Ok(()))?;
-    assert!(log.contains("telemetry.events_per_second"), "{log}");
-    Ok(())
+    let agent = Agent::run(&lab.router, &few)?;
+    agent.wait_hooks("lan", 2)?;
+    let tracing = Tracing::start(&agent, &[PHONE4])?;
+    let socket = lab.phone.enter(|| UdpSocket::bind((PHONE4, 0)))?;
+    let question = send::ike_sa_init(200);
+    // Each is told, as far as the rate allows.
+    let printed = wait_for("lost events", LIMIT, || {
+        for _ in 0..50 {
+            socket.send_to(&question, (EPDG4, send::IKE))?;
+        }
+        let log = tracing.process.log();
+        ensure!(log.contains("events of all phones were lost"), "{log}");
+        Ok(())
+    });
+    let log = tracing.finish("lost")?;
+    printed?;
+    let steps = [
+        "IKE_SA_INIT sent",
+        "were lost: ",
+        "telemetry.events_per_second",
+    ];
+    assert_in_order(&log, &steps);
+    agent.finish()
 }
 
 /// The word behind the UDP header is 0 in IKE, and an SPI in ESP (RFC 3948 §2).
