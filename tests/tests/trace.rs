@@ -258,7 +258,12 @@ fn every_step_of_a_set_up_that_succeeds_is_printed_in_its_order() -> Result<()> 
     // By its link-layer address, and somebody else's.
     let by_mac = Tracing::start(&scene.agent, &[&lab.phone.mac("eth0")?])?;
     let other = Tracing::start(&scene.agent, &["02:00:00:00:00:99"])?;
-    let log = scene.trace("success", "TUNNEL UP", talk)?;
+    let log = scene.trace("success", "TUNNEL UP", |lab| {
+        talk(lab)?;
+        // The agent ends with the trace, and these then.
+        by_mac.wait("TUNNEL UP")?;
+        json.wait("\"step\":\"up\"")
+    })?;
     let steps = [
         "airplane mode on",
         "DNS asked",

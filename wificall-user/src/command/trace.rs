@@ -112,10 +112,13 @@ pub(super) async fn run(arguments: &Trace) -> Result<Outcome, Failure> {
         tokio::select! {
             answer = stream.next() => match answer.map_err(anyhow::Error::from)? {
                 Some(answer) => tracing.take(answer).await?,
-                None => return Err(anyhow!(
+                None => {
+                    tracing.tick().await?;
+                    return Err(anyhow!(
                     "follow what happens: the agent has ended, or has let go of this trace because it took nothing for a minute\n  \
                      hint: start the trace again once `wificall status` answers"
-                ).into()),
+                ).into());
+                }
             },
             _ = tick.tick() => tracing.tick().await?,
             // To end it so is how it is meant to end.
