@@ -65,7 +65,8 @@ fn a_change_in_dns_replaces_the_file_once() -> Result<()> {
         ))
     };
     let wait = |expected: &str| {
-        wait_for("the file", LIMIT, || {
+        // A query that meets the server's reload is lost, and asked again after a back-off.
+        wait_for("the file", 3 * LIMIT, || {
             let (said, inode) = list()?;
             ensure!(said == expected, "{said}");
             Ok(inode)

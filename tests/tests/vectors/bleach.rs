@@ -12,6 +12,8 @@ use wificall_tests::{
     vectors::{PROGRAMS, Setup, contents},
 };
 
+use crate::each_program;
+
 const EF: u8 = 46;
 const VA: u8 = 44;
 /// `{}` is the traffic class. The exit that each leaves by.
@@ -103,7 +105,7 @@ impl Bleach {
 fn voice_is_reset_on_what_is_no_match_and_nothing_else() {
     let mut bleach = Bleach::new(Features::BLEACH);
     let (mut runs, mut expected_count) = (0, 0);
-    for program in &PROGRAMS {
+    for program in each_program() {
         let acts = program.hook == Hook::TcIngress && program.direction == Direction::Up;
         for (packet, exit) in NO_MATCH {
             for link in LINKS {
@@ -188,7 +190,7 @@ fn a_match_keeps_what_its_policy_says() {
 #[test]
 fn off_it_changes_nothing() {
     let mut bleach = Bleach::new(0);
-    for program in &PROGRAMS {
+    for program in each_program() {
         for (packet, _) in NO_MATCH {
             let link = if program.link == Link::Bare {
                 ""

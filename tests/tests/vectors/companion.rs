@@ -13,8 +13,10 @@ use wificall_common::{
 use wificall_tests::{
     packet::Packet,
     programs::{Kernel, pass},
-    vectors::{MARK, PROGRAMS, Program, Setup, contents},
+    vectors::{MARK, Program, Setup, contents},
 };
+
+use crate::{assert_more, each_program};
 
 /// The row with mark 0x65/0xff.
 const POLICY: u32 = 1;
@@ -102,7 +104,7 @@ fn port_443_of_companions_is_steered_where_clients_packets_come_in() {
     for (packet, is_steered) in rows {
         for (link, program) in LINKS
             .iter()
-            .flat_map(|link| PROGRAMS.iter().map(move |program| (link, program)))
+            .flat_map(|link| each_program().map(move |program| (link, program)))
         {
             if link.is_empty() != (program.link == Link::Bare) {
                 continue;
@@ -125,5 +127,5 @@ fn port_443_of_companions_is_steered_where_clients_packets_come_in() {
             runs += 1;
         }
     }
-    assert!(runs > 100, "{runs}");
+    assert_more(runs, 100);
 }

@@ -22,6 +22,8 @@ use wificall_tests::{
     vectors::{Contents, MARK, PROGRAMS, Program, Setup, contents},
 };
 
+use crate::{assert_more, each_program};
+
 /// Packets and bytes by destination.
 type Destinations = BTreeMap<[u8; 16], (u64, u64)>;
 
@@ -200,7 +202,7 @@ fn run_rows(wanted: impl Fn(&Row) -> bool) -> usize {
         let mut firewall = Firewall::new(feature, &contents().unwrap());
         for row in rows().iter().filter(|row| wanted(row)) {
             for (link, frame) in row.frames() {
-                for program in PROGRAMS.iter().filter(|p| is_access_ingress(p)) {
+                for program in each_program().filter(|p| is_access_ingress(p)) {
                     let in_xdp = program.hook == Hook::Xdp;
                     if program.link != link || (in_xdp && row.gso_segs != 0) {
                         continue;
@@ -249,21 +251,21 @@ fn run_rows(wanted: impl Fn(&Row) -> bool) -> usize {
 fn other_ipsec_leaves_by_what_is_configured() {
     let runs = run_rows(|row| row.exit().is_none() || row.name.contains("endpoint"));
     println!("{runs} runs");
-    assert!(runs > 900, "{runs}");
+    assert_more(runs, 900);
 }
 
 #[test]
 fn the_box_its_networks_and_peers_are_spared_in_the_kernel() {
     let runs =
         run_rows(|row| row.exit() == Some(Exit::NotEndpoint) && !row.name.starts_with("open"));
-    assert!(runs > 250, "{runs}");
+    assert_more(runs, 250);
 }
 
 /// Each row is a line of the table in docs/security.md.
 #[test]
 fn what_fails_open_passes() {
     let runs = run_rows(|row| row.name.starts_with("open"));
-    assert!(runs > 500, "{runs}");
+    assert_more(runs, 500);
 }
 
 /// A peer behind a NAT64 is another address, for which the agent has an entry of its own.
@@ -298,9 +300,8 @@ fn observed_and_corroborated_endpoints_do_not_pass() {
         for (feature, by_action) in ACTIONS {
             let mut firewall = Firewall::new(feature, &contents);
             let mut spared = Firewall::sparing(feature, &contents, &["203.0.113.1/32"]);
-            for program in PROGRAMS
-                .iter()
-                .filter(|p| is_access_ingress(p) && p.link == Link::Ethernet)
+            for program in
+                each_program().filter(|p| is_access_ingress(p) && p.link == Link::Ethernet)
             {
                 let name = format!("{} {by_action:?} {tier}", program.name);
                 let in_xdp = program.hook == Hook::Xdp;
@@ -343,10 +344,7 @@ fn nothing_is_looked_at_elsewhere() {
     let mut runs = 0;
     for row in rows().iter().filter(|row| row.exit().is_none()) {
         for (link, frame) in row.frames() {
-            for program in PROGRAMS
-                .iter()
-                .filter(|p| !is_access_ingress(p) && p.link == link)
-            {
+            for program in each_program().filter(|p| !is_access_ingress(p) && p.link == link) {
                 if program.hook == Hook::Xdp && row.gso_segs != 0 {
                     continue;
                 }
@@ -366,5 +364,5 @@ fn nothing_is_looked_at_elsewhere() {
             }
         }
     }
-    assert!(runs > 500, "{runs}");
+    assert_more(runs, 500);
 }
