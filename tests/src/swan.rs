@@ -79,6 +79,15 @@ impl Swan {
         output(&mut self.swanctl(&["--initiate", "--timeout", "15", "--child", name]))
     }
 
+    /// Begins to set up the connection of child `name`, and leaves that to the daemon after a second.
+    ///
+    /// # Errors
+    ///
+    /// With swanctl's account of the exchange, if it has failed by then, or goes on.
+    pub fn begin(&self, name: &str) -> Result<String> {
+        output(&mut self.swanctl(&["--initiate", "--timeout", "1", "--child", name]))
+    }
+
     /// Closes the IKE_SA `name`, telling the peer.
     ///
     /// # Errors

@@ -1,14 +1,16 @@
 //! `wificall trace` of a real phone (strongSwan), whose set-up stalls at each step in turn. What is printed is what
 //! docs/trace.md shows.
 
-use std::{net::UdpSocket, process::Command, thread, time::Duration};
+use std::{net::UdpSocket, process::Command, thread};
 
 use anyhow::{Context, Result, ensure};
 use wificall_tests::{
     agent::Agent,
     dns::{self, Dns},
-    lab::{DNS, EPDG4, LIMIT, Lab, PHONE4},
+    lab::{DNS, EPDG4, EPDG4_BESIDE, LIMIT, Lab, PHONE4},
+    netns::Netns,
     process::{Process, wait_for},
+    send,
     swan::{self, Connection, Swan},
 };
 
@@ -50,6 +52,9 @@ uplink = ["wan"]
 names = {names}
 [[prefix]]
 prefix = "{EPDG4}/32"
+operator = "001-01"
+[[prefix]]
+prefix = "{EPDG4_BESIDE}/32"
 operator = "001-01"
 [lab]
 admit = ["198.18.0.0/15"]
@@ -145,7 +150,7 @@ impl<'a> Scene<'a> {
         let tracing = Tracing::start(&self.agent, &[PHONE4])?;
         let printed = thread::scope(|scope| {
             // It fails where that is the point.
-            scope.spawn(|| self.phone.initiate(PHONE.name));
+            scope.spawn(|| self.phone.begin(PHONE.name));
             then(self.lab)?;
             tracing.wait(end)
         });
@@ -168,14 +173,70 @@ fn talk(lab: &Lab) -> Result<()> {
 
 /// What the router does not forward.
 fn drop_forwarded(lab: &Lab, rule: &str) -> Result<()> {
-    lab.router.run("nft", "add table inet lab")?;
-    lab.router.run(
-        "nft",
-        "add chain inet lab forward { type filter hook forward priority 0 ; }",
-    )?;
-    lab.router
-        .run("nft", &format!("add rule inet lab forward {rule} drop"))?;
+    drop_at(&lab.router, "forward", rule)
+}
+
+/// What the phone does not send.
+fn drop_sent(lab: &Lab, rule: &str) -> Result<()> {
+    drop_at(&lab.phone, "output", rule)
+}
+
+fn drop_at(host: &Netns, hook: &str, rule: &str) -> Result<()> {
+    let chain = format!("{{ type filter hook {hook} priority 0 ; }}");
+    for command in [
+        "add table inet lab".to_owned(),
+        format!("add chain inet lab drops {chain}"),
+        format!("add rule inet lab drops {rule} drop"),
+    ] {
+        host.run("nft", &command)?;
+    }
     Ok(())
+}
+
+/// The lab and the phone's resolver there.
+fn with_names<'a>(lab: &'a Lab, records: &[dns::Record<'_>]) -> Result<Dns<'a>> {
+    Dns::start(&lab.far, &[DNS], 3600, records)
+}
+
+/// A phone that asks for its ePDG by name.
+fn by_name() -> String {
+    swan::phone(&[Connection {
+        remote: dns::EPDG,
+        ..PHONE
+    }])
+}
+
+/// What the name is in DNS.
+const NAMED: &[dns::Record<'_>] = &[(dns::EPDG, &[EPDG4])];
+
+/// A trace's lines with their times of day, in milliseconds, and how long after the set-up's beginning, if they say so.
+fn times(log: &str) -> Vec<(u64, Option<u64>, &str)> {
+    let time = |line: &str| {
+        let (clock, millis) = line.get(..12)?.split_once('.')?;
+        let parts: Vec<u64> = (clock.split(':').map(str::parse).collect::<Result<_, _>>()).ok()?;
+        let seconds = parts.iter().fold(0, |sum, part| sum * 60 + part);
+        Some(seconds * 1_000 + millis.parse::<u64>().ok()?)
+    };
+    let after = |line: &str| {
+        let (_, after) = line.split_once(" +")?;
+        after.split_once(" ms")?.0.parse().ok()
+    };
+    log.lines()
+        .filter_map(|line| Some((time(line)?, after(line), line)))
+        .collect()
+}
+
+/// Times do not fall from line to line, and those since the beginning agree with them.
+fn assert_times(log: &str) {
+    let times = times(log);
+    assert!(times.is_sorted_by_key(|(at, ..)| at), "{log}");
+    let offsets = (times.iter()).filter_map(|(at, after, line)| Some((at - (*after)?, line)));
+    let offsets: Vec<_> = offsets.collect();
+    assert!(offsets.len() >= 4, "{log}");
+    for (began, line) in &offsets {
+        // Each is rounded for itself.
+        assert!(began.abs_diff(offsets[0].0) <= 1, "{line}\n{log}");
+    }
 }
 
 fn assert_in_order(log: &str, steps: &[&str]) {
@@ -191,18 +252,18 @@ fn assert_in_order(log: &str, steps: &[&str]) {
 #[test]
 fn every_step_of_a_set_up_that_succeeds_is_printed_in_its_order() -> Result<()> {
     let lab = Lab::new()?;
-    let records: &[dns::Record<'_>] = &[(dns::EPDG, &[EPDG4])];
-    let _dns = Dns::start(&lab.far, &[DNS], 3600, records)?;
-    let connection = Connection {
-        remote: dns::EPDG,
-        ..PHONE
-    };
-    let scene = Scene::new(&lab, &swan::epdg(), &swan::phone(&[connection]), Some(DNS))?;
+    let _dns = with_names(&lab, NAMED)?;
+    let scene = Scene::new(&lab, &swan::epdg(), &by_name(), Some(DNS))?;
     let json = Tracing::start(&scene.agent, &["--any", "--json"])?;
     // By its link-layer address, and somebody else's.
     let by_mac = Tracing::start(&scene.agent, &[&lab.phone.mac("eth0")?])?;
     let other = Tracing::start(&scene.agent, &["02:00:00:00:00:99"])?;
-    let log = scene.trace("success", "TUNNEL UP", talk)?;
+    let log = scene.trace("success", "TUNNEL UP", |lab| {
+        talk(lab)?;
+        // The agent ends with the trace, and these then.
+        by_mac.wait("TUNNEL UP")?;
+        json.wait("\"step\":\"up\"")
+    })?;
     let steps = [
         "airplane mode on",
         "DNS asked",
@@ -223,6 +284,7 @@ fn every_step_of_a_set_up_that_succeeds_is_printed_in_its_order() -> Result<()> 
         assert!(log.contains(step), "{step}:\n{log}");
     }
     assert!(!log.contains("STALLS"), "{log}");
+    assert_times(&log);
     let by_mac = by_mac.process.log();
     assert_in_order(&by_mac, &["DNS asked", "IKE_SA_INIT sent", "TUNNEL UP"]);
     let other = other.process.log();
@@ -258,14 +320,9 @@ fn logged(agent: &Agent<'_>) -> Vec<String> {
 #[test]
 fn the_exit_is_told_from_the_first_packet_and_when_it_is_another() -> Result<()> {
     let lab = Lab::new()?;
-    let records: &[dns::Record<'_>] = &[(dns::EPDG, &[EPDG4])];
-    let _dns = Dns::start(&lab.far, &[DNS], 3600, records)?;
-    let connection = Connection {
-        remote: dns::EPDG,
-        ..PHONE
-    };
+    let _dns = with_names(&lab, NAMED)?;
     let configuration = configuration(true) + &by_exit();
-    let settings = (&*swan::epdg(), &*swan::phone(&[connection]), Some(DNS));
+    let settings = (&*swan::epdg(), &*by_name(), Some(DNS));
     let scene = Scene::with(&lab, settings, &configuration)?;
     wait_for("the first gateway", LIMIT, || {
         let route = lab.router.ip("route show table 1066")?;
@@ -275,7 +332,7 @@ fn the_exit_is_told_from_the_first_packet_and_when_it_is_another() -> Result<()>
     let json = Tracing::start(&scene.agent, &[PHONE4, "--json"])?;
     let tracing = Tracing::start(&scene.agent, &[PHONE4])?;
     let followed = thread::scope(|scope| {
-        scope.spawn(|| scene.phone.initiate(PHONE.name));
+        scope.spawn(|| scene.phone.begin(PHONE.name));
         talk(&lab)?;
         tracing.wait("TUNNEL UP")?;
         let by_exit = sent(&lab, "exit")?;
@@ -359,13 +416,12 @@ fn sent(lab: &Lab, link: &str) -> Result<u64> {
     Ok(packets.context("no such link")?.parse()?)
 }
 
-#[test]
-fn dns_that_does_not_answer_is_named() -> Result<()> {
-    let lab = Lab::new()?;
+/// What is printed of a phone whose resolver is there or not, until `end` is.
+fn of_names(lab: &Lab, title: &str, end: &str) -> Result<String> {
     let agent = Agent::run(&lab.router, &configuration(true))?;
     agent.wait_hooks("lan", 2)?;
     let tracing = Tracing::start(&agent, &["--any"])?;
-    // What a phone's resolver sends: nobody listens there.
+    // What a phone's resolver sends.
     let mut question = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in dns::EPDG.split('.') {
         question.push(label.len() as u8);
@@ -374,11 +430,55 @@ fn dns_that_does_not_answer_is_named() -> Result<()> {
     question.extend([0, 0, 1, 0, 1]);
     let socket = lab.phone.enter(|| UdpSocket::bind((PHONE4, 0)))?;
     socket.send_to(&question, (DNS, 53))?;
-    let printed = tracing.wait("for the answer of DNS");
-    let log = tracing.finish("no answer of DNS")?;
+    let printed = tracing.wait(end);
+    let log = tracing.finish(title)?;
     printed?;
+    agent.finish()?;
+    Ok(log)
+}
+
+#[test]
+fn dns_that_does_not_answer_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    let log = of_names(&lab, "no answer of DNS", "for the answer of DNS")?;
     assert_in_order(&log, &["DNS asked", dns::EPDG, "STALLS", "try: "]);
-    agent.finish()
+    Ok(())
+}
+
+#[test]
+fn dns_that_has_no_address_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    let _dns = with_names(&lab, &[])?;
+    let log = of_names(&lab, "no address in DNS", "that has an address")?;
+    let steps = [
+        "DNS asked",
+        "DNS answered",
+        "no address",
+        "STALLS",
+        "The phone's resolver answers, and has no address",
+        &format!("try: `wificall resolve {}`", dns::EPDG),
+    ];
+    assert_in_order(&log, &steps);
+    Ok(())
+}
+
+#[test]
+fn a_phone_that_does_not_begin_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    let _dns = with_names(&lab, NAMED)?;
+    drop_sent(&lab, "udp dport 500")?;
+    let scene = Scene::new(&lab, &swan::epdg(), &by_name(), Some(DNS))?;
+    let log = scene.trace("no IKE_SA_INIT", "for IKE_SA_INIT to one", |_| Ok(()))?;
+    let steps = [
+        "DNS answered",
+        EPDG4,
+        "STALLS",
+        "does not begin",
+        "Wi-Fi calling on",
+    ];
+    assert_in_order(&log, &steps);
+    assert!(!log.contains("IKE_SA_INIT sent"), "{log}");
+    Ok(())
 }
 
 #[test]
@@ -432,6 +532,65 @@ fn a_refusal_is_named_with_its_notify() -> Result<()> {
 }
 
 #[test]
+fn a_phone_that_does_not_go_on_to_port_4500_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    drop_sent(&lab, "udp dport 4500")?;
+    let scene = Scene::new(&lab, &swan::epdg(), &swan::phone(&[PHONE]), None)?;
+    let log = scene.trace("no IKE_AUTH", "for IKE_AUTH\n", |_| Ok(()))?;
+    let steps = ["IKE_SA_INIT answered", "STALLS", "does not go on"];
+    assert_in_order(&log, &steps);
+    assert!(!log.contains("IKE_AUTH sent"), "{log}");
+    Ok(())
+}
+
+/// Several A records, or one of each family: the first is silent, the next stalls elsewhere.
+#[test]
+fn two_epdgs_of_one_phone_are_told_apart() -> Result<()> {
+    let lab = Lab::new()?;
+    drop_forwarded(&lab, &format!("ip daddr {EPDG4} udp dport 500"))?;
+    lab.router
+        .run("nft", "add rule inet lab drops udp dport 4500 drop")?;
+    let other = Connection {
+        name: "other",
+        remote: EPDG4_BESIDE,
+        ..PHONE
+    };
+    let phone = swan::phone(&[PHONE, other]);
+    let scene = Scene::new(&lab, &swan::epdg(), &phone, None)?;
+    let tracing = Tracing::start(&scene.agent, &[PHONE4])?;
+    let (first, second) = (
+        format!("STALLS at {EPDG4}: "),
+        format!("STALLS at {EPDG4_BESIDE}: "),
+    );
+    let printed = thread::scope(|scope| {
+        for name in [PHONE.name, other.name] {
+            let phone = &scene.phone;
+            scope.spawn(move || phone.begin(name));
+        }
+        tracing.wait(&first)?;
+        tracing.wait(&second)
+    });
+    let log = tracing.finish("two ePDGs")?;
+    printed?;
+    let waits = |at: &str| {
+        let (_, stall) = log.split_once(at).unwrap_or_default();
+        stall.lines().next().unwrap_or_default().to_owned()
+    };
+    let first = waits(&first);
+    assert!(first.ends_with("for the reply to IKE_SA_INIT"), "{log}");
+    assert!(
+        waits(&second).ends_with("for the reply to IKE_AUTH"),
+        "{log}"
+    );
+    assert!(log.contains(&format!("`wificall probe {EPDG4}`")), "{log}");
+    assert!(
+        log.contains(&format!("`wificall probe {EPDG4_BESIDE}`")),
+        "{log}"
+    );
+    scene.agent.finish()
+}
+
+#[test]
 fn port_4500_that_is_blocked_is_named() -> Result<()> {
     let lab = Lab::new()?;
     drop_forwarded(&lab, "udp dport 4500")?;
@@ -459,21 +618,72 @@ fn an_authentication_that_fails_is_named() -> Result<()> {
     Ok(())
 }
 
+/// Packets into the tunnel, which nobody answers, as soon as there is one and for as long as it is looked at.
+fn speak(host: &Netns, arguments: &str) -> Result<Process> {
+    let mut ping: Command = host.command("sh");
+    ping.args([
+        "-c",
+        &format!("while :; do ping -q -c1 -W1 {arguments}; sleep 0.1; done"),
+    ]);
+    let directory = tempfile::TempDir::with_prefix("wificall-ping-")?;
+    Process::spawn(ping, "ping", directory.path())
+}
+
+/// A step that is missing for that is no stall that anybody should believe.
 #[test]
-fn esp_that_comes_from_one_end_only_is_named() -> Result<()> {
+fn events_that_the_programs_do_not_tell_are_told_as_lost() -> Result<()> {
     let lab = Lab::new()?;
-    // The word behind the UDP header is 0 in IKE, and an SPI in ESP (RFC 3948 §2).
-    drop_forwarded(&lab, "udp sport 4500 @th,64,32 != 0")?;
-    let scene = Scene::new(&lab, &swan::epdg(), &swan::phone(&[PHONE]), None)?;
-    let log = scene.trace("ESP one way", "for ESP from the ePDG", |lab| {
-        for _ in 0..20 {
-            // No answer is what it gets.
-            let mut ping: Command = lab.phone.command("ping");
-            let _ = ping.args(["-q", "-c1", "-W1", "10.98.0.1"]).output()?;
-            thread::sleep(Duration::from_millis(100));
+    let few = configuration(false) + "[telemetry]\nevents_per_second = 8\n";
+    let agent = Agent::run(&lab.router, &few)?;
+    agent.wait_hooks("lan", 2)?;
+    let tracing = Tracing::start(&agent, &[PHONE4])?;
+    let socket = lab.phone.enter(|| UdpSocket::bind((PHONE4, 0)))?;
+    let question = send::ike_sa_init(200);
+    // Each is told, as far as the rate allows.
+    let printed = wait_for("lost events", LIMIT, || {
+        for _ in 0..50 {
+            socket.send_to(&question, (EPDG4, send::IKE))?;
         }
+        let log = tracing.process.log();
+        ensure!(log.contains("events of all phones were lost"), "{log}");
         Ok(())
-    })?;
+    });
+    let log = tracing.finish("lost")?;
+    printed?;
+    let steps = [
+        "IKE_SA_INIT sent",
+        "were lost: ",
+        "telemetry.events_per_second",
+    ];
+    assert_in_order(&log, &steps);
+    agent.finish()
+}
+
+/// The word behind the UDP header is 0 in IKE, and an SPI in ESP (RFC 3948 §2).
+const ESP_OF_EPDG: &str = "udp sport 4500 @th,64,32 != 0";
+const ESP_OF_PHONE: &str = "udp dport 4500 @th,64,32 != 0";
+
+#[test]
+fn esp_that_comes_from_the_epdg_only_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    drop_sent(&lab, ESP_OF_PHONE)?;
+    let scene = Scene::new(&lab, &swan::epdg(), &swan::phone(&[PHONE]), None)?;
+    // The phone's address in the tunnel, from the ePDG's.
+    let _ping = speak(&lab.far, "-I 10.98.0.1 10.99.0.1")?;
+    let log = scene.trace("ESP down only", "for ESP from the phone", |_| Ok(()))?;
+    let steps = ["IKE_AUTH answered", "ESP from the ePDG", "STALLS", "try: "];
+    assert_in_order(&log, &steps);
+    assert!(!log.contains("TUNNEL UP"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn esp_that_comes_from_the_phone_only_is_named() -> Result<()> {
+    let lab = Lab::new()?;
+    drop_forwarded(&lab, ESP_OF_EPDG)?;
+    let scene = Scene::new(&lab, &swan::epdg(), &swan::phone(&[PHONE]), None)?;
+    let _ping = speak(&lab.phone, "10.98.0.1")?;
+    let log = scene.trace("ESP up only", "for ESP from the ePDG", |_| Ok(()))?;
     let steps = ["IKE_AUTH answered", "ESP from the phone", "STALLS", "try: "];
     assert_in_order(&log, &steps);
     assert!(!log.contains("TUNNEL UP"), "{log}");

@@ -225,10 +225,13 @@ impl Analysis {
         }
         line!(out, "\ntimeline");
         for event in self.timeline.iter().take(EVENTS_SHOWN) {
-            let detail = match event.detail.as_str() {
+            let mut detail = match event.detail.as_str() {
                 "" => String::new(),
                 detail => format!(" {detail}"),
             };
+            if let Some(from) = &event.from {
+                detail = format!(" from {from}{detail}");
+            }
             line!(
                 out,
                 "  {:>10} {:<16} {:<14}{detail}",

@@ -68,12 +68,13 @@ pub(super) fn is_logged(settings: &Telemetry, step: Step) -> bool {
     }
 }
 
-/// Logs an event. `client`: what the log may have of the phone. `second` of whatever clock.
+/// Logs an event. `client` and `from`: what the log may have of the phone's address, and of the one before. `second` of
+/// whatever clock.
 pub(super) fn log(
     pace: &mut Pace,
     settings: &Telemetry,
     event: &TraceEvent,
-    client: &str,
+    (client, from): (&str, Option<&str>),
     (operator, country): (&str, &str),
     second: u64,
 ) {
@@ -90,6 +91,7 @@ pub(super) fn log(
                 target: TARGET,
                 event = event.step.name(),
                 client,
+                from,
                 tunnel = known(&event.tunnel),
                 endpoint = known(&event.endpoint),
                 operator = known(operator),

@@ -52,7 +52,7 @@ pub use report::{demoted, group};
 pub use request::{Refused, Request, Requests};
 pub use run::run;
 pub use set::offline_endpoints;
-pub use trace::Following;
+pub use trace::{Following, Told};
 
 /// Why the agent did not run, or ended.
 #[derive(Debug)]

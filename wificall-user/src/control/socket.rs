@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, broadcast::error::RecvError};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::{Following, Refused, Requests};
+use super::{Following, Refused, Requests, Told};
 use crate::explanation::{Explanation, Packet};
 use crate::export::Set;
 use crate::observe::Report;
@@ -34,6 +34,10 @@ const ANSWER_MAX: u64 = 256 * 1024 * 1024;
 const CONNECTIONS: usize = 16;
 /// Of these, those that follow what happens: they stay.
 const FOLLOWERS: usize = 8;
+/// One that follows and takes nothing for so long has stopped: it makes room for another.
+const FOLLOWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Addresses that one phone is followed by, as it roams.
+const ADDRESSES: usize = 64;
 /// Within this a client asks, and takes its answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Within this the loop reports. It may be loading programs, which takes seconds on small boxes.
@@ -87,10 +91,12 @@ pub enum Answer {
     },
     /// An event.
     Event(Box<TraceEvent>),
-    /// Events were lost, for they were not read in time.
+    /// Events were lost, of whatever phones.
     Lost {
         /// How many.
         events: u64,
+        /// Where.
+        place: Place,
     },
     /// What is done with a packet.
     Explanation(Box<Explanation>),
@@ -103,6 +109,16 @@ pub enum Answer {
         /// Why.
         message: String,
     },
+}
+
+/// Where events are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// On the way out of the kernel: there were more than the agent is told.
+    Kernel,
+    /// At whoever follows: it did not read them in time.
+    Reader,
 }
 
 /// Why there is no answer.
@@ -200,16 +216,21 @@ async fn converse(
         let (answer, last) = match line {
             Ok(Some(line)) => match serde_json::from_str(&line) {
                 Ok(Question::Trace { clients }) => {
-                    let (Ok(_place), Ok(Some(following))) = (
-                        followers.try_acquire(),
-                        timeout(REPORT_TIMEOUT, requests.trace()).await,
-                    ) else {
-                        let busy = failed(format!(
-                            "it cannot tell more than {FOLLOWERS} what happens, or is busy"
+                    let Ok(_place) = followers.try_acquire() else {
+                        let full = failed(format!(
+                            "{FOLLOWERS} follow what happens already, and it has no room for more\n  \
+                             hint: end another `wificall trace`"
                         ));
+                        return write(&mut writer, &full).await;
+                    };
+                    let Ok(Some(following)) = timeout(REPORT_TIMEOUT, requests.trace()).await
+                    else {
+                        let busy = failed(
+                            "it is busy, or going down\n  hint: try again; its log says what it does".into(),
+                        );
                         return write(&mut writer, &busy).await;
                     };
-                    return tell(&mut reader, &mut writer, following, &clients).await;
+                    return tell(&mut reader, &mut writer, following, clients).await;
                 }
                 Ok(question) => (answer(question, requests).await, false),
                 Err(error) => (
@@ -233,12 +254,13 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> io::R
     writer.write_all(&bytes).await
 }
 
-/// Tells what happens until the other end goes. One that reads slowly is waited for, and loses what does not fit meanwhile.
+/// Tells what happens until the other end goes, or has stopped. One that reads slowly is waited for, and loses what does not
+/// fit meanwhile.
 async fn tell(
     reader: &mut (impl AsyncRead + Unpin),
     writer: &mut (impl AsyncWrite + Unpin),
     following: Following,
-    clients: &[IpAddr],
+    mut clients: Vec<IpAddr>,
 ) -> io::Result<()> {
     let Following {
         tracked,
@@ -246,21 +268,27 @@ async fn tell(
         mut events,
     } = following;
     let telling = async {
-        write(writer, &Answer::Following { tracked, names }).await?;
+        let begins = Answer::Following { tracked, names };
+        timeout(FOLLOWER_TIMEOUT, write(writer, &begins)).await??;
         loop {
             let answer = match events.recv().await {
-                Ok(event) => {
-                    let client = event.client.parse();
-                    if !clients.is_empty() && !client.is_ok_and(|client| clients.contains(&client))
-                    {
+                Ok(Told::Event(event)) => {
+                    if !clients.is_empty() && !is_about(&event, &mut clients) {
                         continue;
                     }
                     Answer::Event(Box::new((*event).clone()))
                 }
-                Err(RecvError::Lagged(events)) => Answer::Lost { events },
+                Ok(Told::Lost(events)) => Answer::Lost {
+                    events,
+                    place: Place::Kernel,
+                },
+                Err(RecvError::Lagged(events)) => Answer::Lost {
+                    events,
+                    place: Place::Reader,
+                },
                 Err(RecvError::Closed) => return Ok(()),
             };
-            write(writer, &answer).await?;
+            timeout(FOLLOWER_TIMEOUT, write(writer, &answer)).await??;
         }
     };
     let mut byte = [0];
@@ -269,6 +297,25 @@ async fn tell(
         // Its end, or a word where none is expected.
         _ = reader.read(&mut byte) => Ok(()),
     }
+}
+
+/// Whether an event is about a phone with one of these addresses. Of one that has roamed, the new one is added.
+pub fn is_about(event: &TraceEvent, clients: &mut Vec<IpAddr>) -> bool {
+    let is = |address: &str| {
+        let address: Option<IpAddr> = address.parse().ok();
+        address.is_some_and(|address| clients.contains(&address))
+    };
+    if is(&event.client) {
+        return true;
+    }
+    let has_roamed = event.from.as_deref().is_some_and(is);
+    if has_roamed
+        && clients.len() < ADDRESSES
+        && let Ok(client) = event.client.parse()
+    {
+        clients.push(client);
+    }
+    has_roamed
 }
 
 async fn answer(question: Question, requests: &Requests) -> Answer {
@@ -363,7 +410,7 @@ pub async fn follow(path: &Path, clients: Vec<IpAddr>) -> Result<Stream, AskErro
 }
 
 impl Stream {
-    /// The next answer; `None` when the agent has ended. What was read of one is kept if this is not waited for.
+    /// The next answer; `None` when the agent has ended, or has let go of one that did not read. What was read of one is kept if this is not waited for.
     ///
     /// # Errors
     ///
@@ -504,7 +551,7 @@ mod tests {
                 client: client.into(),
                 ..TraceEvent::default()
             };
-            sender.send(Arc::new(event)).unwrap();
+            sender.send(Told::Event(Arc::new(event))).unwrap();
         }
         Following {
             tracked: true,
@@ -568,7 +615,9 @@ mod tests {
             followers.push(stream);
         }
         let mut late = follow(&path, Vec::new()).await.unwrap();
-        assert!(matches!(late.next().await, Err(AskError::Agent { .. })));
+        let full = late.next().await.unwrap_err().to_string();
+        assert!(full.contains("8 follow what happens already"), "{full}");
+        assert!(full.contains("hint: end another"), "{full}");
         assert!(ask(&path, Question::Overview).await.is_ok());
         // One that goes makes room.
         followers.pop();
@@ -581,6 +630,87 @@ mod tests {
             }
         };
         timeout(CLIENT_TIMEOUT, again).await.unwrap();
+    }
+
+    /// What is told to followers of these clients.
+    fn told(events: Vec<Told>) -> Following {
+        let (sender, receiver) = tokio::sync::broadcast::channel(64);
+        for event in events {
+            sender.send(event).unwrap();
+        }
+        Following {
+            tracked: true,
+            names: true,
+            events: receiver,
+        }
+    }
+
+    fn of(client: &str, from: Option<&str>) -> Told {
+        Told::Event(Arc::new(TraceEvent {
+            client: client.into(),
+            from: from.map(str::to_owned),
+            ..TraceEvent::default()
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_phone_that_roams_is_followed_on_and_losses_are_told_to_all() {
+        let following = told(vec![
+            of("192.0.2.9", None),
+            of("192.0.2.9", Some("192.0.2.7")),
+            of("192.0.2.9", None),
+            of("192.0.2.8", Some("192.0.2.6")),
+            Told::Lost(5),
+        ]);
+        let (mut writer, mut printed) = (Vec::new(), Vec::new());
+        // The other end stays.
+        let (mut open, _end) = tokio::io::duplex(1);
+        let clients = vec!["192.0.2.7".parse().unwrap()];
+        tell(&mut open, &mut writer, following, clients)
+            .await
+            .unwrap();
+        for line in writer
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            match serde_json::from_slice(line).unwrap() {
+                Answer::Event(event) => printed.push((event.client, event.from)),
+                Answer::Lost { events, place } => {
+                    printed.push((events.to_string(), Some(format!("{place:?}"))));
+                }
+                _ => {}
+            }
+        }
+        let expected = [
+            ("192.0.2.9", Some("192.0.2.7")),
+            ("192.0.2.9", None),
+            ("5", Some("Kernel")),
+        ];
+        assert_eq!(
+            printed,
+            expected.map(|(one, other)| (one.to_owned(), other.map(str::to_owned)))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_stops_reading_makes_room() {
+        let (sender, events) = tokio::sync::broadcast::channel(64);
+        let following = Following {
+            tracked: true,
+            names: true,
+            events,
+        };
+        for _ in 0..10 {
+            sender.send(of("192.0.2.7", None)).unwrap();
+        }
+        // It is there, and takes no more than a few bytes.
+        let (near, _far) = tokio::io::duplex(64);
+        let (mut reader, mut writer) = tokio::io::split(near);
+        let began = tokio::time::Instant::now();
+        let ended = tell(&mut reader, &mut writer, following, Vec::new()).await;
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed(), FOLLOWER_TIMEOUT);
+        drop(sender);
     }
 
     #[tokio::test]

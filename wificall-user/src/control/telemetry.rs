@@ -294,6 +294,10 @@ impl Agent {
             .filter(|(kind, fate, _)| *kind == EventKind::Flow && *fate != EventFate::Sent)
             .map(|(.., count)| count)
             .sum();
+        // What was lost before it looked is no news.
+        if telemetry.read_for.is_some() {
+            self.traces.lost(dropped.saturating_sub(telemetry.dropped));
+        }
         let now = ktime();
         let may_pass = telemetry.pass.is_none() && now.saturating_sub(telemetry.passed) >= APART;
         // What was lost before it began, the first pass finds.

@@ -23,7 +23,7 @@ const ROOM: usize = 1_024;
 
 /// Whoever follows what happens, and the log.
 pub(super) struct Traces {
-    sender: Sender<Arc<TraceEvent>>,
+    sender: Sender<Told>,
     pace: Pace,
     /// The key of what stands for clients, and of tunnels' names.
     pub key: RandomState,
@@ -37,7 +37,16 @@ pub struct Following {
     /// Whether phones' questions to DNS are seen (`snoop.names`).
     pub names: bool,
     /// What happens from now on.
-    pub events: Receiver<Arc<TraceEvent>>,
+    pub events: Receiver<Told>,
+}
+
+/// What is told to whoever follows.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// An event.
+    Event(Arc<TraceEvent>),
+    /// So many events of flows, of whatever phones, found no way out of the kernel.
+    Lost(u64),
 }
 
 impl Default for Traces {
@@ -66,17 +75,25 @@ impl Traces {
         }
         let event = event();
         if logged {
-            let client = if settings.log_clients {
-                event.client.clone()
-            } else {
-                self.stands_for(&event.client)
+            let name = |client: &str| match settings.log_clients {
+                true => client.to_owned(),
+                false => self.stands_for(client),
             };
+            let (client, from) = (name(&event.client), event.from.as_deref().map(name));
+            let clients = (&*client, from.as_deref());
             let second = event.at / 1_000;
-            event_log::log(&mut self.pace, settings, &event, &client, whose, second);
+            event_log::log(&mut self.pace, settings, &event, clients, whose, second);
         }
         if followed {
             // Who has just left needs no telling.
-            let _ = self.sender.send(Arc::new(event));
+            let _ = self.sender.send(Told::Event(Arc::new(event)));
+        }
+    }
+
+    /// Tells followers, if there are some, that so many events of flows were lost.
+    pub(super) fn lost(&self, events: u64) {
+        if events > 0 {
+            let _ = self.sender.send(Told::Lost(events));
         }
     }
 
@@ -213,6 +230,7 @@ mod tests {
                 gateway: Some("192.0.2.254".into()),
                 ..WayOut::default()
             }),
+            from: (step == Step::Roamed).then(|| "192.0.2.6".into()),
         }
     }
 
@@ -253,6 +271,14 @@ mod tests {
         );
         assert!(!format!("{lines:?}").contains("192.0.2.7"));
 
+        let roams = || {
+            traces.tell(&settings, Step::Roamed, whose, || {
+                event(Step::Roamed, 9_000)
+            });
+        };
+        let lines = logged(roams);
+        assert_eq!(lines[0]["from"], traces.stands_for("192.0.2.6"));
+        assert!(!format!("{lines:?}").contains("192.0.2.6"), "{lines:?}");
         settings.log_clients = true;
         let lines = logged(|| traces.tell(&settings, Step::Up, whose, || event(Step::Up, 2_000)));
         assert_eq!(lines[0]["client"], "192.0.2.7");
@@ -312,7 +338,11 @@ mod tests {
             traces.tell(&settings, Step::Up, ("", ""), event);
         }
         assert!(matches!(slow.try_recv(), Err(TryRecvError::Lagged(7))));
-        assert_eq!(slow.try_recv().unwrap().at, 7);
+        let next = slow.try_recv().unwrap();
+        assert!(
+            matches!(&next, Told::Event(event) if event.at == 7),
+            "{next:?}"
+        );
     }
 
     #[test]
@@ -337,8 +367,11 @@ mod tests {
             "epdg.example",
             Some(&[]),
         );
-        let details: Vec<_> =
-            std::iter::from_fn(|| Some(follower.try_recv().ok()?.detail.clone())).collect();
+        let details: Vec<_> = std::iter::from_fn(|| match follower.try_recv().ok()? {
+            Told::Event(event) => Some(event.detail.clone()),
+            Told::Lost(events) => Some(format!("{events} lost")),
+        })
+        .collect();
         assert_eq!(
             details,
             [

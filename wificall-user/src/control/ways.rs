@@ -270,6 +270,7 @@ fn exit_of(one: &Happened, way: &WayOut) -> Happened {
         change: Change {
             step: Step::Exit,
             detail: way.to_string(),
+            from: None,
             ..one.change.clone()
         },
         ..one.clone()

@@ -13,6 +13,14 @@ pub const fn is_detour(notify: u16) -> bool {
     matches!(notify, INVALID_KE_PAYLOAD | COOKIE | REDIRECT)
 }
 
+/// The same of a notify that stands by its [name].
+#[must_use]
+pub fn is_detour_named(name: &str) -> bool {
+    [INVALID_KE_PAYLOAD, COOKIE, REDIRECT]
+        .into_iter()
+        .any(|notify| known(notify) == Some(name))
+}
+
 /// The name of a notify message type; its number if it has none.
 #[must_use]
 pub fn name(notify: u16) -> String {
@@ -86,5 +94,6 @@ mod tests {
     fn what_asks_for_another_way_is_no_refusal() {
         assert!([17, 16_390, 16_407].into_iter().all(is_detour));
         assert!(![14, 24, 9_001].into_iter().any(is_detour));
+        assert!(is_detour_named("COOKIE") && !is_detour_named("NO_PROPOSAL_CHOSEN"));
     }
 }

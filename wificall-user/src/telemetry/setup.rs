@@ -223,13 +223,19 @@ impl Setup {
         })
     }
 
+    /// When ESP had come from both ends.
+    #[must_use]
+    pub fn up(&self) -> Option<u64> {
+        let up = self.at(Milestone::EspUp)?;
+        let down = self.at(Milestone::EspDown)?;
+        Some(up.max(down))
+    }
+
     /// From the first question to ESP both ways, in nanoseconds.
     #[must_use]
     pub fn took(&self) -> Option<u64> {
         self.at(Milestone::InitSent)?;
-        let up = self.at(Milestone::EspUp)?;
-        let down = self.at(Milestone::EspDown)?;
-        Some(up.max(down).saturating_sub(self.began))
+        Some(self.up()?.saturating_sub(self.began))
     }
 }
 

@@ -211,6 +211,7 @@ impl Show<'_> {
             detail: happened.change.detail.clone(),
             after_ms: happened.change.after.map(millis),
             exit: None,
+            from: happened.change.from.map(|from| self.client(from)),
         }
     }
 

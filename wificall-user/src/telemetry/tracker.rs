@@ -450,10 +450,9 @@ impl Tracker {
         if moved && !self.adopting {
             tunnel.roamed += 1;
             let change = Change {
-                at: flow.up.seen,
-                step: Step::Roamed,
                 detail: format!("to port {}", key.port),
-                after: None,
+                from: Some(tunnel.client).filter(|client| *client != key.client),
+                ..Change::new(flow.up.seen, Step::Roamed)
             };
             tunnel.client = key.client;
             self.tell(Some(id), change);
@@ -568,10 +567,8 @@ impl Tracker {
             Milestone::EspDown => Step::EspDown,
         };
         let change = Change {
-            at,
-            step,
-            detail: String::new(),
             after: Some(at.saturating_sub(began)),
+            ..Change::new(at, step)
         };
         self.tell(Some(id), change);
     }

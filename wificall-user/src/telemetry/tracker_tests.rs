@@ -172,6 +172,13 @@ impl Lab {
     }
 
     fn set_up(&mut self, client: u8, spi_i: u8) {
+        self.sets_up(client, spi_i);
+        self.follow();
+        self.pass(2);
+    }
+
+    /// Up to the first ESP both ways, which nobody has read yet.
+    fn sets_up(&mut self, client: u8, spi_i: u8) {
         let (ike, natt) = (key(client, 500), key(client, 4500));
         self.note(ike, Changes::ASKED, spi_i);
         self.now += 40 * MS;
@@ -185,8 +192,6 @@ impl Lab {
         self.esp(natt, Direction::Up, 1);
         self.now += 10 * MS;
         self.esp(natt, Direction::Down, 1);
-        self.follow();
-        self.pass(2);
     }
 
     /// Talks both ways; each `hole`th packet up is lost. The number that comes next.
@@ -284,7 +289,28 @@ fn a_phone_that_moves_keeps_its_tunnel() {
     let tunnel = lab.only();
     assert_eq!((tunnel.roamed, tunnel.client), (1, moved.client));
     assert_eq!(lab.setups(), BTreeMap::from([(Outcome::Ok, 1)]));
-    assert_eq!(lab.steps().last(), Some(&Step::Roamed));
+    let happened = lab.tracker.take_happened();
+    let last = &happened.last().unwrap().change;
+    assert_eq!(last.step, Step::Roamed);
+    assert_eq!(last.from, Some(key(2, 4500).client));
+}
+
+#[test]
+fn a_tunnel_is_up_when_esp_has_come_from_both_ends_whenever_that_is_found() {
+    let mut lab = Lab::new();
+    let start = lab.now;
+    lab.sets_up(2, 1);
+    lab.now += 700 * MS;
+    lab.follow();
+    let happened = lab.tracker.take_happened();
+    let up = happened.last().unwrap();
+    assert_eq!(up.change.step, Step::Up);
+    assert_eq!(up.change.at - start, (40 + 20 + 100 + 510) * MS);
+    let in_order = happened.is_sorted_by_key(|one| one.change.at);
+    assert!(in_order, "{happened:#?}");
+    for one in happened {
+        assert_eq!(one.change.after, Some(one.change.at - start), "{one:?}");
+    }
 }
 
 #[test]

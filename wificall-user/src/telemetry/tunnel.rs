@@ -91,6 +91,8 @@ pub struct Change {
     pub detail: String,
     /// After the set-up began, in nanoseconds.
     pub after: Option<u64>,
+    /// The phone's address before, if it is another now.
+    pub from: Option<[u8; 16]>,
 }
 
 impl Change {
@@ -102,6 +104,7 @@ impl Change {
             step,
             detail: String::new(),
             after: None,
+            from: None,
         }
     }
 }
@@ -257,10 +260,10 @@ impl Tunnel {
         {
             setup.outcome = Some(outcome);
             settled.setup = Some((outcome, setup.took()));
-            let took = setup.took();
             if outcome == Outcome::Ok {
-                let mut change = Change::new(now, Step::Up);
-                change.after = took;
+                // When it was, not when it is found.
+                let mut change = Change::new(setup.up().unwrap_or(now), Step::Up);
+                change.after = setup.took();
                 settled.changes.push(change);
             } else {
                 settled.changes.extend(failure(setup, outcome, now));
@@ -378,5 +381,6 @@ fn failure(setup: &Setup, outcome: Outcome, now: u64) -> Option<Change> {
         step: Step::Failed,
         detail,
         after: Some(now.saturating_sub(setup.began)),
+        from: None,
     })
 }

@@ -569,6 +569,9 @@ pub struct TraceEvent {
     /// Of [`Step::Exit`]: the way out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<WayOut>,
+    /// Of [`Step::Roamed`]: the phone's address before, if that was another; as [`client`](Self::client).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// What happened.

@@ -14,10 +14,14 @@ Then, on the phone: airplane mode on, and Wi-Fi alone on again. Each step is pri
 pub enum Wait {
     /// DNS's answer.
     DnsAnswer,
+    /// An answer of DNS with an address, after one without.
+    DnsAddress,
     /// The phone's IKE_SA_INIT, now that it has addresses.
     Init,
     /// The reply to IKE_SA_INIT.
     InitAnswer,
+    /// The same again in another way, as the ePDG has asked for: with a cookie, of another group, elsewhere.
+    Detour,
     /// Another try, after a refusal.
     Refused,
     /// IKE_AUTH, on port 4500 where there is a NAT.
@@ -32,6 +36,17 @@ pub enum Wait {
     EspDown,
 }
 
+/// What is put into an advice; what is empty is not known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About<'a> {
+    /// The phone's address.
+    pub client: &'a str,
+    /// The ePDG's.
+    pub endpoint: &'a str,
+    /// The name that the phone has asked DNS for.
+    pub name: &'a str,
+}
+
 /// What a stall means, and what to try.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Advice {
@@ -39,14 +54,14 @@ pub struct Advice {
     pub missing: &'static str,
     /// What that may mean.
     pub means: &'static str,
-    /// What to try, in this order. `{client}` and `{endpoint}` were put in.
+    /// What to try, in this order. `{client}`, `{endpoint}` and `{name}` were put in.
     pub tries: Vec<String>,
 }
 
 impl Wait {
     /// What to say of it, with the addresses put in.
     #[must_use]
-    pub fn advice(self, client: &str, endpoint: &str) -> Advice {
+    pub fn advice(self, about: About<'_>) -> Advice {
         let (missing, means, tries): (_, _, &[&str]) = match self {
             Self::DnsAnswer => (
                 "the answer of DNS",
@@ -54,6 +69,15 @@ impl Wait {
                 &[
                     "ask that resolver for another name from the phone's network: if that is not answered either, it is down or filtered (UDP 53)",
                     "`wificall resolve` asks this box's own resolvers: if those answer, give phones one of them by DHCP",
+                ],
+            ),
+            Self::DnsAddress => (
+                "an answer of DNS that has an address",
+                "The phone's resolver answers, and has no address for the ePDG: a DNS filter takes it away, or the carrier publishes none under this name, or none of the phone's family (A for IPv4, AAAA for IPv6).",
+                &[
+                    "`wificall resolve {name}` asks this box's own resolvers: if those have addresses, the phone's resolver filters them: exempt `3gppnetwork.org` there, or give phones another resolver by DHCP",
+                    "if those have none either: the carrier has no ePDG of this name; look whether it is the SIM's carrier, and whether it offers Wi-Fi calling",
+                    "if those have IPv4 addresses only, or IPv6 only: give the phone an address of that family",
                 ],
             ),
             Self::Init => (
@@ -71,6 +95,15 @@ impl Wait {
                     "`wificall probe {endpoint}` asks from this box: if that is answered, this box's own firewall is in the way (forwarding of UDP 500 and 4500)",
                     "`wificall explain {client} {endpoint} udp 500 500`: by which exit it leaves; a silent one may be the wrong country for this carrier",
                     "if nothing answers by any exit: UDP 500 is blocked upstream, or the carrier ignores addresses like yours",
+                ],
+            ),
+            Self::Detour => (
+                "the try that the ePDG has asked for",
+                "The ePDG has answered, and wants the same once more in another way, as is usual; the phone does not go on: that answer may not have reached it, or where it was sent to is none of the known endpoints, so not seen here.",
+                &[
+                    "look whether the answer leaves towards the phone: `tcpdump -ni INTERFACE host {client} and udp port 500`",
+                    "after REDIRECT, look where the phone goes on: `tcpdump -ni INTERFACE udp and host {client}`, and `wificall explain {client} ADDRESS udp 500 500`",
+                    "`wificall probe {endpoint}` goes the same way from this box, and says how it ends",
                 ],
             ),
             Self::Refused => (
@@ -101,7 +134,7 @@ impl Wait {
             ),
             Self::Esp => (
                 "ESP",
-                "IKE_AUTH was answered, and no tunnel follows: the ePDG has refused the SIM (which is encrypted, so not seen here), or EAP goes on without an end.",
+                "IKE_AUTH was answered, and no tunnel follows. Most likely the ePDG has refused the SIM, which is encrypted, so not seen here; or EAP waits for the phone's SIM or the carrier's network, which may yet answer.",
                 &[
                     "try the SIM in another Wi-Fi: if it fails there too, Wi-Fi calling is not provisioned for it: ask the carrier",
                     "if it works elsewhere: some carriers refuse by the country of the address: another exit",
@@ -130,8 +163,9 @@ impl Wait {
                 "" => name.to_owned(),
                 value => value.to_owned(),
             };
-            text.replace("{client}", &or(client, "CLIENT"))
-                .replace("{endpoint}", &or(endpoint, "ADDRESS"))
+            text.replace("{client}", &or(about.client, "CLIENT"))
+                .replace("{endpoint}", &or(about.endpoint, "ADDRESS"))
+                .replace("{name}", &or(about.name, "NAME"))
         };
         Advice {
             missing,

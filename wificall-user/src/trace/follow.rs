@@ -1,18 +1,25 @@
-//! Phones as they come along, and which of them waits for what.
+//! Phones as they come along, and which of their tunnels waits for what.
+
+mod names;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::advice::{Advice, Wait};
+use self::names::Names;
+use super::advice::{About, Advice, Wait};
+use crate::telemetry::notify::is_detour_named;
 use crate::telemetry::view::{Cause, Step, TraceEvent, WayOut};
 
 /// Silence after which a step is late, in milliseconds. Phones send a request again after 0.5, 1 and 2 s.
 const LATE: u64 = 3_000;
 /// A phone that has addresses may take its time to use them.
 const LATE_INIT: u64 = 8_000;
-/// Phones that are followed at once; the one that was quiet longest is forgotten.
-const PHONES: usize = 1_024;
+/// EAP-AKA takes three IKE_AUTH exchanges, between which the SIM and its home network are asked (3GPP TS 33.402 §8.2.2): only
+/// the first answer is told.
+const LATE_ESP: u64 = 10_000;
+/// Tunnels that are followed at once, and phones that ask DNS; those that were quiet longest are forgotten.
+const MOST: usize = 1_024;
 
 /// Something that does not come.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,12 +34,15 @@ pub struct Stall {
     pub waits_for: Wait,
     /// For how long, in milliseconds.
     pub for_ms: u64,
-    /// The notify that refuses, if one did.
+    /// The notify that refuses or asks for another way, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notify: Option<String>,
     /// By which way out the phone's packets go, once it sends to its ePDG.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<WayOut>,
+    /// Whether events were lost since that is waited for: what is missing may have come.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
     /// What that means, and what to try.
     #[serde(flatten)]
     pub advice: Advice,
@@ -47,100 +57,176 @@ pub enum Seen {
     Stall(Stall),
 }
 
-/// Where a phone stands.
+/// Where a tunnel stands.
 #[derive(Clone, Debug)]
-struct Phone {
+struct Tunnel {
+    client: String,
     endpoint: String,
     waits: Option<Wait>,
     since: u64,
+    /// Whether it was said that this is late.
     said: bool,
     notify: Option<String>,
     exit: Option<WayOut>,
-    up: bool,
-    down: bool,
+    /// ESP from the phone, and from the ePDG.
+    esp: [bool; 2],
     seen: u64,
 }
 
 /// The phones.
 #[derive(Clone, Debug, Default)]
 pub struct Follow {
-    phones: BTreeMap<String, Phone>,
+    /// By name ([`TraceEvent::tunnel`]): a phone may have several, one after the other or at once.
+    tunnels: BTreeMap<String, Tunnel>,
+    names: Names,
+    /// When events were lost last; 0: none were.
+    lost: u64,
+}
+
+/// Forgets the one that was quiet longest where there is no room for another.
+fn make_room<T>(all: &mut BTreeMap<String, T>, key: &str, seen: impl Fn(&T) -> u64) {
+    if all.len() < MOST || all.contains_key(key) {
+        return;
+    }
+    let oldest = all.iter().min_by_key(|(_, one)| seen(one));
+    if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+        all.remove(&key);
+    }
 }
 
 impl Follow {
     /// Takes an event in; what is to be said of it.
     pub fn take(&mut self, event: TraceEvent) -> Vec<Seen> {
-        if self.phones.len() >= PHONES && !self.phones.contains_key(&event.client) {
-            let oldest = self.phones.iter().min_by_key(|(_, phone)| phone.seen);
-            if let Some(client) = oldest.map(|(client, _)| client.clone()) {
-                self.phones.remove(&client);
+        let late = match event.step {
+            Step::DnsAsked | Step::DnsAnswered => {
+                let of = |tunnel: &&Tunnel| tunnel.client == event.client;
+                let mut tunnels = self.tunnels.values().filter(of);
+                // While it sets up, what it asks besides is none of it.
+                if !tunnels.clone().any(|tunnel| tunnel.waits.is_some()) {
+                    self.names.take(&event, tunnels.any(Tunnel::is_up));
+                }
+                None
             }
-        }
-        let phone = self
-            .phones
-            .entry(event.client.clone())
-            .or_insert_with(|| Phone {
-                endpoint: String::new(),
-                waits: None,
-                since: event.at,
-                said: false,
-                notify: None,
-                exit: None,
-                up: false,
-                down: false,
-                seen: event.at,
-            });
-        phone.seen = phone.seen.max(event.at);
-        let failed = event.step == Step::Failed;
-        let late = if failed && !phone.said {
-            let wait = phone.failed(&event.detail);
-            Some(phone.stall(&event.client, wait, event.at))
-        } else {
-            phone.advance(&event);
-            None
+            _ => self.take_tunnel(&event),
         };
-        if failed {
-            phone.waits = None;
-            phone.said = true;
-        }
         let mut seen = vec![Seen::Event(event)];
         seen.extend(late.map(Seen::Stall));
         seen
     }
 
-    /// Phones whose next step is late at `now`, in milliseconds since 1970-01-01 UTC; each is told once.
+    fn take_tunnel(&mut self, event: &TraceEvent) -> Option<Stall> {
+        // It sends: what it waited for of DNS has come.
+        if event.step <= Step::Up {
+            self.names.forget(&event.client);
+        }
+        match event.step {
+            Step::InitSent => self.begins(event),
+            Step::Gone => {
+                self.tunnels.remove(&event.tunnel);
+                return None;
+            }
+            _ => {}
+        }
+        make_room(&mut self.tunnels, &event.tunnel, |tunnel| tunnel.seen);
+        let lost = self.lost;
+        let tunnel = self
+            .tunnels
+            .entry(event.tunnel.clone())
+            .or_insert_with(|| Tunnel::new(event));
+        tunnel.seen = tunnel.seen.max(event.at);
+        // A tunnel stays the same when its phone roams.
+        tunnel.client.clone_from(&event.client);
+        if event.step != Step::Failed {
+            tunnel.advance(event);
+            return None;
+        }
+        let wait = tunnel.failed(&event.detail);
+        let late = (!tunnel.said).then(|| tunnel.stall(wait, event.at, lost));
+        (tunnel.waits, tunnel.said) = (None, true);
+        late
+    }
+
+    /// A phone begins: it has given up what it tried before at this ePDG, and what another has sent it away from.
+    fn begins(&mut self, event: &TraceEvent) {
+        for (name, tunnel) in &mut self.tunnels {
+            let is_other = *name != event.tunnel && tunnel.client == event.client;
+            let is_over = tunnel.endpoint == event.endpoint || tunnel.waits == Some(Wait::Detour);
+            if is_other && is_over {
+                (tunnel.waits, tunnel.said) = (None, true);
+            }
+        }
+    }
+
+    /// Events were lost, at `now` at the latest, in milliseconds since 1970-01-01 UTC.
+    pub fn lost(&mut self, now: u64) {
+        self.lost = self.lost.max(now);
+    }
+
+    /// What is late at `now`, in milliseconds since 1970-01-01 UTC; each is told once.
     pub fn late(&mut self, now: u64) -> Vec<Stall> {
-        let mut stalls = Vec::new();
-        for (client, phone) in &mut self.phones {
-            let Some(wait) = phone.waits.filter(|_| !phone.said) else {
+        let mut stalls = self.names.late(now, self.lost);
+        for tunnel in self.tunnels.values_mut() {
+            let Some(wait) = tunnel.waits.filter(|_| !tunnel.said) else {
                 continue;
             };
-            let patience = if wait == Wait::Init { LATE_INIT } else { LATE };
-            if now.saturating_sub(phone.since) >= patience {
-                phone.said = true;
-                stalls.push(phone.stall(client, wait, now));
+            if now.saturating_sub(tunnel.since) >= patience(wait) {
+                tunnel.said = true;
+                stalls.push(tunnel.stall(wait, now, self.lost));
             }
         }
         stalls
     }
 }
 
-impl Phone {
-    fn stall(&self, client: &str, wait: Wait, at: u64) -> Stall {
+const fn patience(wait: Wait) -> u64 {
+    match wait {
+        Wait::Init => LATE_INIT,
+        Wait::Esp => LATE_ESP,
+        _ => LATE,
+    }
+}
+
+impl Tunnel {
+    /// One of which this is seen first.
+    fn new(event: &TraceEvent) -> Self {
+        let after = event.after_ms.unwrap_or_default();
+        Self {
+            client: event.client.clone(),
+            endpoint: event.endpoint.clone(),
+            waits: None,
+            since: event.at.saturating_sub(after as u64),
+            said: false,
+            notify: None,
+            exit: None,
+            esp: [false; 2],
+            seen: event.at,
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.esp == [true; 2]
+    }
+
+    fn stall(&self, wait: Wait, at: u64, lost: u64) -> Stall {
+        let answers = matches!(wait, Wait::Refused | Wait::Detour);
         Stall {
             at,
-            client: client.to_owned(),
+            client: self.client.clone(),
             endpoint: self.endpoint.clone(),
             waits_for: wait,
             for_ms: at.saturating_sub(self.since),
-            notify: self.notify.clone().filter(|_| wait == Wait::Refused),
-            exit: self.exit.clone().filter(|_| wait > Wait::Init),
-            advice: wait.advice(client, &self.endpoint),
+            notify: self.notify.clone().filter(|_| answers),
+            exit: self.exit.clone(),
+            lost: lost != 0 && lost >= self.since,
+            advice: wait.advice(About {
+                client: &self.client,
+                endpoint: &self.endpoint,
+                name: "",
+            }),
         }
     }
 
     fn wait(&mut self, wait: Option<Wait>, at: u64) {
-        // The second family's question and answer are no news, nor is one that comes in between.
         if self.waits != wait {
             self.since = at;
         }
@@ -149,68 +235,83 @@ impl Phone {
     }
 
     fn advance(&mut self, event: &TraceEvent) {
-        let sets_up = self.waits > Some(Wait::Init);
-        if !event.endpoint.is_empty() {
-            self.endpoint.clone_from(&event.endpoint);
-        }
         let wait = match event.step {
-            // While it sets up, what it asks besides is none of it.
-            Step::DnsAsked | Step::DnsAnswered if sets_up => return,
-            Step::DnsAsked => Some(Wait::DnsAnswer),
-            // No address: the answer that has some may still come.
-            Step::DnsAnswered if event.detail.ends_with(": no address") => self.waits,
-            Step::DnsAnswered => Some(Wait::Init),
             Step::InitSent => {
-                (self.notify, self.up, self.down) = (None, false, false);
-                self.exit = None;
+                (self.notify, self.exit, self.esp) = (None, None, [false; 2]);
                 self.since = event.at;
                 Some(Wait::InitAnswer)
             }
             // Told late: it is beyond that.
-            Step::InitAnswered if self.waits > Some(Wait::Auth) => return,
+            Step::InitAnswered if self.is_up() || self.waits > Some(Wait::Auth) => return,
             Step::InitAnswered => {
                 self.notify = None;
                 Some(Wait::Auth)
             }
-            Step::Notify => {
-                self.notify = Some(event.detail.clone());
-                Some(Wait::Refused)
-            }
-            Step::Natt if self.waits == Some(Wait::Auth) => Some(Wait::Auth),
+            // What is forged, or told late, sets nobody back.
+            Step::Notify if self.is_up() || self.waits > Some(Wait::Refused) => return,
+            Step::Notify => Some(self.refused(&event.detail)),
+            Step::AuthSent if self.is_up() || self.waits > Some(Wait::AuthAnswer) => return,
             Step::AuthSent => Some(Wait::AuthAnswer),
+            Step::AuthAnswered if self.is_up() || self.waits > Some(Wait::Esp) => return,
             Step::AuthAnswered => Some(Wait::Esp),
             Step::EspUp | Step::EspDown => {
-                self.up |= event.step == Step::EspUp;
-                self.down |= event.step == Step::EspDown;
-                match (self.up, self.down) {
-                    (true, true) => None,
-                    (true, false) => Some(Wait::EspDown),
+                self.esp[usize::from(event.step == Step::EspDown)] = true;
+                match self.esp {
+                    [true, true] => None,
+                    [true, false] => Some(Wait::EspDown),
                     _ => Some(Wait::EspUp),
                 }
             }
-            Step::Up | Step::Gone | Step::CallBegan => None,
-            // They say that it waits, not that it gets on.
-            Step::Retransmitted | Step::Natt | Step::Failed => return,
+            Step::Up | Step::CallBegan => {
+                self.esp = [true; 2];
+                None
+            }
+            // It was up before it was followed.
+            Step::CallChanged | Step::CallEnded | Step::Roamed | Step::Rekeyed | Step::Idle => {
+                if self.waits.is_none() {
+                    self.esp = [true; 2];
+                }
+                return;
+            }
             Step::Exit => {
                 self.exit.clone_from(&event.exit);
                 return;
             }
-            Step::Roamed | Step::Rekeyed | Step::CallChanged | Step::CallEnded | Step::Idle => {
-                return;
-            }
+            // With the cookie, or the group, that it was asked for.
+            Step::Retransmitted if self.waits == Some(Wait::Detour) => Some(Wait::InitAnswer),
+            // They say that it waits, not that it gets on.
+            Step::Retransmitted | Step::Natt => return,
+            // They are no tunnel's steps, or its last.
+            Step::DnsAsked | Step::DnsAnswered | Step::Failed | Step::Gone => return,
         };
         self.wait(wait, event.at);
     }
 
     /// What was missing, of one whose failure comes before it was late.
-    fn failed(&self, detail: &str) -> Wait {
+    fn failed(&mut self, detail: &str) -> Wait {
+        if let Some(wait) = self.waits {
+            return wait;
+        }
         let is = |cause: Cause| detail.starts_with(cause.name());
-        match self.waits {
-            Some(wait) if wait > Wait::Init => wait,
-            _ if is(Cause::Refused) => Wait::Refused,
-            _ if is(Cause::AuthenticationStalled) => Wait::AuthAnswer,
-            _ if is(Cause::EspMissing) => Wait::Esp,
-            _ => Wait::InitAnswer,
+        if is(Cause::AuthenticationStalled) {
+            return Wait::AuthAnswer;
+        } else if is(Cause::EspMissing) {
+            return Wait::Esp;
+        } else if !is(Cause::Refused) {
+            return Wait::InitAnswer;
+        }
+        let notify = detail.split_once(": ").map_or("", |(_, rest)| rest);
+        let notify = notify.split(',').next().unwrap_or_default();
+        self.refused(notify)
+    }
+
+    /// Notes what the ePDG says instead of an answer; what is waited for then.
+    fn refused(&mut self, notify: &str) -> Wait {
+        self.notify = Some(notify.to_owned()).filter(|notify| !notify.is_empty());
+        if is_detour_named(notify) {
+            Wait::Detour
+        } else {
+            Wait::Refused
         }
     }
 }

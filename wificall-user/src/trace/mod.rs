@@ -5,6 +5,6 @@ mod advice;
 mod follow;
 mod text;
 
-pub use advice::{Advice, GUIDE, Wait, refused};
+pub use advice::{About, Advice, GUIDE, Wait, refused};
 pub use follow::{Follow, Seen, Stall};
 pub use text::{line, stall, time};

@@ -40,51 +40,65 @@ const fn what(step: Step) -> &'static str {
     }
 }
 
-/// An event's line. `phone`: with the phone's address, where several are followed.
+/// An event's line, with its end.
 #[must_use]
-pub fn line(event: &TraceEvent, phone: bool) -> String {
-    let mut line = time(event.at);
-    if phone {
-        let _ = write!(line, "  {:<15}", event.client);
-    }
+pub fn line(event: &TraceEvent) -> String {
     let after = match event.after_ms {
         Some(ms) => format!("+{ms:.0} ms"),
         None => String::new(),
     };
-    let _ = write!(line, "  {after:>9}  {:<20}", what(event.step));
-    let mut detail = event.detail.clone();
-    if event.step == Step::Notify
-        && let Some(why) = refused(&event.detail)
-    {
-        let _ = write!(detail, ": {why}");
-    }
-    if event.step == Step::InitSent {
-        detail = format!("to {} {detail}", event.endpoint);
-    }
-    let _ = write!(line, "  {detail}");
+    let mut line = format!(
+        "{}  {:<15}  {after:>9}  {:<20}  {}",
+        time(event.at),
+        event.client,
+        what(event.step),
+        detail(event)
+    );
     line.truncate(line.trim_end().len());
     line.push('\n');
     line
 }
 
+/// More of it. A phone may have several ePDGs at once: which it is is said where steps are of a set-up as a whole.
+fn detail(event: &TraceEvent) -> String {
+    let (detail, endpoint) = (&*event.detail, &*event.endpoint);
+    match event.step {
+        Step::Notify => match refused(detail) {
+            Some(why) => format!("{detail}: {why}"),
+            None => detail.to_owned(),
+        },
+        Step::InitSent | Step::Retransmitted => format!("to {endpoint} {detail}"),
+        Step::Up => format!("with {endpoint} {detail}"),
+        Step::Failed => format!("with {endpoint}: {detail}"),
+        Step::Roamed => match &event.from {
+            Some(from) => format!("from {from} {detail}"),
+            None => detail.to_owned(),
+        },
+        _ => detail.to_owned(),
+    }
+}
+
 /// What is said of a step that does not come.
 #[must_use]
-pub fn stall(stall: &Stall, phone: bool) -> String {
-    let who = if phone {
-        format!("{} ", stall.client)
-    } else {
-        String::new()
+pub fn stall(stall: &Stall) -> String {
+    let at = match &*stall.endpoint {
+        "" => String::new(),
+        endpoint => format!(" at {endpoint}"),
     };
     let seconds = stall.for_ms as f64 / 1e3;
     let mut text = format!(
-        "{}  {who}STALLS: waits {seconds:.1} s for {}\n",
+        "{}  {} STALLS{at}: waits {seconds:.1} s for {}\n",
         time(stall.at),
+        stall.client,
         stall.advice.missing
     );
     let _ = writeln!(text, "    {}", stall.advice.means);
     if let Some(notify) = &stall.notify {
         let why = refused(notify).map_or_else(String::new, |why| format!(": {why}"));
         let _ = writeln!(text, "    It says {notify}{why}.");
+    }
+    if stall.lost {
+        text += "    Events were lost meanwhile: it may have come, unseen.\n";
     }
     if let Some(exit) = &stall.exit {
         let _ = writeln!(text, "    Exit taken: {exit}.");
