@@ -454,7 +454,10 @@ impl Tracker {
                 from: Some(tunnel.client).filter(|client| *client != key.client),
                 ..Change::new(flow.up.seen, Step::Roamed)
             };
+            let ends = (tunnel.client, tunnel.endpoint);
             tunnel.client = key.client;
+            self.forget_ends(id, ends);
+            self.by_ends.insert((key.client, key.endpoint), id);
             self.tell(Some(id), change);
         }
     }
@@ -610,15 +613,20 @@ impl Tracker {
         if self.by_spi.get(&tunnel.spi_i) == Some(&id) {
             self.by_spi.remove(&tunnel.spi_i);
         }
-        let ends = (tunnel.client, tunnel.endpoint);
-        if self.by_ends.get(&ends) == Some(&id) {
-            self.by_ends.remove(&ends);
-        }
+        self.forget_ends(id, (tunnel.client, tunnel.endpoint));
         for key in tunnel.flows {
+            self.forget_ends(id, (key.client, key.endpoint));
             if let Some(tracked) = self.flows.remove(&key) {
                 self.due.remove(tracked.due, key);
                 self.over.push(key);
             }
+        }
+    }
+
+    /// Takes back that a tunnel is the one between these ends, if it is.
+    fn forget_ends(&mut self, id: Id, ends: ([u8; 16], [u8; 16])) {
+        if self.by_ends.get(&ends) == Some(&id) {
+            self.by_ends.remove(&ends);
         }
     }
 

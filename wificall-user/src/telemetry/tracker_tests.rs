@@ -293,6 +293,11 @@ fn a_phone_that_moves_keeps_its_tunnel() {
     let last = &happened.last().unwrap().change;
     assert_eq!(last.step, Step::Roamed);
     assert_eq!(last.from, Some(key(2, 4500).client));
+    assert_eq!(
+        lab.tracker.by_ends.len(),
+        1,
+        "its old address is nobody's now"
+    );
 }
 
 #[test]
