@@ -206,7 +206,7 @@ fn one_is_found_by_its_name_and_told_beside_others() {
         assert_eq!(
             show.wanted(&tracker, &Wanted::One(tunnel.id.clone()))
                 .tunnels,
-            [tunnel.clone()]
+            std::slice::from_ref(tunnel)
         );
     }
     let last = &these[49];
