@@ -27,6 +27,7 @@ pub mod seeds;
 pub mod send;
 pub mod stolen;
 pub mod swan;
+pub mod terminal;
 pub mod tshark;
 pub mod vectors;
 pub mod view;

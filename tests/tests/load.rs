@@ -1,15 +1,20 @@
 //! Two CPUs that count at once, and an agent with very many flows.
 
-use std::time::Duration;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use wificall::telemetry::view::{State, Tunnels};
 use wificall_tests::{
-    agent::Agent,
+    agent::{Agent, get},
     bench::telemetry::{
         agent,
         race::{Sharing, Tally, race},
     },
     lab::Lab,
+    process::output_within,
     stolen::on_time,
 };
 
@@ -91,5 +96,97 @@ fn keeps_up() -> Result<()> {
     })?;
     let metrics = agent.metrics()?;
     assert_eq!(metrics.sum("wificall_flows", &[]), u64::from(FLOWS));
+    let all = all_tunnels_cost_little(&mut agent, FLOWS)?;
+    some_tunnels_are_told_soon(&lab, &all)?;
     agent.finish()
+}
+
+/// Milliseconds of a limited list at most, likewise the quickest of several.
+const LIMITED: f64 = 1_500.0;
+/// Bytes of a tunnel at most, as long as it has few calls.
+const TUNNEL: usize = 4_096;
+
+/// As the page and `top` ask.
+fn some_tunnels_are_told_soon(lab: &Lab, all: &Tunnels) -> Result<()> {
+    const LIMIT: usize = 200;
+    let mut quickest = f64::MAX;
+    let mut text = String::new();
+    for _ in 0..5 {
+        let start = Instant::now();
+        text = get(&lab.router, &format!("/api/v1/tunnels?limit={LIMIT}"))?;
+        let took = start.elapsed().as_secs_f64() * 1e3;
+        quickest = quickest.min(took);
+    }
+    println!("{LIMIT} tunnels: {} bytes in {quickest:.0} ms", text.len());
+    ensure!(quickest < LIMITED, "{LIMIT} tunnels took {quickest:.0} ms");
+    ensure!(text.len() < LIMIT * TUNNEL, "{} bytes", text.len());
+    let some: Tunnels = serde_json::from_str(&text)?;
+    ensure!(
+        (some.total, some.found) == (30_000, 30_000),
+        "{} of {}",
+        some.found,
+        some.total
+    );
+    ensure!(
+        some.tunnels.len() == LIMIT,
+        "{} tunnels",
+        some.tunnels.len()
+    );
+    // One that is not among them is found by its address, and by its name.
+    let far = all.tunnels.last().context("no tunnel")?;
+    ensure!(
+        some.tunnels.iter().all(|tunnel| tunnel.id != far.id),
+        "{far:?}"
+    );
+    let filter = format!("/api/v1/tunnels?limit={LIMIT}&filter={}", far.client);
+    let found: Tunnels = serde_json::from_str(&get(&lab.router, &filter)?)?;
+    ensure!(
+        found.tunnels.iter().any(|tunnel| tunnel.id == far.id),
+        "{found:?}"
+    );
+    let one = get(&lab.router, &format!("/api/v1/tunnels/{}", far.id))?;
+    ensure!(one.contains(&format!("\"{}\"", far.client)), "{one}");
+    Ok(())
+}
+
+/// All of them, in their order, while the agent holds no more than some at a time.
+fn all_tunnels_cost_little(agent: &mut Agent<'_>, flows: u32) -> Result<Tunnels> {
+    /// MiB that the agent may grow by. All of them as text would be some forty.
+    const GROWTH: f64 = 10.0;
+    /// Unoptimised, on CPUs that others have as well.
+    const PATIENCE: Duration = Duration::from_secs(120);
+    // From here on (proc_pid_clear_refs(5)): its start cost it more.
+    fs::write(format!("/proc/{}/clear_refs", agent.running()?.id()), "5")?;
+    let before = peak(agent)?;
+    let output = output_within(&mut agent.command(&["tunnels", "--json"]), PATIENCE)?;
+    ensure!(output.status.success(), "{}", output.status);
+    let text = String::from_utf8(output.stdout)?;
+    let after = peak(agent)?;
+    println!(
+        "all tunnels: {} bytes; at most resident {before:.0} MiB before, {after:.0} after",
+        text.len()
+    );
+    let all: Tunnels = serde_json::from_str(&text)?;
+    let mut ids: Vec<_> = all.tunnels.iter().map(|tunnel| &tunnel.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ensure!(ids.len() == flows as usize, "{} tunnels", ids.len());
+    let rank = |state: State| state != State::Call;
+    ensure!(
+        all.tunnels.is_sorted_by_key(|tunnel| rank(tunnel.state)),
+        "calls come first"
+    );
+    ensure!(
+        after - before <= GROWTH,
+        "from {before:.1} to {after:.1} MiB"
+    );
+    Ok(all)
+}
+
+/// The most that the agent has had resident, in MiB.
+fn peak(agent: &mut Agent<'_>) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.running()?.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next());
+    Ok(kilobytes.context("no VmHWM")?.parse::<f64>()? / 1024.0)
 }

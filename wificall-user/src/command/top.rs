@@ -7,14 +7,19 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Failure, Outcome, socket_of};
 use crate::cli::Top;
 use crate::control::socket::{Answer, Question, ask};
+use crate::telemetry::select::{Selection, Wanted};
 use crate::top::{Key, Look, Snapshot, State, draw};
 
 const EVERY: Duration = Duration::from_secs(1);
+/// An agent with very many tunnels takes long to answer, and does nothing else meanwhile: it is asked so many times more
+/// rarely, but this often.
+const PART: u32 = 10;
+const EVERY_MOST: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(arguments: &Top) -> Result<Outcome, Failure> {
     let socket = socket_of(arguments.instance.as_ref(), &arguments.config)?;
@@ -25,9 +30,11 @@ pub(super) async fn run(arguments: &Top) -> Result<Outcome, Failure> {
         .into());
     }
     // Whether there is an agent at all is said in words, on a screen of its own it would be gone at once.
-    let first = snapshot(&socket).await?;
+    let mut state = State::new(look());
+    let first = snapshot(&socket, state.wanted()).await?;
+    state.take(Ok(first));
     let mut terminal = ratatui::try_init().context("take the terminal")?;
-    let result = show(&mut terminal, &socket, first).await;
+    let result = show(&mut terminal, &socket, state).await;
     ratatui::restore();
     result?;
     Ok(Outcome::Done)
@@ -36,10 +43,8 @@ pub(super) async fn run(arguments: &Top) -> Result<Outcome, Failure> {
 async fn show(
     terminal: &mut ratatui::DefaultTerminal,
     socket: &Path,
-    first: Snapshot,
+    mut state: State,
 ) -> anyhow::Result<()> {
-    let mut state = State::new(look());
-    state.take(Ok(first));
     let (sender, mut pressed) = mpsc::channel(64);
     // A read that waits cannot be called off: the thread ends with the process.
     std::thread::Builder::new()
@@ -52,10 +57,9 @@ async fn show(
             }
         })
         .context("read the keyboard")?;
-    let mut tick = tokio::time::interval(EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tick.reset();
+    let mut next = Instant::now() + EVERY;
     let mut asked = None;
+    let mut wanted = state.wanted();
     loop {
         terminal
             .draw(|frame| draw(frame, &state))
@@ -69,42 +73,57 @@ async fn show(
                 None => return Ok(()),
             },
             // Keys are taken while the agent thinks.
-            answer = answered(&mut asked) => {
+            (answer, took) = answered(&mut asked) => {
                 asked = None;
                 state.take(answer);
+                next = Instant::now() + (took * PART).clamp(EVERY, EVERY_MOST);
             }
-            _ = tick.tick(), if asked.is_none() => {
-                let socket = socket.to_owned();
-                asked = Some(tokio::spawn(async move { snapshot(&socket).await }));
+            () = sleep_until(next), if asked.is_none() => {
+                wanted = state.wanted();
+                let (socket, wanted) = (socket.to_owned(), wanted.clone());
+                asked = Some(tokio::spawn(async move {
+                    let start = Instant::now();
+                    (snapshot(&socket, wanted).await, start.elapsed())
+                }));
             }
+        }
+        // What was asked for otherwise is not waited for.
+        if !state.wanted().is_about(&wanted) {
+            next = Instant::now();
         }
     }
 }
 
+/// What the agent will say, and how long it took.
+type Asked = tokio::task::JoinHandle<(anyhow::Result<Snapshot>, Duration)>;
+
 /// What the agent says, once it does.
-async fn answered(
-    asked: &mut Option<tokio::task::JoinHandle<anyhow::Result<Snapshot>>>,
-) -> Result<Snapshot, String> {
+async fn answered(asked: &mut Option<Asked>) -> (Result<Snapshot, String>, Duration) {
     match asked {
         Some(asked) => match asked.await {
-            Ok(answer) => answer.map_err(|problem| format!("{problem:#}")),
-            Err(problem) => Err(problem.to_string()),
+            Ok((answer, took)) => (answer.map_err(|problem| format!("{problem:#}")), took),
+            Err(problem) => (Err(problem.to_string()), Duration::ZERO),
         },
         None => std::future::pending().await,
     }
 }
 
-async fn snapshot(socket: &Path) -> anyhow::Result<Snapshot> {
+async fn snapshot(socket: &Path, wanted: Selection) -> anyhow::Result<Snapshot> {
     let other = |answer| anyhow!("the agent answered something else: {answer:?}");
     let overview = match ask(socket, Question::Overview).await? {
         Answer::Overview(overview) => *overview,
         answer => return Err(other(answer)),
     };
-    let tunnels = match ask(socket, Question::Tunnels).await? {
+    let filter = wanted.filter.clone();
+    let tunnels = match ask(socket, Question::Tunnels(Wanted::First(wanted))).await? {
         Answer::Tunnels(tunnels) => *tunnels,
         answer => return Err(other(answer)),
     };
-    Ok(Snapshot { overview, tunnels })
+    Ok(Snapshot {
+        overview,
+        tunnels,
+        filter,
+    })
 }
 
 /// What the environment says of the terminal.

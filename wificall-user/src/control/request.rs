@@ -8,7 +8,11 @@ use crate::{
     explanation::{Explanation, Packet},
     export::Set,
     observe::Report,
-    telemetry::view::{Overview, Tunnels},
+    telemetry::{
+        select::Wanted,
+        tracker::Id,
+        view::{Overview, Tunnels},
+    },
 };
 
 /// A question or an order.
@@ -23,8 +27,12 @@ pub enum Request {
     },
     /// Tell the endpoint set.
     Endpoints(oneshot::Sender<Set>),
-    /// Tell all tunnels.
+    /// Tell the numbers of all tunnels, by activity.
+    TunnelIds(oneshot::Sender<Vec<Id>>),
+    /// Tell tunnels. Views are made between two changes, so those who want all ask for a few at a time.
     Tunnels {
+        /// Which.
+        wanted: Wanted,
         /// Whether clients' addresses may be told.
         clients: bool,
         /// Who asks.
@@ -76,10 +84,21 @@ impl Requests {
         answered.await.ok()
     }
 
-    /// Asks for all tunnels, with clients' addresses or without; `None` if the agent is going down.
-    pub async fn tunnels(&self, clients: bool) -> Option<Tunnels> {
+    /// Asks for the numbers of all tunnels; `None` if the agent is going down.
+    pub async fn tunnel_ids(&self) -> Option<Vec<Id>> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Request::TunnelIds(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Asks for tunnels, with clients' addresses or without; `None` if the agent is going down.
+    pub async fn tunnels(&self, wanted: Wanted, clients: bool) -> Option<Tunnels> {
         let (asker, answered) = oneshot::channel();
-        let request = Request::Tunnels { clients, asker };
+        let request = Request::Tunnels {
+            wanted,
+            clients,
+            asker,
+        };
         self.0.send(request).await.ok()?;
         answered.await.ok()
     }

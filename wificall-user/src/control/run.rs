@@ -250,7 +250,12 @@ async fn answer(agent: &mut Agent, refresher: &Refresher, request: Request) {
             Ok(explanation) => drop(asker.send(explanation)),
             Err(problem) => error!("{problem:#}"),
         },
-        Request::Tunnels { clients, asker } => drop(asker.send(agent.tunnels_view(clients))),
+        Request::TunnelIds(asker) => drop(asker.send(agent.tunnel_ids())),
+        Request::Tunnels {
+            wanted,
+            clients,
+            asker,
+        } => drop(asker.send(agent.tunnels_view(&wanted, clients))),
         Request::Trace(asker) => drop(asker.send(agent.following())),
         Request::Overview(asker) => match agent.overview() {
             Ok(overview) => drop(asker.send(overview)),

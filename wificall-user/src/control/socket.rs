@@ -24,12 +24,16 @@ use super::{Following, Refused, Requests, Told};
 use crate::explanation::{Explanation, Packet};
 use crate::export::Set;
 use crate::observe::Report;
+use crate::telemetry::select::Wanted;
+use crate::telemetry::tracker::Id;
 use crate::telemetry::view::{Overview, TraceEvent, Tunnels};
 
 /// A question is a word or two, or has two packets in hex.
 const QUESTION_MAX: u64 = 4 * crate::explanation::FRAME_MAX as u64 + 4096;
 /// The world's catalogue gives a report of a few megabytes.
-const ANSWER_MAX: u64 = 256 * 1024 * 1024;
+const ANSWER_MAX: u64 = 64 * 1024 * 1024;
+/// An event is a few hundred bytes.
+const EVENT_MAX: u64 = 64 * 1024;
 /// Connections served at a time; further ones wait.
 const CONNECTIONS: usize = 16;
 /// Of these, those that follow what happens: they stay.
@@ -53,8 +57,10 @@ pub enum Question {
     Report,
     /// Tell the endpoint set.
     Endpoints,
-    /// Tell all tunnels, with clients' addresses: only root asks here.
-    Tunnels,
+    /// Tell the numbers of all tunnels, by activity: to ask for them a few at a time.
+    TunnelIds,
+    /// Tell tunnels, with clients' addresses: only root asks here.
+    Tunnels(Wanted),
     /// Tell what there is at a glance.
     Overview,
     /// Tell what happens from now on: the answers to come are one [`Answer::Following`], and then one for each event, until
@@ -78,7 +84,9 @@ pub enum Answer {
     Report(Box<Report>),
     /// The endpoint set.
     Endpoints(Box<Set>),
-    /// All tunnels.
+    /// The numbers of all tunnels.
+    TunnelIds(Vec<Id>),
+    /// Tunnels.
     Tunnels(Box<Tunnels>),
     /// What there is at a glance.
     Overview(Box<Overview>),
@@ -332,7 +340,13 @@ async fn answer(question: Question, requests: &Requests) -> Answer {
                 Some(set) => Answer::Endpoints(Box::new(set)),
                 None => failed("it cannot tell its endpoints now: its log says why".into()),
             }),
-        Question::Tunnels => timeout(REPORT_TIMEOUT, requests.tunnels(true))
+        Question::TunnelIds => timeout(REPORT_TIMEOUT, requests.tunnel_ids())
+            .await
+            .map(|ids| match ids {
+                Some(ids) => Answer::TunnelIds(ids),
+                None => failed("it cannot tell its tunnels now: its log says why".into()),
+            }),
+        Question::Tunnels(wanted) => timeout(REPORT_TIMEOUT, requests.tunnels(wanted, true))
             .await
             .map(|tunnels| match tunnels {
                 Some(tunnels) => Answer::Tunnels(Box::new(tunnels)),
@@ -421,9 +435,14 @@ impl Stream {
             path: path.clone(),
             source,
         };
-        reader.read_until(b'\n', line).await.map_err(io)?;
+        let room = EVENT_MAX.saturating_sub(line.len() as u64);
+        let mut rest = (&mut *reader).take(room);
+        rest.read_until(b'\n', line).await.map_err(io)?;
         if line.last() != Some(&b'\n') {
-            return Ok(None);
+            return match line.len() as u64 {
+                EVENT_MAX.. => Err(io(too_long(EVENT_MAX))),
+                _ => Ok(None),
+            };
         }
         let answer = serde_json::from_slice(line).map_err(|error| io(error.into()));
         line.clear();
@@ -452,7 +471,8 @@ pub async fn ask(path: &Path, question: Question) -> Result<Answer, AskError> {
         + match question {
             Question::Report
             | Question::Endpoints
-            | Question::Tunnels
+            | Question::TunnelIds
+            | Question::Tunnels(_)
             | Question::Overview
             | Question::Trace { .. }
             | Question::Explain(_) => REPORT_TIMEOUT,
@@ -493,11 +513,13 @@ async fn read_line(
     }
     match line.strip_suffix('\n') {
         Some(line) => Ok(Some(line.to_owned())),
-        None => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("a line ends with a newline and has at most {max} bytes"),
-        )),
+        None => Err(too_long(max)),
     }
+}
+
+fn too_long(max: u64) -> io::Error {
+    let why = format!("a line ends with a newline and has at most {max} bytes");
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 #[cfg(test)]
@@ -528,10 +550,17 @@ mod tests {
                         drop(answer.send(crate::explanation::sample(&packet)));
                     }
                     Request::Reload(answer) => drop(answer.send(reload.clone())),
-                    Request::Tunnels { clients, asker } => drop(asker.send(Tunnels {
+                    Request::TunnelIds(answer) => drop(answer.send(vec![7, 3])),
+                    Request::Tunnels {
+                        wanted: Wanted::These(ids),
+                        clients,
+                        asker,
+                    } => drop(asker.send(Tunnels {
                         enabled: clients,
+                        found: ids.len() as u64,
                         ..Tunnels::default()
                     })),
+                    Request::Tunnels { .. } => {}
                     Request::Trace(answer) => drop(answer.send(following())),
                     Request::Overview(answer) => drop(answer.send(Overview {
                         calls_total: 3,
@@ -586,6 +615,24 @@ mod tests {
             }
             assert_eq!(told, expected);
         }
+    }
+
+    #[tokio::test]
+    async fn an_event_without_an_end_is_not_read_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let listener = bind(&path).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Until nobody reads it any more.
+            while stream.write_all(&[b' '; 4096]).await.is_ok() {}
+        });
+        let mut stream = follow(&path, Vec::new()).await.unwrap();
+        let error = stream.next().await.unwrap_err().to_string();
+        assert!(error.contains("ask the agent at "), "{error}");
+        assert!(stream.line.len() as u64 <= EVENT_MAX);
+        // Nor is it taken for the agent's end the next time.
+        assert!(stream.next().await.is_err());
     }
 
     #[tokio::test]
@@ -729,10 +776,15 @@ mod tests {
         let answer = ask(&path, Question::Endpoints).await.unwrap();
         let sample = crate::export::set::sample();
         assert_eq!(answer, Answer::Endpoints(Box::new(sample)));
-        let Ok(Answer::Tunnels(tunnels)) = ask(&path, Question::Tunnels).await else {
+        let Ok(Answer::TunnelIds(ids)) = ask(&path, Question::TunnelIds).await else {
+            panic!("no numbers");
+        };
+        let wanted = Question::Tunnels(Wanted::These(ids));
+        let Ok(Answer::Tunnels(tunnels)) = ask(&path, wanted).await else {
             panic!("no tunnels");
         };
         assert!(tunnels.enabled, "with clients' addresses");
+        assert_eq!(tunnels.found, 2);
         let Ok(Answer::Overview(overview)) = ask(&path, Question::Overview).await else {
             panic!("no overview");
         };

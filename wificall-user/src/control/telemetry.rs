@@ -23,6 +23,7 @@ use crate::{
     observe,
     telemetry::{
         note::Note,
+        select::{Found, Wanted},
         show::Show,
         totals::Whose,
         tracker::{Happened, Id, Tracker},
@@ -445,8 +446,16 @@ impl Agent {
         self.textfile_problem = problem;
     }
 
-    /// All tunnels.
-    pub(super) fn tunnels_view(&self, clients: bool) -> Tunnels {
+    /// The numbers of all tunnels, by activity.
+    pub(super) fn tunnel_ids(&self) -> Vec<Id> {
+        let Some(telemetry) = &self.telemetry else {
+            return Vec::new();
+        };
+        show(telemetry, &self.traces.key, false, &|_| None, &|_| None).ids(&telemetry.tracker)
+    }
+
+    /// The tunnels that are asked for.
+    pub(super) fn tunnels_view(&self, wanted: &Wanted, clients: bool) -> Tunnels {
         let Some(telemetry) = &self.telemetry else {
             return Tunnels::default();
         };
@@ -454,6 +463,7 @@ impl Agent {
         let name = |plmn: &str| operator_name(catalogue, plmn);
         let exit = |id| telemetry.ways.get(id).cloned();
         let show = show(telemetry, &self.traces.key, clients, &name, &exit);
+        let Found { found, tunnels } = show.wanted(&telemetry.tracker, wanted);
         Tunnels {
             now: show.wall,
             enabled: true,
@@ -462,7 +472,9 @@ impl Agent {
             } else {
                 Clients::Hashed
             },
-            tunnels: show.tunnels(&telemetry.tracker),
+            total: telemetry.tracker.tunnels().len() as u64,
+            found: found as u64,
+            tunnels,
         }
     }
 

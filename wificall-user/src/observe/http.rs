@@ -7,21 +7,36 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::extract::{FromRef, Path as UrlPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Authority};
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header, uri::Authority,
+};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
 use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::{Report, classic, list, metrics, page, token::Token};
+use super::connections::{self, Bounds};
+use super::{Report, classic, list, metrics, page, query, token::Token};
 use crate::control::Requests;
+use crate::telemetry::select::{Selection, Wanted};
 use crate::telemetry::view::{Clients, Tunnels};
 
 /// A loop that does not answer within this is not healthy.
 const HEALTHY: Duration = Duration::from_secs(1);
 /// A scrape waits no longer; Prometheus gives up after ten seconds by default.
 const PATIENCE: Duration = Duration::from_secs(9);
+
+/// How long one waits until others have been answered.
+const QUEUE: Duration = Duration::from_secs(5);
+/// Large answers at once, and besides as many of metrics: no browser keeps Prometheus waiting.
+const LARGE: usize = 2;
+/// Tunnels that are told if nobody says how many, and the most.
+const TUNNELS: usize = 1_000;
+const TUNNELS_MOST: usize = 2_000;
+/// Bytes of a filter.
+const FILTER_MAX: usize = 256;
 
 const INDEX: &str = "\
 wificall
@@ -31,7 +46,7 @@ wificall
 /healthz        200 if the agent's loop answers within a second
 /readyz         200 if the tables are filled and everything is attached, else 503 with the reasons
 /api/v1/status  the report as JSON
-/api/v1/overview, /api/v1/tunnels, /api/v1/tunnels/{id}  tunnels and calls as JSON
+/api/v1/overview, /api/v1/tunnels, /api/v1/tunnels/{id}  tunnels and calls as JSON; ?limit=200&filter=telekom
 /list/v4        IPv4 networks of endpoints, one a line; ?country=DE&operator=262-01&tier=corroborated
 /list/v6        IPv6 networks, likewise
 ";
@@ -64,7 +79,9 @@ pub async fn serve(
         listen: listener.local_addr()?.ip(),
         names: hosts,
     };
-    Ok(axum::serve(listener, router(requests, hosts, token)).await?)
+    let router = router(requests, hosts, token);
+    connections::serve(listener, router, Bounds::default()).await;
+    Ok(())
 }
 
 fn router(requests: Requests, hosts: Hosts, token: Option<Token>) -> Router {
@@ -72,6 +89,8 @@ fn router(requests: Requests, hosts: Hosts, token: Option<Token>) -> Router {
         requests,
         is_loopback: hosts.listen.is_loopback(),
         token: token.map(Arc::new),
+        large: Arc::new(Semaphore::new(LARGE)),
+        scrapes: Arc::new(Semaphore::new(LARGE)),
     };
     Router::new()
         .merge(page::routes())
@@ -99,6 +118,17 @@ struct Server {
     /// Whoever is on this host may know who its clients are.
     is_loopback: bool,
     token: Option<Arc<Token>>,
+    /// Places of large answers, and of metrics.
+    large: Arc<Semaphore>,
+    scrapes: Arc<Semaphore>,
+}
+
+/// Waits for a place.
+async fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Response> {
+    match timeout(QUEUE, places.clone().acquire_owned()).await {
+        Ok(Ok(place)) => Ok(place),
+        Ok(Err(_)) | Err(_) => Err(unavailable("others are being answered: ask again")),
+    }
 }
 
 impl Server {
@@ -114,9 +144,9 @@ impl Server {
         }
     }
 
-    async fn tunnels(&self, headers: &HeaderMap) -> Result<Tunnels, Response> {
+    async fn tunnels(&self, headers: &HeaderMap, wanted: Wanted) -> Result<Tunnels, Response> {
         let clients = self.clients(headers).ok_or_else(wrong_token)?;
-        let tunnels = self.requests.tunnels(clients == Clients::Shown);
+        let tunnels = self.requests.tunnels(wanted, clients == Clients::Shown);
         let tunnels = patient(tunnels).await?;
         Ok(Tunnels { clients, ..tunnels })
     }
@@ -175,20 +205,18 @@ fn unavailable(why: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
 }
 
-async fn metrics(
-    State(requests): State<Requests>,
-    headers: HeaderMap,
-) -> Result<Response, Response> {
-    let report = report(&requests, PATIENCE).await?;
+async fn metrics(State(server): State<Server>, headers: HeaderMap) -> Result<Response, Response> {
+    let place = place(&server.scrapes).await?;
+    let report = report(&server.requests, PATIENCE).await?;
     let text =
         metrics::text(report).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
     let accept = headers.get(header::ACCEPT);
     let accept = accept.and_then(|accept| accept.to_str().ok());
     if accept.is_some_and(classic::wants_classic) {
         let text = classic::classic(&text);
-        return Ok(([(header::CONTENT_TYPE, classic::CLASSIC_TYPE)], text).into_response());
+        return Ok(large(classic::CLASSIC_TYPE, text.into_bytes(), place));
     }
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+    Ok(large(metrics::CONTENT_TYPE, text.into_bytes(), place))
 }
 
 async fn health(State(requests): State<Requests>) -> Result<&'static str, Response> {
@@ -209,15 +237,50 @@ async fn readiness(State(requests): State<Requests>) -> Result<&'static str, Res
 
 async fn status(State(server): State<Server>, headers: HeaderMap) -> Result<Response, Response> {
     let clients = server.clients(&headers).ok_or_else(wrong_token)? == Clients::Shown;
-    Ok(json(&report_of(&server.requests, PATIENCE, clients).await?))
+    let place = place(&server.large).await?;
+    let report = report_of(&server.requests, PATIENCE, clients).await?;
+    Ok(large_json(&report, place))
 }
 
 async fn overview(State(requests): State<Requests>) -> Result<Response, Response> {
     Ok(json(&patient(requests.overview()).await?))
 }
 
-async fn tunnels(State(server): State<Server>, headers: HeaderMap) -> Result<Response, Response> {
-    Ok(json(&server.tunnels(&headers).await?))
+async fn tunnels(
+    State(server): State<Server>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let selection = tunnels_of(uri.query().unwrap_or_default())
+        .map_err(|why| (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response())?;
+    let place = place(&server.large).await?;
+    let wanted = Wanted::First(selection);
+    Ok(large_json(&server.tunnels(&headers, wanted).await?, place))
+}
+
+/// Which tunnels a query asks for: `limit=200&filter=telekom+call`.
+fn tunnels_of(query: &str) -> Result<Selection, String> {
+    let mut selection = Selection {
+        limit: TUNNELS,
+        ..Selection::default()
+    };
+    for (key, value) in query::pairs(query) {
+        match &*key {
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| *limit <= TUNNELS_MOST);
+                let expected = format!(
+                    "limit: expected a number up to {TUNNELS_MOST}; all tunnels: `wificall tunnels --json`"
+                );
+                selection.limit = limit.ok_or(expected)?;
+            }
+            "filter" if value.len() > FILTER_MAX => {
+                return Err(format!("filter: expected {FILTER_MAX} bytes at most"));
+            }
+            "filter" => selection.filter = value,
+            _ => return Err("expected limit or filter".to_owned()),
+        }
+    }
+    Ok(selection)
 }
 
 async fn tunnel(
@@ -225,9 +288,8 @@ async fn tunnel(
     UrlPath(id): UrlPath<String>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let tunnels = server.tunnels(&headers).await?;
-    let found = tunnels.tunnels.iter().find(|tunnel| tunnel.id == id);
-    match found {
+    let tunnels = server.tunnels(&headers, Wanted::One(id)).await?;
+    match tunnels.tunnels.first() {
         Some(tunnel) => Ok(json(tunnel)),
         None => Err((StatusCode::NOT_FOUND, "there is no such tunnel\n").into_response()),
     }
@@ -246,42 +308,59 @@ fn json(value: &impl serde::Serialize) -> Response {
     let Ok(json) = serde_json::to_vec(value) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        ),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    (headers, json).into_response()
+    (JSON, json).into_response()
+}
+
+const JSON: [(HeaderName, HeaderValue); 2] = [
+    (
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    ),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+];
+
+fn large_json(value: &impl serde::Serialize, place: OwnedSemaphorePermit) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(json) => (JSON, connections::body(json, place)).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn large(kind: &'static str, bytes: Vec<u8>, place: OwnedSemaphorePermit) -> Response {
+    (
+        [(header::CONTENT_TYPE, kind)],
+        connections::body(bytes, place),
+    )
+        .into_response()
 }
 
 async fn list_v4(
-    State(requests): State<Requests>,
+    State(server): State<Server>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    endpoints(&requests, &uri, &headers, true).await
+    endpoints(&server, &uri, &headers, true).await
 }
 
 async fn list_v6(
-    State(requests): State<Requests>,
+    State(server): State<Server>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    endpoints(&requests, &uri, &headers, false).await
+    endpoints(&server, &uri, &headers, false).await
 }
 
 async fn endpoints(
-    requests: &Requests,
+    server: &Server,
     uri: &Uri,
     headers: &HeaderMap,
     v4: bool,
 ) -> Result<Response, Response> {
     let selection = list::selection(uri.query().unwrap_or_default(), v4)
         .map_err(|why| (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response())?;
-    let set = patient(requests.endpoints()).await?;
-    Ok(list::response(&set, &selection, headers))
+    let place = place(&server.large).await?;
+    let set = patient(server.requests.endpoints()).await?;
+    Ok(list::response(&set, &selection, headers, place))
 }
 
 /// A request for another host comes from a browser whose page had its name pointed at us (DNS rebinding).
@@ -290,7 +369,12 @@ async fn refuse_strangers(
     request: Request,
     next: Next,
 ) -> Response {
-    if hosts.has(request.headers()) {
+    let named = match host(&request) {
+        Ok(named) => named,
+        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
+    };
+    // Who names no host speaks HTTP/1.0, and no browser does.
+    if named.is_none_or(|host| hosts.has(host)) {
         return next.run(request).await;
     }
     let why = "this answers only requests for localhost, a loopback address, the address that it listens on, and the names \
@@ -298,14 +382,24 @@ async fn refuse_strangers(
     (StatusCode::MISDIRECTED_REQUEST, why).into_response()
 }
 
+/// Which host a request is for. An absolute target counts before the header (RFC 9112 §3.2.2).
+fn host(request: &Request) -> Result<Option<&[u8]>, &'static str> {
+    if let Some(authority) = request.uri().authority() {
+        return Ok(Some(authority.as_str().as_bytes()));
+    }
+    let mut given = request.headers().get_all(header::HOST).iter();
+    match (given.next(), given.next()) {
+        (Some(host), None) => Ok(Some(host.as_bytes())),
+        (Some(_), Some(_)) => Err("a request has one Host\n"),
+        (None, _) if request.version() == Version::HTTP_10 => Ok(None),
+        // RFC 9112 §3.2.
+        (None, _) => Err("a request has a Host\n"),
+    }
+}
+
 impl Hosts {
-    fn has(&self, headers: &HeaderMap) -> bool {
-        // Only HTTP/1.0 may do without, and no browser speaks that.
-        let Some(host) = headers.get(header::HOST) else {
-            return true;
-        };
-        let authority = host.to_str().ok().and_then(|h| h.parse::<Authority>().ok());
-        authority.is_some_and(|authority| {
+    fn has(&self, host: &[u8]) -> bool {
+        Authority::try_from(host).is_ok_and(|authority| {
             let host = authority.host();
             let address = host.trim_start_matches('[').trim_end_matches(']');
             host.eq_ignore_ascii_case("localhost")
@@ -355,7 +449,7 @@ mod tests {
             names,
         };
         let router = router(requests, hosts, token);
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        tokio::spawn(connections::serve(listener, router, Bounds::default()));
         tokio::spawn(async move {
             while let Some(request) = requested.recv().await {
                 match (request, &reported) {
@@ -372,16 +466,31 @@ mod tests {
                     (control::Request::Endpoints(answer), Some(_)) => {
                         answer.send(crate::export::set::sample()).unwrap();
                     }
-                    (control::Request::Tunnels { clients, asker }, Some(_)) => {
+                    (
+                        control::Request::Tunnels {
+                            wanted,
+                            clients,
+                            asker,
+                        },
+                        Some(_),
+                    ) => {
                         let tunnel = Tunnel {
                             id: "0a".into(),
                             client: if clients { "192.0.2.7" } else { "client-1" }.into(),
                             ..Tunnel::default()
                         };
-                        let tunnels = Tunnels {
+                        let mut tunnels = Tunnels {
                             tunnels: vec![tunnel],
                             ..Tunnels::default()
                         };
+                        match wanted {
+                            Wanted::First(first) => {
+                                tunnels.found = first.limit as u64;
+                                tunnels.tunnels[0].operator = first.filter;
+                            }
+                            Wanted::One(id) => tunnels.tunnels.retain(|tunnel| tunnel.id == id),
+                            Wanted::These(_) => {}
+                        }
                         asker.send(tunnels).unwrap();
                     }
                     (control::Request::Overview(answer), Some(_)) => {
@@ -546,10 +655,12 @@ mod tests {
             for line in [
                 &format!("content-type: {kind}"),
                 "content-security-policy: default-src 'self';",
+                "frame-ancestors 'none'",
                 "x-content-type-options: nosniff",
             ] {
                 assert!(head.contains(line), "{path}: {line} is not in {head}");
             }
+            assert!(!head.contains("access-control-"), "{path}: {head}");
             let (head, body) = fetch(server, path, "example.org").await;
             assert!(head.starts_with("HTTP/1.1 421 "), "{path}: {head}");
             assert!(!body.contains("wificall"), "{path}: {body}");
@@ -572,6 +683,111 @@ mod tests {
         let (_, body) = fetch(server, "/api/v1/overview", "localhost").await;
         let overview: Overview = serde_json::from_str(&body).unwrap();
         assert_eq!(overview, Overview::default());
+    }
+
+    #[tokio::test]
+    async fn so_many_tunnels_are_told_as_are_asked_for_within_bounds() {
+        let server = server(Some(Report::default())).await;
+        for (query, limit, filter) in [
+            ("", 1_000, ""),
+            ("?limit=200", 200, ""),
+            ("?limit=2000&filter=tel%65kom+call", 2_000, "telekom call"),
+        ] {
+            let path = format!("/api/v1/tunnels{query}");
+            let (head, body) = fetch(server, &path, "localhost").await;
+            assert!(head.starts_with("HTTP/1.1 200 "), "{query}: {head}");
+            let length = format!("content-length: {}", body.len());
+            assert!(head.contains(&length), "{query}: {head}");
+            let tunnels: Tunnels = serde_json::from_str(&body).unwrap();
+            let asked = (tunnels.found, tunnels.tunnels[0].operator.as_str());
+            assert_eq!(asked, (limit, filter), "{query}");
+        }
+        let long = format!("filter={}", "x".repeat(FILTER_MAX + 1));
+        for query in ["limit=2001", "limit=-1", "limit=all", "order=client", &long] {
+            let path = format!("/api/v1/tunnels?{query}");
+            let (head, _) = fetch(server, &path, "localhost").await;
+            assert!(head.starts_with("HTTP/1.1 400 "), "{query}: {head}");
+        }
+    }
+
+    /// The status of what is answered to what is written.
+    async fn raw(server: SocketAddr, request: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(server).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split_whitespace().nth(1).unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_host_is_named_once_and_where_it_counts() {
+        let server = server(Some(sample::report())).await;
+        let closes = "Connection: close\r\n\r\n";
+        for (lines, status) in [
+            ("GET /healthz HTTP/1.0\r\n", "200"),
+            ("GET /healthz HTTP/1.0\r\nHost: example.org\r\n", "421"),
+            ("GET /healthz HTTP/1.1\r\n", "400"),
+            (
+                "GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: example.org\r\n",
+                "400",
+            ),
+            (
+                "GET http://example.org/healthz HTTP/1.1\r\nHost: localhost\r\n",
+                "421",
+            ),
+            (
+                "GET http://localhost/healthz HTTP/1.1\r\nHost: example.org\r\n",
+                "200",
+            ),
+        ] {
+            assert_eq!(
+                raw(server, &format!("{lines}{closes}")).await,
+                status,
+                "{lines}"
+            );
+        }
+    }
+
+    /// No more large answers are made at once than there are places, and whoever found none is told so.
+    #[tokio::test]
+    async fn large_answers_wait_for_each_other() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (requests, mut requested) = Requests::channel();
+        let hosts = Hosts {
+            listen: [127, 0, 0, 1].into(),
+            names: Vec::new(),
+        };
+        let router = router(requests, hosts, None);
+        tokio::spawn(connections::serve(listener, router, Bounds::default()));
+        let asks = |path: &'static str| tokio::spawn(fetch(address, path, "localhost"));
+        let (first, second) = (asks("/api/v1/tunnels"), asks("/api/v1/tunnels?limit=1"));
+        let mut askers = Vec::new();
+        for _ in 0..LARGE {
+            match requested.recv().await {
+                Some(control::Request::Tunnels { asker, .. }) => askers.push(asker),
+                other => panic!("{other:?}"),
+            }
+        }
+        // Metrics have places of their own.
+        let (third, scrape) = (asks("/api/v1/status"), asks("/metrics"));
+        match requested.recv().await {
+            Some(control::Request::Report { asker, .. }) => asker.send(sample::report()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+        let (head, _) = scrape.await.unwrap();
+        assert!(head.contains(metrics::CONTENT_TYPE), "{head}");
+        let (head, body) = third.await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        assert_eq!(body, "others are being answered: ask again\n");
+        assert!(requested.try_recv().is_err(), "the loop was not asked");
+        for asker in askers {
+            asker.send(Tunnels::default()).unwrap();
+        }
+        for answered in [first, second] {
+            let (head, _) = answered.await.unwrap();
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        }
     }
 
     #[tokio::test]
@@ -659,11 +875,7 @@ mod tests {
             listen: listen.parse().unwrap(),
             names: vec!["ap1.example.net".into()],
         };
-        let asks = |hosts: &Hosts, host: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, HeaderValue::from_static(host));
-            hosts.has(&headers)
-        };
+        let asks = |hosts: &Hosts, host: &'static str| hosts.has(host.as_bytes());
         let one = hosts("192.0.2.1");
         for host in [
             "192.0.2.1:9817",

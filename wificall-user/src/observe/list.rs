@@ -3,6 +3,9 @@
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use sha1::{Digest as _, Sha1};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::connections;
 
 use crate::discover::Tier;
 use crate::export::{Selection, Set, View, lines};
@@ -35,7 +38,12 @@ fn said<T>(parsed: Result<T, impl ToString>) -> Result<T, String> {
 }
 
 /// The list, or that it is still the one that the client has (RFC 9110 §13.1.2).
-pub(super) fn response(set: &Set, selection: &Selection, asked: &HeaderMap) -> Response {
+pub(super) fn response(
+    set: &Set,
+    selection: &Selection,
+    asked: &HeaderMap,
+    place: OwnedSemaphorePermit,
+) -> Response {
     let mut text = Vec::new();
     if lines(&View::new(set, selection), &mut text).is_err() {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -63,5 +71,5 @@ pub(super) fn response(set: &Set, selection: &Selection, asked: &HeaderMap) -> R
     if has {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
-    (headers, text).into_response()
+    (headers, connections::body(text, place)).into_response()
 }

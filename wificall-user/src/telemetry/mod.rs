@@ -6,6 +6,7 @@ pub mod leg;
 pub mod mos;
 pub mod note;
 pub mod notify;
+pub mod select;
 pub mod setup;
 pub mod show;
 pub mod sides;

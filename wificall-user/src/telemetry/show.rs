@@ -44,6 +44,17 @@ pub struct Show<'a> {
     pub nat_timeout: Option<u64>,
 }
 
+/// Rounds that make a tunnel's name of its number.
+const ROUNDS: [u8; 4] = [0, 1, 2, 3];
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the lower half is what is wanted"
+)]
+fn halves(whole: u64) -> (u32, u32) {
+    ((whole >> 32) as u32, whole as u32)
+}
+
 /// An address as it is written.
 #[must_use]
 pub fn address(octets: [u8; 16]) -> IpAddr {
@@ -64,10 +75,36 @@ impl Show<'_> {
         self.wall.saturating_sub(ago)
     }
 
-    /// What a tunnel is called.
+    /// What a tunnel is called: its number under the key, which says nothing of how many there are, and means nothing after a
+    /// start of the agent.
     #[must_use]
     pub fn id(&self, id: Id) -> String {
-        format!("{:016x}", self.key.hash_one(("tunnel", id)))
+        let (mut left, mut right) = halves(id);
+        for round in ROUNDS {
+            (left, right) = (right, left ^ self.mix(round, right));
+        }
+        format!("{left:08x}{right:08x}")
+    }
+
+    /// The number of what is called so; whether there is such a tunnel is another question.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<Id> {
+        let is_name =
+            name.len() == 16 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let (mut left, mut right) = halves(u64::from_str_radix(name, 16).ok().filter(|_| is_name)?);
+        for round in ROUNDS.into_iter().rev() {
+            (left, right) = (right ^ self.mix(round, left), left);
+        }
+        Some(u64::from(left) << 32 | u64::from(right))
+    }
+
+    /// What a round of a Feistel network takes of a half.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "half of a hash is one, too"
+    )]
+    fn mix(&self, round: u8, half: u32) -> u32 {
+        self.key.hash_one(("tunnel", round, half)) as u32
     }
 
     /// A client's address, or what stands for it.
@@ -78,17 +115,6 @@ impl Show<'_> {
         } else {
             stands_for(self.key, client)
         }
-    }
-
-    /// All tunnels: calls first, then by what changed last.
-    #[must_use]
-    pub fn tunnels(&self, tracker: &Tracker) -> Vec<view::Tunnel> {
-        let mut tunnels: Vec<_> = tracker
-            .tunnels()
-            .map(|(id, tunnel)| self.tunnel(tracker, id, tunnel))
-            .collect();
-        tunnels.sort_by_key(|tunnel| (tunnel.state != State::Call, u64::MAX - tunnel.since));
-        tunnels
     }
 
     /// Whether this host's NAT forgets a tunnel's mapping before its next keepalive.
@@ -364,7 +390,7 @@ impl Show<'_> {
         all.into_values()
     }
 
-    fn operator(&self, whose: &Whose) -> String {
+    pub(super) fn operator(&self, whose: &Whose) -> String {
         let mut owners = plmns(whose);
         match (owners.next(), owners.next()) {
             (Some(plmn), None) => (self.operator)(plmn).unwrap_or_else(|| plmn.into()),
@@ -466,12 +492,12 @@ fn last(setup: &Setup) -> u64 {
 }
 
 /// The PLMNs of an owner's label: other words in it are none.
-fn plmns(whose: &Whose) -> impl Iterator<Item = &str> {
+pub(super) fn plmns(whose: &Whose) -> impl Iterator<Item = &str> {
     let is_plmn = |part: &&str| part.starts_with(|c: char| c.is_ascii_digit());
     whose.operator.split('+').filter(is_plmn)
 }
 
-fn country(whose: &Whose) -> String {
+pub(super) fn country(whose: &Whose) -> String {
     let is_one = whose.country.len() == 2;
     if is_one {
         whose.country.clone()
@@ -484,7 +510,7 @@ fn missing(leg: &Leg) -> u64 {
     leg.missing.max(0).cast_unsigned()
 }
 
-fn received(leg: &Leg) -> Received {
+pub(super) fn received(leg: &Leg) -> Received {
     Received::new(leg.received, missing(leg))
 }
 

@@ -219,6 +219,12 @@ impl Tracker {
         Some((id, self.tunnels.get(&id)?))
     }
 
+    /// The tunnel of this number.
+    #[must_use]
+    pub fn tunnel(&self, id: Id) -> Option<&Tunnel> {
+        self.tunnels.get(&id).map(|tunnel| &**tunnel)
+    }
+
     /// Whether there is a tunnel of this number.
     #[must_use]
     pub fn has(&self, id: Id) -> bool {

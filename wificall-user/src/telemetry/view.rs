@@ -250,7 +250,8 @@ impl Cause {
     }
 }
 
-/// All tunnels: `/api/v1/tunnels`, `wificall tunnels --json`.
+/// Tunnels: `/api/v1/tunnels` has the first ones of those that are asked for, `wificall tunnels --json` all of them, and no
+/// `total` and `found`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tunnels {
@@ -260,6 +261,10 @@ pub struct Tunnels {
     pub enabled: bool,
     /// Whether phones are shown by their addresses.
     pub clients: Clients,
+    /// How many tunnels there are.
+    pub total: u64,
+    /// How many of them have what was asked for; `tunnels` may be fewer.
+    pub found: u64,
     /// The tunnels, calls first, then by what changed last.
     pub tunnels: Vec<Tunnel>,
 }

@@ -4,9 +4,8 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span, Text};
-use ratatui::widgets::{Paragraph, Wrap};
 
-use super::draw::{Tone, loss_tone};
+use super::draw::{Tone, loss_tone, scrolled};
 use super::list::going;
 use super::state::{Look, State};
 use super::words;
@@ -20,13 +19,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, state: &State) {
         }
         None => Text::raw("\nThis tunnel is over. Esc: back."),
     };
-    // As far as its last line, and no further.
-    let lines = u16::try_from(text.lines.len()).unwrap_or(u16::MAX);
-    let scroll = state.scroll.min(lines.saturating_sub(1));
-    let text = Paragraph::new(text)
-        .wrap(Wrap { trim: false })
-        .scroll((scroll, 0));
-    frame.render_widget(text, area);
+    scrolled(frame, area, state, text);
 }
 
 fn about(tunnel: &Tunnel, now: u64, look: Look, width: u16) -> Text<'static> {
@@ -152,7 +145,7 @@ fn of_call(call: &Call, look: Look, width: u16) -> Vec<Line<'static>> {
         Span::styled(words::voice(call.state), look.style(tone)),
     ])];
     lines.extend(legs(call, look));
-    lines.push(fact("MOS, estimate", words::mos(call), Tone::Plain, look));
+    lines.push(fact("~MOS", words::mos(call), Tone::Plain, look));
     // Each half-leg by itself.
     let half = |of: fn(&Sample) -> Sample| call.history.iter().map(of).collect::<Vec<_>>();
     let up = half(|sample| Sample {

@@ -13,11 +13,11 @@ use crate::telemetry::view::{Minute, Received, Sides, State as TunnelState, Trou
 const HELP: &str = "\
 Keys
   Up, Down, k, j        choose a tunnel
-  PgUp, PgDn, g, G      ten rows, the first, the last
+  PgUp, PgDn, g, G      ten rows, the first, the last; here and in all about one, too
   Enter                 everything about it; again or Esc: back
   /                     filter by client, ePDG, operator, country, state; Esc clears it
   s, r                  order by the next column; the other way round
-  ?                     this; any key: back
+  ?                     this; any other key: back
   q                     end
 
 Above the list
@@ -28,7 +28,7 @@ Above the list
 Columns
   LOSS UP/DN            of a call, lost before it came here: from the phone, from the network
   JIT UP/DN             of a call, jitter in milliseconds, likewise
-  MOS                   estimated by ITU-T G.107, 1 to 4.5; assumptions are in docs/telemetry.md
+  ~MOS                  estimated by ITU-T G.107, 1 to 4.5; assumptions are in docs/telemetry.md
   RTT PH/NET            last round trip to the phone and to the ePDG, in milliseconds
   LAST SECONDS          packets of a call; a cross where some were lost
 
@@ -87,7 +87,6 @@ pub(super) fn loss_tone(percent: Option<f64>) -> Tone {
 /// Draws the screen.
 pub fn draw(frame: &mut Frame, state: &State) {
     let head = head(state, frame.area().width);
-    let foot = foot(state);
     let [above, middle, below] = Layout::vertical([
         Constraint::Length(u16::try_from(head.lines.len()).unwrap_or(u16::MAX)),
         Constraint::Min(0),
@@ -96,19 +95,28 @@ pub fn draw(frame: &mut Frame, state: &State) {
     .areas(frame.area());
     frame.render_widget(head, above);
     match state.screen {
-        Screen::Help => paragraph(frame, middle, HELP),
+        Screen::Help => scrolled(frame, middle, state, Text::raw(format!("\n{HELP}"))),
         Screen::Detail => detail::draw(frame, middle, state),
         Screen::List => match &state.snapshot {
             None if state.problem.is_none() => paragraph(frame, middle, "Asking the agent..."),
             None => {}
             Some(snapshot) if !snapshot.overview.enabled => paragraph(frame, middle, OFF),
-            Some(snapshot) if snapshot.tunnels.tunnels.is_empty() => {
+            Some(snapshot) if snapshot.tunnels.total == 0 => {
                 paragraph(frame, middle, EMPTY);
             }
             Some(_) => list::draw(frame, middle, state),
         },
     }
-    frame.render_widget(foot, below);
+    frame.render_widget(foot(state), below);
+}
+
+/// A text that keys scroll: as far as its last row is to be seen, and no further.
+pub(super) fn scrolled(frame: &mut Frame, area: Rect, state: &State, text: Text<'_>) {
+    let text = Paragraph::new(text).wrap(Wrap { trim: false });
+    let rows = u16::try_from(text.line_count(area.width)).unwrap_or(u16::MAX);
+    let most = rows.saturating_sub(area.height);
+    state.scroll.set(state.scroll.get().min(most));
+    frame.render_widget(text.scroll((state.scroll.get(), 0)), area);
 }
 
 fn paragraph(frame: &mut Frame, area: Rect, text: &str) {
@@ -253,11 +261,23 @@ fn sides(look: Look, sides: &Sides, width: u16) -> Vec<Line<'static>> {
     lines
 }
 
+/// How many of how many are in the list, where that is not all.
+fn some(state: &State) -> String {
+    let Some(snapshot) = &state.snapshot else {
+        return String::new();
+    };
+    let (found, rows) = (snapshot.tunnels.found, state.rows().len());
+    match rows as u64 {
+        rows if rows < found && !state.is_filtering() => format!("{rows} of {found} shown  "),
+        _ => String::new(),
+    }
+}
+
 fn foot(state: &State) -> Line<'static> {
     let filter = &state.filter;
     let text = match state.screen {
         _ if state.typing => format!("/{filter}_  Enter: keep  Esc: clear"),
-        Screen::Help => "any key: back  q: end".to_owned(),
+        Screen::Help => "Up, Down: scroll  any other key: back  q: end".to_owned(),
         Screen::Detail => "Esc: back  Up, Down: scroll  ?: help  q: end".to_owned(),
         Screen::List => {
             let order = if state.reverse { " reversed" } else { "" };
@@ -266,7 +286,8 @@ fn foot(state: &State) -> Line<'static> {
                 "" => "/: filter".to_owned(),
                 filter => format!("filter \"{filter}\" (Esc clears)"),
             };
-            format!("q: end  ?: help  Enter: detail  {filter}  s: by {sort}{order}")
+            let some = some(state);
+            format!("{some}q: end  ?: help  Enter: detail  {filter}  s: by {sort}{order}")
         }
     };
     Line::styled(text, Style::default().add_modifier(Modifier::REVERSED))

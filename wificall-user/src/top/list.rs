@@ -22,12 +22,15 @@ struct Column {
 struct Context {
     now: u64,
     look: Look,
+    /// Characters of the last column, and of clients.
     width: usize,
+    clients: usize,
 }
 
 const COLUMNS: [Column; 10] = [
-    column("CLIENT", 15, 0, |tunnel, _| {
-        (tunnel.client.clone(), Tone::Plain)
+    column("CLIENT", 15, 0, |tunnel, context| {
+        let client = words::elided(&tunnel.client, context.clients, context.look.unicode);
+        (client, Tone::Plain)
     }),
     column("OPERATOR", 12, 3, |tunnel, _| {
         let name = words::or_unknown(&tunnel.operator);
@@ -44,7 +47,7 @@ const COLUMNS: [Column; 10] = [
     }),
     column("LOSS UP/DN", 10, 1, loss),
     column("JIT UP/DN", 9, 6, jitter),
-    column("MOS", 3, 4, |tunnel, _| {
+    column("~MOS", 4, 4, |tunnel, _| {
         let mos = going(tunnel).and_then(|call| call.mos);
         let text = mos.map_or_else(|| words::UNKNOWN.to_owned(), |mos| format!("{mos:.1}"));
         (text, mos.map_or(Tone::Quiet, |_| Tone::Plain))
@@ -157,6 +160,10 @@ fn fitting(width: u16, clients: u16) -> Vec<usize> {
 
 pub(super) fn draw(frame: &mut Frame, area: Rect, state: &State) {
     let rows = state.rows();
+    if rows.is_empty() && state.is_filtering() {
+        frame.render_widget(Paragraph::new("\nAsking the agent..."), area);
+        return;
+    }
     if rows.is_empty() {
         let text = format!(
             "\nNo tunnel has \"{}\". Esc clears the filter.",
@@ -186,6 +193,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, state: &State) {
         now: state.snapshot.as_ref().map_or(0, |s| s.tunnels.now),
         look: state.look,
         width: left.into(),
+        clients: clients.into(),
     };
     let widths = places.iter().map(|place| match *place {
         0 => Constraint::Length(clients),

@@ -8,7 +8,7 @@ mod sample;
 mod state;
 #[cfg(test)]
 mod tests;
-mod words;
+pub(crate) mod words;
 
 pub use draw::draw;
 pub use state::{Key, Look, Screen, Snapshot, State};

@@ -188,10 +188,13 @@ pub fn snapshot() -> Snapshot {
             },
             ..Overview::default()
         },
+        filter: String::new(),
         tunnels: Tunnels {
             now: NOW,
             enabled: true,
             clients: Clients::Shown,
+            total: 5,
+            found: 5,
             tunnels: vec![talking, one_way, idle, waits, refused],
         },
     }

@@ -1,18 +1,20 @@
 //! What is looked at, and what keys do to it.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 
+use crate::telemetry::select::{Order, Selection, Words};
 use crate::telemetry::view::{Overview, Tunnel, Tunnels};
-
-use super::words;
 
 /// What the agent said at one time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// At a glance.
     pub overview: Overview,
-    /// Every tunnel.
+    /// The tunnels that were asked for: [`State::wanted`].
     pub tunnels: Tunnels,
+    /// What they all have.
+    pub filter: String,
 }
 
 /// What the terminal can do.
@@ -63,51 +65,8 @@ pub enum Screen {
     Help,
 }
 
-/// What the rows are ordered by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sort {
-    /// As the agent has it: calls first, then what changed last.
-    #[default]
-    Activity,
-    /// By loss, most first.
-    Loss,
-    /// By the phone's address.
-    Client,
-    /// By operator.
-    Operator,
-    /// By state.
-    State,
-    /// By how long it has been so, longest first.
-    Since,
-}
-
-impl Sort {
-    const ALL: [Self; 6] = [
-        Self::Activity,
-        Self::Loss,
-        Self::Client,
-        Self::Operator,
-        Self::State,
-        Self::Since,
-    ];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Activity => "activity",
-            Self::Loss => "loss",
-            Self::Client => "client",
-            Self::Operator => "operator",
-            Self::State => "state",
-            Self::Since => "time",
-        }
-    }
-
-    fn next(self) -> Self {
-        let place = Self::ALL.iter().position(|sort| *sort == self).unwrap_or(0);
-        Self::ALL[(place + 1) % Self::ALL.len()]
-    }
-}
-
+/// Rows that are asked for: more than anybody goes through; the filter and the order find the others.
+const ROWS: usize = 500;
 /// Rows that a page key moves by.
 const PAGE: usize = 10;
 /// Characters of a filter.
@@ -121,14 +80,15 @@ pub struct State {
     /// What went wrong when the agent was asked last.
     pub(super) problem: Option<String>,
     pub(super) screen: Screen,
-    pub(super) sort: Sort,
+    pub(super) sort: Order,
     pub(super) reverse: bool,
     pub(super) filter: String,
     /// Whether keys go to the filter.
     pub(super) typing: bool,
     /// The tunnel that is chosen, by its id: it stays so wherever it is moved.
     selected: Option<String>,
-    pub(super) scroll: u16,
+    /// Rows that are scrolled out above. Where the text ends is known where it is drawn.
+    pub(super) scroll: Cell<u16>,
 }
 
 impl State {
@@ -140,12 +100,12 @@ impl State {
             snapshot: None,
             problem: None,
             screen: Screen::List,
-            sort: Sort::default(),
+            sort: Order::default(),
             reverse: false,
             filter: String::new(),
             typing: false,
             selected: None,
-            scroll: 0,
+            scroll: Cell::new(0),
         }
     }
 
@@ -161,7 +121,7 @@ impl State {
         let rows = self.rows();
         let ids: Vec<&str> = rows.iter().map(|tunnel| tunnel.id.as_str()).collect();
         let kept = (self.selected.as_deref()).is_some_and(|id| ids.contains(&id));
-        // One that is looked at may end: then its last is what is shown, until one goes back.
+        // One that is looked at may end: then that is said, until one goes back.
         if !kept && self.screen != Screen::Detail {
             self.selected = ids.first().map(|id| (*id).to_owned());
         }
@@ -172,15 +132,10 @@ impl State {
         let Some(snapshot) = &self.snapshot else {
             return Vec::new();
         };
-        let wanted: Vec<String> = (self.filter.to_lowercase())
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect();
+        // The agent has done so, too: this is what was typed since.
+        let wanted = Words::new(&self.filter);
         let mut rows: Vec<&Tunnel> = (snapshot.tunnels.tunnels.iter())
-            .filter(|tunnel| {
-                let text = searched(tunnel);
-                wanted.iter().all(|word| text.contains(word))
-            })
+            .filter(|tunnel| wanted.are_in(tunnel))
             .collect();
         rows.sort_by(|a, b| {
             let order = self.compare(a, b);
@@ -191,13 +146,34 @@ impl State {
 
     fn compare(&self, a: &Tunnel, b: &Tunnel) -> Ordering {
         match self.sort {
-            Sort::Activity => Ordering::Equal,
-            Sort::Loss => loss(b).total_cmp(&loss(a)),
-            Sort::Client => client(a).cmp(&client(b)),
-            Sort::Operator => a.operator.cmp(&b.operator),
-            Sort::State => a.state.cmp(&b.state),
-            Sort::Since => a.since.cmp(&b.since),
+            // As the agent has it.
+            Order::Activity => Ordering::Equal,
+            Order::Loss => loss(b).total_cmp(&loss(a)),
+            Order::Client => client(a).cmp(&client(b)),
+            Order::Operator => a.operator.cmp(&b.operator),
+            Order::State => a.state.cmp(&b.state),
+            Order::Since => a.since.cmp(&b.since),
         }
+    }
+
+    /// What to ask the agent for.
+    #[must_use]
+    pub fn wanted(&self) -> Selection {
+        Selection {
+            limit: ROWS,
+            filter: self.filter.clone(),
+            order: self.sort,
+            reverse: self.reverse,
+            also: self.selected.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Whether the agent has yet to say which tunnels have what is written in the filter.
+    pub(super) fn is_filtering(&self) -> bool {
+        (self.snapshot.as_ref()).is_some_and(|snapshot| {
+            let tunnels = &snapshot.tunnels;
+            snapshot.filter != self.filter && tunnels.total > tunnels.tunnels.len() as u64
+        })
     }
 
     /// Which row is chosen.
@@ -234,24 +210,14 @@ impl State {
         }
         match (self.screen, key) {
             (_, Key::Char('q')) => return true,
-            (Screen::Help, _) => self.screen = Screen::List,
-            (_, Key::Char('?')) => self.screen = Screen::Help,
+            (Screen::Help | Screen::Detail, key) if self.scrolled(key) => {}
+            (Screen::Help, _) => self.show(Screen::List),
+            (_, Key::Char('?')) => self.show(Screen::Help),
             (Screen::Detail, Key::Escape | Key::Enter | Key::Backspace) => {
-                self.screen = Screen::List;
-                self.scroll = 0;
+                self.show(Screen::List);
             }
-            (Screen::Detail, Key::Up | Key::Char('k')) => {
-                self.scroll = self.scroll.saturating_sub(1);
-            }
-            (Screen::Detail, Key::Down | Key::Char('j')) => {
-                self.scroll = self.scroll.saturating_add(1);
-            }
-            (Screen::Detail, Key::Home) => self.scroll = 0,
             (Screen::Detail, _) => {}
-            (Screen::List, Key::Enter) if self.chosen().is_some() => {
-                self.screen = Screen::Detail;
-                self.scroll = 0;
-            }
+            (Screen::List, Key::Enter) if self.chosen().is_some() => self.show(Screen::Detail),
             (Screen::List, Key::Char('/')) => self.typing = true,
             (Screen::List, Key::Escape) => self.filter.clear(),
             (Screen::List, Key::Char('s')) => self.sort = self.sort.next(),
@@ -265,6 +231,26 @@ impl State {
             (Screen::List, _) => {}
         }
         false
+    }
+
+    fn show(&mut self, screen: Screen) {
+        self.screen = screen;
+        self.scroll.set(0);
+    }
+
+    /// Scrolls a text, if a key asks for that. Where that leads beyond its end, drawing goes back.
+    fn scrolled(&self, key: Key) -> bool {
+        let at = self.scroll.get();
+        self.scroll.set(match key {
+            Key::Up | Key::Char('k') => at.saturating_sub(1),
+            Key::Down | Key::Char('j') => at.saturating_add(1),
+            Key::PageUp => at.saturating_sub(PAGE as u16),
+            Key::PageDown => at.saturating_add(PAGE as u16),
+            Key::Home | Key::Char('g') => 0,
+            Key::End | Key::Char('G') => u16::MAX,
+            _ => return false,
+        });
+        true
     }
 
     fn write(&mut self, key: Key) {
@@ -285,20 +271,6 @@ impl State {
             self.selected = rows.first().map(|tunnel| tunnel.id.clone());
         }
     }
-}
-
-/// What a filter looks in.
-fn searched(tunnel: &Tunnel) -> String {
-    let parts = [
-        tunnel.client.as_str(),
-        &tunnel.endpoint,
-        &tunnel.operator,
-        &tunnel.country,
-        words::state(tunnel.state),
-    ];
-    let owners = tunnel.owners.iter().map(String::as_str);
-    let all: Vec<&str> = parts.into_iter().chain(owners).collect();
-    all.join(" ").to_lowercase()
 }
 
 /// Addresses in their order, and before what is none.

@@ -91,12 +91,127 @@ fn the_help_has_every_key() {
     assert!(text(&state, 100, 28).contains("CLIENT"));
 }
 
+/// All rows of a text that is scrolled through by a key, on terminals on which it does not fit.
+fn scrolled_through(open: &str, key: Key, width: u16, height: u16) -> String {
+    let mut state = known();
+    press(&mut state, open);
+    let mut all = String::new();
+    let mut last = String::new();
+    loop {
+        let shown = text(&state, width, height);
+        if shown == last {
+            return all;
+        }
+        all += &shown;
+        last = shown;
+        state.press(key);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_scrolled_to_its_end_and_no_further() {
+    for (width, height) in [(80, 24), (40, 12)] {
+        for (open, first, end) in [
+            ("?", "Keys", "be seen here."),
+            ("\n", "192.0.2.23 to", "twice, jitter 3.0 ms"),
+        ] {
+            let case = format!("{open:?} {width}x{height}");
+            let mut state = known();
+            press(&mut state, open);
+            let top = text(&state, width, height);
+            // Where the words before an end are depends on the width.
+            let end = end.split(' ').next_back().unwrap();
+            assert!(top.contains(first), "{case}:\n{top}");
+            for key in [Key::Down, Key::PageDown, Key::Char('j')] {
+                let all = scrolled_through(open, key, width, height);
+                assert!(all.contains(end), "{case} {key:?}:\n{all}");
+            }
+            for (to_end, to_start) in [(Key::End, Key::Home), (Key::Char('G'), Key::Char('g'))] {
+                state.press(to_end);
+                let bottom = text(&state, width, height);
+                assert!(bottom.contains(end), "{case}:\n{bottom}");
+                assert!(!bottom.contains(first), "{case}:\n{bottom}");
+                // The end is at the bottom; nothing is scrolled to nowhere, and so one step back is one.
+                let rows: Vec<&str> = bottom.lines().collect();
+                assert_ne!(rows[usize::from(height) - 2], "", "{case}:\n{bottom}");
+                for _ in 0..50 {
+                    state.press(Key::Down);
+                }
+                assert_eq!(text(&state, width, height), bottom, "{case}");
+                state.press(Key::Up);
+                assert_ne!(text(&state, width, height), bottom, "{case}");
+                state.press(to_start);
+                assert_eq!(text(&state, width, height), top, "{case}");
+            }
+            // It is still the same screen.
+            state.press(Key::PageUp);
+            assert!(text(&state, width, height).contains(first), "{case}");
+        }
+    }
+    // What opens next begins at its beginning.
+    let mut state = known();
+    press(&mut state, "\n");
+    state.press(Key::End);
+    text(&state, 40, 12);
+    press(&mut state, "?");
+    assert!(text(&state, 40, 12).contains("Keys"));
+}
+
+#[test]
+fn an_address_that_does_not_fit_is_seen_not_to() {
+    let address = "2001:db8:4::1c5f:23";
+    assert_eq!(words::elided(address, 19, true), address);
+    assert_eq!(words::elided(address, 15, true), "2001:db…1c5f:23");
+    assert_eq!(words::elided(address, 15, false), "2001:db~1c5f:23");
+    assert_eq!(words::elided(address, 1, true), "…");
+    assert_eq!(words::elided(address, 0, true), "");
+    let mut state = State::new(Look {
+        unicode: false,
+        ..PLAIN
+    });
+    state.take(Ok(sample::snapshot()));
+    let shown = text(&state, 40, 13);
+    assert!(
+        shown.is_ascii() && shown.contains("2001:db~1c5f:23 "),
+        "{shown}"
+    );
+}
+
+#[test]
+fn of_very_many_tunnels_some_are_shown_and_the_agent_looks_for_the_others() {
+    let mut state = known();
+    let mut many = sample::snapshot();
+    (many.tunnels.total, many.tunnels.found) = (100_000, 100_000);
+    state.take(Ok(many.clone()));
+    assert!(text(&state, 100, 20).contains("5 of 100000 shown"));
+    press(&mut state, "/nobody");
+    let asked = state.wanted();
+    assert_eq!((asked.filter.as_str(), asked.limit), ("nobody", 500));
+    // Not before the agent has looked among all of them is there none.
+    assert!(text(&state, 100, 20).contains("Asking the agent"));
+    many.tunnels.tunnels.clear();
+    many.tunnels.found = 0;
+    many.filter = "nobody".into();
+    state.take(Ok(many));
+    assert!(text(&state, 100, 20).contains("No tunnel has \"nobody\""));
+    // The one that is looked at is told of wherever it stands, and where it stands changes nothing else.
+    let mut state = known();
+    state.press(Key::Down);
+    let before = state.wanted();
+    assert_eq!(before.also, state.chosen().unwrap().id);
+    press(&mut state, "g");
+    assert!(state.wanted() != before && state.wanted().is_about(&before));
+    press(&mut state, "sr");
+    assert!(state.wanted().reverse && !state.wanted().is_about(&before));
+}
+
 #[test]
 fn what_cannot_be_shown_is_said() {
     let mut state = State::new(PLAIN);
     assert!(text(&state, 80, 10).contains("Asking the agent"));
     let mut empty = sample::snapshot();
     empty.tunnels.tunnels.clear();
+    (empty.tunnels.total, empty.tunnels.found) = (0, 0);
     state.take(Ok(empty.clone()));
     assert!(text(&state, 100, 20).contains("Airplane mode on"));
     empty.overview.enabled = false;

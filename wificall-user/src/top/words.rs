@@ -36,6 +36,23 @@ pub fn millis(value: Option<f64>) -> String {
     }
 }
 
+/// A text in so many characters at most: of what has no room, the middle is left out, and that is seen.
+pub fn elided(text: &str, width: usize, unicode: bool) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    let Some(left) = width.checked_sub(1) else {
+        return String::new();
+    };
+    // Of an address the end tells more than the beginning, which others share.
+    let (start, end) = (left / 2, left - left / 2);
+    let mut short: String = text.chars().take(start).collect();
+    short.push(if unicode { '…' } else { '~' });
+    short.extend(text.chars().skip(length - end));
+    short
+}
+
 /// What is unknown or nothing, as such.
 pub fn or_unknown(text: &str) -> &str {
     if text.is_empty() { UNKNOWN } else { text }

@@ -1,14 +1,18 @@
 "use strict";
 
-// Asks the API each second and shows what it says. Values come as text only: nothing is ever parsed as HTML.
+// Asks the API each second, or less often where it takes long, and shows what it says. Values come as text only: nothing is ever parsed as HTML.
 
 const EVERY_MS = 1000;
-const PATIENCE_MS = 5000;
-// With more tunnels than this, an answer is megabytes: less often.
-const MANY = 5000;
-const EVERY_MANY_MS = 10000;
-// More rows than this help nobody; the filter finds the others.
+// The agent says itself that it is busy, after nine seconds.
+const PATIENCE_MS = 12000;
+// An agent with very many tunnels takes long to answer, and does nothing else meanwhile: so many times longer it is left
+// alone, but no longer than this. After failures, twice as long each time.
+const PART = 10;
+const EVERY_MOST_MS = 10000;
+// More rows than this help nobody; the filter has the agent find the others.
 const ROWS = 200;
+// After the last letter of a filter.
+const TYPED_MS = 300;
 // Minutes and seconds that drawings have room for: as many as the agent remembers.
 const MINUTES = 15;
 const SECONDS = 120;
@@ -82,7 +86,6 @@ function facts(list, entries) {
     const value = list.children[i].lastChild;
     put(value, text);
     mark(value, look || "");
-    if (known(entries[i][3])) value.dataset.value = entries[i][3];
   });
 }
 
@@ -144,6 +147,7 @@ class Table {
     put(this.note, note || (items.length === 0 ? this.empty : ""));
     this.note.hidden = this.note.textContent === "";
     const seen = new Set();
+    const focused = this.body.contains(document.activeElement) && document.activeElement;
     let place = this.body.firstChild;
     for (const item of items) {
       const name = key(item);
@@ -156,14 +160,21 @@ class Table {
       this.columns.forEach((column, i) => column.fill(row.cells[i], item, row));
       for (const part of row.parts) {
         if (part === place) place = place.nextSibling;
-        else this.body.insertBefore(part, place);
+        else this.move(part, place);
       }
     }
+    // Some browsers take the focus from what is moved.
+    if (focused && focused.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
     for (const [name, row] of this.rows) {
       if (seen.has(name)) continue;
       row.parts.forEach((part) => part.remove());
       this.rows.delete(name);
     }
+  }
+
+  move(part, place) {
+    if (this.body.moveBefore && part.parentNode === this.body) this.body.moveBefore(part, place);
+    else this.body.insertBefore(part, place);
   }
 
   make() {
@@ -428,13 +439,16 @@ function showHealth(health) {
   ]);
 }
 
+const wanted = () => $("filter").value.trim().toLowerCase();
+
+// What was typed since the agent was asked.
 function filtered(list) {
-  const wanted = $("filter").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
-  if (!wanted.length) return list;
+  const words = wanted().split(/\s+/).filter(Boolean);
+  if (!words.length) return list;
   return list.filter((tunnel) => {
     const all = [tunnel.client, tunnel.endpoint, tunnel.operator, tunnel.country, STATES[tunnel.state], ...(tunnel.owners || [])]
       .join(" ").toLowerCase();
-    return wanted.every((word) => all.includes(word));
+    return words.every((word) => all.includes(word));
   });
 }
 
@@ -442,13 +456,22 @@ function filtered(list) {
 
 // Kept for this tab only. What a header can carry (RFC 6750 §2.1).
 const TOKEN = /^[A-Za-z0-9._~+/=-]+$/;
-let token = sessionStorage.getItem("token") || "";
+let token = "";
 let refused = false;
+
+// Where a site may keep nothing, the browser throws: then the token is known until the page is left.
+function stored(use) {
+  try {
+    return use(window.sessionStorage);
+  } catch {
+    return null;
+  }
+}
+token = stored((storage) => storage.getItem("token")) || "";
 
 function keep(value) {
   token = value;
-  if (value) sessionStorage.setItem("token", value);
-  else sessionStorage.removeItem("token");
+  stored((storage) => (value ? storage.setItem("token", value) : storage.removeItem("token")));
 }
 
 function showWho(clients) {
@@ -479,12 +502,12 @@ $("who-forget").addEventListener("click", () => {
 
 let last = null;
 
-function show({ overview, list }) {
+function show({ overview, list, found, filter }) {
   now = overview.now || list.now;
   const enabled = overview.enabled !== false;
   const all = list.tunnels || [];
   $("off").hidden = enabled;
-  $("empty").hidden = !enabled || all.length > 0;
+  $("empty").hidden = !enabled || list.total > 0;
   put($("agent"), `runs for ${lasted(overview.uptime_seconds)}; as of ${clock(now)}`);
   showSides(overview.sides || {});
   showWho(list.clients);
@@ -495,13 +518,15 @@ function show({ overview, list }) {
     const call = (tunnel.calls || [])[0];
     if (call && !known(call.ended)) going.push({ tunnel, call });
   }
-  calls.show(going.slice(0, ROWS), ({ tunnel }) => tunnel.id,
-    going.length > ROWS ? `${count(going.length - ROWS)} more are not shown.` : "");
-  const those = filtered(all);
-  const hidden = those.length - Math.min(those.length, ROWS);
-  const none = all.length && !those.length ? `None of ${count(all.length)} tunnels has that.` : "";
-  tunnels.show(those.slice(0, ROWS), (tunnel) => tunnel.id,
-    hidden ? `${count(hidden)} more are not shown: say more of those that you look for.` : none);
+  const more = (overview.calls_active || 0) - going.length;
+  calls.show(going, ({ tunnel }) => tunnel.id, going.length && more > 0 && all.length >= ROWS ? `${count(more)} more are not shown.` : "");
+  const those = filtered(found.tunnels || []);
+  const isAnswered = filter === wanted();
+  const hidden = isAnswered ? found.found - those.length : 0;
+  const missing = isAnswered ? `None of ${count(list.total)} tunnels has that.` : "Asking the agent…";
+  const none = list.total && !those.length ? missing : "";
+  tunnels.show(those, (tunnel) => tunnel.id,
+    hidden > 0 ? `${count(hidden)} more are not shown: say more of those that you look for.` : none);
   operators.show(overview.operators || [], (row) => `${row.plmn}/${row.name}`, "");
   showHealth(overview.health || {});
   tell(overview);
@@ -533,6 +558,8 @@ let timer = 0;
 let asking = false;
 let paused = false;
 let failedSince = 0;
+let unanswered = 0;
+let took = 0;
 
 async function get(path) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
@@ -550,17 +577,25 @@ async function ask() {
   clearTimeout(timer);
   if (asking) return;
   asking = true;
+  const start = performance.now();
   try {
-    const [overview, list] = await Promise.all([get("/api/v1/overview"), get("/api/v1/tunnels")]);
+    const filter = wanted();
+    const some = `/api/v1/tunnels?limit=${ROWS}`;
+    const [overview, list, found] = await Promise.all([get("/api/v1/overview"), get(some),
+      filter && get(`${some}&filter=${encodeURIComponent(filter)}`)]);
     failedSince = 0;
+    unanswered = 0;
+    took = performance.now() - start;
     $("trouble").hidden = true;
     if (token) refused = false;
-    last = { overview, list };
+    last = { overview, list, found: found || list, filter };
     show(last);
   } catch (error) {
     failedSince ||= Date.now();
+    unanswered += 1;
     const old = last ? ` What is below was so at ${clock(now)}.` : "";
-    const why = error instanceof TypeError || error.name === "TimeoutError" ? "it does not answer" : error.message;
+    const late = `it has not answered within ${PATIENCE_MS / 1000} seconds`;
+    const why = error.name === "TimeoutError" ? late : error instanceof TypeError ? "it does not answer" : error.message;
     put($("trouble"), `No news from the agent since ${clock(failedSince)}: ${why}.${old} Is it running? “wificall status” on the box tells, and its log why not. This page goes on asking.`);
     $("trouble").hidden = false;
     put($("agent"), "does not answer");
@@ -571,10 +606,16 @@ async function ask() {
   }
 }
 
+// Milliseconds until the agent is asked again.
+function pace() {
+  if (last && !unanswered && last.filter !== wanted()) return TYPED_MS;
+  const every = unanswered ? EVERY_MS * 2 ** Math.min(unanswered - 1, 10) : took * PART;
+  return Math.min(EVERY_MOST_MS, Math.max(EVERY_MS, every));
+}
+
 function next() {
   clearTimeout(timer);
-  const many = (last?.list.tunnels || []).length > MANY;
-  if (!paused && !document.hidden) timer = setTimeout(ask, many ? EVERY_MANY_MS : EVERY_MS);
+  if (!paused && !document.hidden) timer = setTimeout(ask, pace());
 }
 
 document.addEventListener("visibilitychange", () => (document.hidden || paused ? clearTimeout(timer) : ask()));
@@ -584,5 +625,9 @@ $("pause").addEventListener("click", () => {
   if (!paused) ask();
   else clearTimeout(timer);
 });
-$("filter").addEventListener("input", () => last && show(last));
+$("filter").addEventListener("input", () => {
+  if (last) show(last);
+  clearTimeout(timer);
+  timer = setTimeout(ask, TYPED_MS);
+});
 ask();
