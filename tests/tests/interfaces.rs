@@ -190,6 +190,21 @@ fn stacked_interfaces_are_refused() -> Result<()> {
     agent.finish()
 }
 
+/// A prefix that nothing will match because the box is in it: nobody would look for that.
+#[test]
+fn a_prefix_of_the_boxs_own_network_is_told() -> Result<()> {
+    let lab = Lab::new()?;
+    let configuration =
+        "[interfaces]\naccess = [\"lan\"]\n[discovery]\nprefixes = [\"198.18.0.0/28\"]\n";
+    let agent = Agent::run(&lab.router, configuration)?;
+    let said = agent.ask(&["status"])?;
+    ensure!(
+        said.contains("the prefix 198.18.0.0/28 is no endpoint: it is in 198.18.0.0/"),
+        "{said}"
+    );
+    agent.finish()
+}
+
 /// A packet that will leave as several (GSO) counts as several, and each is treated.
 #[test]
 fn the_segments_of_a_large_packet_are_counted() -> Result<()> {

@@ -211,3 +211,19 @@ fn later_fragments_are_of_their_first_one() {
     assert_eq!(analysis.matched["fragment"].up.packets, 1);
     assert_eq!(analysis.other["unknown_fragment"], 1);
 }
+
+/// Behind a file of which nothing could be read an answer would be no answer.
+#[test]
+fn frames_of_another_kind_alone_are_an_error() {
+    let mut file = pcap(&conversation(), 65_535);
+    // 802.11, as in monitor mode.
+    file[20] = 105;
+    let error = analyze(&file, &[]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("none of the 92 frames can be read: they are of "),
+        "{error}"
+    );
+    assert!(error.contains("105"), "{error}");
+    let empty = analyze(b"", &[]).unwrap_err().to_string();
+    assert!(empty.starts_with("the file is empty"), "{empty}");
+}

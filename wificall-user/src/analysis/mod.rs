@@ -94,6 +94,7 @@ pub fn analyze_frames<R: Read>(
             }
         }
     }
+    analyzer.must_be_read()?;
     Ok(analyzer.finish(&guesses))
 }
 
@@ -195,6 +196,19 @@ impl Analyzer {
         };
         let captured = bytes.len() - (packet.missing as usize).min(bytes.len());
         self.matched(bytes, captured, direction, &found);
+    }
+
+    /// If there are frames, and none of them is of a kind that can be read.
+    fn must_be_read(&self) -> Result<(), CaptureError> {
+        let foreign: u64 = self.foreign.values().sum();
+        if foreign == 0 || foreign < self.frames {
+            return Ok(());
+        }
+        let links: Vec<_> = self.foreign.keys().map(String::as_str).collect();
+        Err(CaptureError::Foreign {
+            frames: foreign,
+            links: links.join(", "),
+        })
     }
 
     /// Goes on to a frame's time.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::report::{Analysis, FlowReport, Leg};
 use crate::export::rfc3339;
 use crate::telemetry::view::{Call, State, Step, Tunnel};
+use crate::top::words;
 
 /// Gaps of a tunnel that are shown; JSON has all.
 const GAPS_SHOWN: usize = 20;
@@ -225,20 +226,21 @@ impl Analysis {
         }
         line!(out, "\ntimeline");
         for event in self.timeline.iter().take(EVENTS_SHOWN) {
-            let mut detail = match event.detail.as_str() {
-                "" => String::new(),
-                detail => format!(" {detail}"),
+            let mut detail = match (event.step, event.detail.as_str()) {
+                (_, "") => String::new(),
+                (Step::Failed, detail) => format!(" {}", words::failure(detail)),
+                (_, detail) => format!(" {detail}"),
             };
             if let Some(from) = &event.from {
                 detail = format!(" from {from}{detail}");
             }
-            line!(
-                out,
+            let line = format!(
                 "  {:>10} {:<16} {:<14}{detail}",
                 self.after(event.at),
                 event.client,
                 step(event.step)
             );
+            line!(out, "{}", line.trim_end());
         }
         if self.timeline.len() > EVENTS_SHOWN {
             let more = self.timeline.len() - EVENTS_SHOWN;

@@ -67,6 +67,22 @@ pub enum CaptureError {
         /// What it may be.
         hint: &'static str,
     },
+    /// There is nothing in it.
+    #[error(
+        "the file is empty\n  hint: `tcpdump` writes when it has much, or ends; with `-U` it writes each packet at once"
+    )]
+    Empty,
+    /// None of its frames is of a kind that can be read.
+    #[error(
+        "none of the {frames} frames can be read: they are of {links}\n  hint: Ethernet, raw IP and Linux cooked captures \
+         can be; Wi-Fi is captured on the access point's network interface, not in monitor mode"
+    )]
+    Foreign {
+        /// How many there are.
+        frames: u64,
+        /// Of which kinds.
+        links: String,
+    },
     /// It ends in the middle of something.
     #[error(
         "the capture ends in the middle of {what}, at byte {at}\n  hint: it was cut short; what stands before is good"

@@ -63,6 +63,9 @@ impl<R: Read> Source<R> {
     }
 
     fn cut_short(&self, what: &str) -> CaptureError {
+        if self.at == 0 {
+            return CaptureError::Empty;
+        }
         CaptureError::CutShort {
             what: what.to_owned(),
             at: self.at,

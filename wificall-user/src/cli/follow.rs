@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::{DEFAULT_CONFIG, instance};
 use crate::config::Agent;
@@ -21,7 +21,7 @@ How to test Wi-Fi calling:
   1. Join a phone whose carrier has Wi-Fi calling to this box's Wi-Fi, with Wi-Fi calling on in its settings.
   2. Start `wificall trace --any`, or with the phone's address.
   3. On the phone: airplane mode on, then Wi-Fi alone on again.
-  4. Within half a minute each step is printed as it is seen; if one is not, what to try.";
+  4. Each step is printed as it is seen, mostly within half a minute; if one is not, what to try.";
 
 /// Arguments of `top`.
 #[derive(Debug, Args)]
@@ -36,13 +36,11 @@ pub struct Top {
 
 /// Arguments of `trace`.
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("whom").required(true).args(["client", "any"])))]
 pub struct Trace {
     /// The phone: its address, or its link-layer address as this host's neighbour table has it
-    #[arg(
-        value_name = "CLIENT",
-        required_unless_present = "any",
-        conflicts_with = "any"
-    )]
+    #[arg(value_name = "CLIENT")]
     pub client: Option<Client>,
     /// Every phone
     #[arg(long)]

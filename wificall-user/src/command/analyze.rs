@@ -1,12 +1,19 @@
 //! `wificall analyze`
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 
 use super::{Failure, Outcome, print, print_json};
 use crate::analysis::{self, Options};
 use crate::cli::Analyze;
 
 pub(super) fn run(arguments: Analyze) -> Result<Outcome, Failure> {
+    if arguments.file.as_os_str() == "-" {
+        return Err(anyhow!(
+            "analyze standard input: endpoints are guessed by reading a capture twice\n  hint: write it to a file first, `tcpdump -w FILE`; \
+             or name the endpoints with `--endpoint`, and `/dev/stdin`"
+        )
+        .into());
+    }
     let options = Options {
         endpoints: arguments.endpoint,
     };

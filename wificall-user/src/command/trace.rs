@@ -106,6 +106,13 @@ pub(super) async fn run(arguments: &Trace) -> Result<Outcome, Failure> {
         quiet: false,
     };
     tracing.whom.look().await?;
+    if let (Whom::Mac(_, addresses), Some(Client::Mac(mac))) = (&tracing.whom, arguments.client)
+        && addresses.is_empty()
+    {
+        eprintln!(
+            "note: {mac} is not in this host's neighbour table (`ip neigh`): it is waited for"
+        );
+    }
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

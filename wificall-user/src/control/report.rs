@@ -132,6 +132,7 @@ impl Agent {
         problems.extend(self.table_problem.clone());
         problems.extend(self.world.geo.problem.clone());
         problems.extend(self.arming_problem());
+        problems.extend(self.own_prefixes());
         if self.world.config.listens() {
             problems.extend(self.world.origins().problem);
         }
@@ -154,6 +155,18 @@ impl Agent {
                 .map(|problem| format!("the last reload was refused: {problem}")),
         );
         problems
+    }
+
+    /// Prefixes of the configuration that no packet will match: the box's own addresses and networks are never endpoints.
+    fn own_prefixes(&self) -> impl Iterator<Item = String> {
+        let excluded = self.world.excluded();
+        (self.world.config.prefixes.iter()).filter_map(move |configured| {
+            let prefix = configured.prefix;
+            let own = excluded.iter().find(|own| own.contains(&prefix))?;
+            Some(format!(
+                "the prefix {prefix} is no endpoint: it is in {own}, which is this box's own"
+            ))
+        })
     }
 
     fn tables(&self) -> Result<Vec<Table>> {

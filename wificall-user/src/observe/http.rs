@@ -44,7 +44,7 @@ wificall
 /               the live page: what is on now, calls by half-leg, operators, health
 /metrics        OpenMetrics, or what was before it (Accept: text/plain)
 /healthz        200 if the agent's loop answers within a second
-/readyz         200 if the tables are filled and everything is attached, else 503 with the reasons
+/readyz         200 if the tables are written and the hooks of all interfaces that are there are attached, else 503 with the reasons
 /api/v1/status  the report as JSON
 /api/v1/overview, /api/v1/tunnels, /api/v1/tunnels/{id}  tunnels and calls as JSON; ?limit=200&filter=telekom
 /list/v4        IPv4 networks of endpoints, one a line; ?country=DE&operator=262-01&tier=corroborated

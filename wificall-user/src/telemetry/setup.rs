@@ -59,6 +59,8 @@ pub struct Setup {
     pub reached: [Option<u64>; MILESTONES],
     /// When something of it was seen last.
     pub seen: u64,
+    /// The phone's port in the question, if that was seen.
+    pub asked_from: Option<u16>,
     /// The last notify in clear; 0: none.
     pub notify: u16,
     /// When that came.
@@ -74,11 +76,12 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// One of which only the question was seen.
+    /// One of which only the question was seen, from this port of the phone's.
     #[must_use]
-    pub fn asked(spi_i: [u8; 8], now: u64) -> Self {
+    pub fn asked(spi_i: [u8; 8], port: u16, now: u64) -> Self {
         let mut setup = Self {
             spi_i,
+            asked_from: Some(port),
             began: now,
             seen: now,
             waits: true,
@@ -268,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_question_without_an_answer_is_no_answer_when_patience_ends() {
-        let setup = Setup::asked([1; 8], START);
+        let setup = Setup::asked([1; 8], 500, START);
         assert_eq!(setup.judge(START + PATIENCE - 1), None);
         assert_eq!(setup.next(), Some(InitAnswered));
         assert_eq!(

@@ -289,7 +289,7 @@ impl Show<'_> {
             })
             .collect();
         overview.operators.sort_by_key(|row| u64::MAX - row.tunnels);
-        overview.minutes = (tracker.minutes())
+        overview.minutes = (tracker.minutes(self.now).iter())
             .map(|minute| view::Minute {
                 at: self.time(minute.began),
                 client_to_us: received(&minute.legs[0]),
@@ -344,7 +344,7 @@ impl Show<'_> {
         let mut all = Vec::new();
         for (_, tunnel) in tracker.tunnels().filter(|(_, tunnel)| recent(tunnel)) {
             let is_plain = matches!(tunnel.state, State::Up | State::Idle)
-                && tunnel.detector.call.is_none()
+                && self.last_call(tunnel).is_none()
                 && !self.nat_is_shorter(tunnel);
             // What goes on or is over says nothing.
             let says = !matches!(tunnel.state, State::SettingUp | State::Gone);
@@ -355,8 +355,17 @@ impl Show<'_> {
         all
     }
 
+    /// The call that goes on, or that ended within the minutes that count.
+    fn last_call<'t>(&self, tunnel: &'t Tunnel) -> Option<&'t Call> {
+        let ended = |call: &Call| call.ended.unwrap_or_default();
+        let before = tunnel.calls.front();
+        let before = before.filter(|call| self.now.saturating_sub(ended(call)) < RECENT);
+        tunnel.detector.call.as_deref().or(before)
+    }
+
     fn evidence(&self, tunnel: &Tunnel) -> Evidence {
-        let call = tunnel.detector.call.as_ref();
+        let voice = tunnel.detector.call.as_ref().map(|call| call.voice);
+        let call = self.last_call(tunnel);
         let setup = tunnel.setup.as_ref();
         let cause = setup.and_then(|setup| match setup.outcome? {
             Outcome::Failed(cause) => Some((cause, setup.next())),
@@ -366,7 +375,7 @@ impl Show<'_> {
             owner: self.operator(&tunnel.whose),
             works: matches!(tunnel.state, State::Up | State::Call | State::Idle),
             failed: cause.filter(|_| tunnel.state == State::Failed),
-            voice: call.map(|call| call.voice),
+            voice,
             network_to_us: call.map_or_else(Received::default, |call| received(&call.legs[1])),
             nat_timeout_shorter: self.nat_is_shorter(tunnel),
         }

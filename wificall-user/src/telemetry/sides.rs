@@ -23,9 +23,9 @@ pub struct Evidence {
     pub works: bool,
     /// Why its set-up failed lately, and what was waited for.
     pub failed: Option<(Cause, Option<Milestone>)>,
-    /// What is heard of its call.
+    /// What is heard of the call that goes on.
     pub voice: Option<Voice>,
-    /// What of that call came from the network.
+    /// What of that call came from the network, or of one that ended in the minutes that count.
     pub network_to_us: Received,
     /// Whether this host's NAT forgets it between two keepalives.
     pub nat_timeout_shorter: bool,

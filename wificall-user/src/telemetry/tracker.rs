@@ -38,6 +38,7 @@ const REMEMBERED_ASKED: u64 = 120 * SECOND;
 const ASKED_MOST: usize = 1_024;
 /// Minutes that are kept.
 const MINUTES: usize = 15;
+const MINUTE: u64 = 60 * SECOND;
 
 /// Number of a tunnel, in the order in which they were found.
 pub type Id = u64;
@@ -260,9 +261,24 @@ impl Tracker {
         &self.clients
     }
 
-    /// The last minutes, oldest first.
-    pub fn minutes(&self) -> impl Iterator<Item = &Minute> {
-        self.minutes.iter()
+    /// The last minutes until `now`, oldest first, from the first of them with a call on; those without one are empty.
+    #[must_use]
+    pub fn minutes(&self, now: u64) -> Vec<Minute> {
+        let age = |minute: &Minute| (now.saturating_sub(minute.began) / MINUTE) as usize;
+        let recent = || self.minutes.iter().filter(|minute| age(minute) < MINUTES);
+        let Some(oldest) = recent().map(age).max() else {
+            return Vec::new();
+        };
+        let empty = |age| Minute {
+            began: now.saturating_sub((age as u64 + 1) * MINUTE) + 1,
+            ..Minute::default()
+        };
+        let mut all: Vec<_> = (0..=oldest).rev().map(empty).collect();
+        for minute in recent() {
+            // They begin a minute apart at least.
+            all[oldest - age(minute)] = minute.clone();
+        }
+        all
     }
 
     /// What has happened since this was asked last, in the order in which it did: what an event tells is known before what
@@ -744,7 +760,7 @@ impl Tracker {
 
     fn minute(&mut self, now: u64) -> &mut Minute {
         let goes_on =
-            (self.minutes.back()).is_some_and(|last| now.saturating_sub(last.began) < 60 * SECOND);
+            (self.minutes.back()).is_some_and(|last| now.saturating_sub(last.began) < MINUTE);
         if !goes_on {
             if self.minutes.len() == MINUTES {
                 self.minutes.pop_front();

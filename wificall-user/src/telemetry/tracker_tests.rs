@@ -13,7 +13,8 @@ use wificall_common::{
 use super::*;
 use crate::telemetry::{
     note::Note,
-    view::{Cause, Voice},
+    show::Show,
+    view::{Cause, Trouble, Voice},
 };
 
 const MS: u64 = 1_000_000;
@@ -393,6 +394,26 @@ fn an_ike_auth_that_nobody_answers_is_seen_where_it_was_sent() {
     assert_eq!(lab.setups(), BTreeMap::from([(failed, 1)]));
 }
 
+/// The phone goes on at once, and the agent reads the flow on port 500 a moment later.
+#[test]
+fn a_move_to_port_4500_is_seen_before_the_flow_on_500_was_read() {
+    let mut lab = Lab::new();
+    lab.note(key(2, 500), Changes::ASKED, 1);
+    lab.follow();
+    lab.steps();
+    let data = FlowNote {
+        changes: Changes::MESSAGE,
+        spi_i: [1; 8],
+        exchange: EXCHANGE_AUTH,
+        ..FlowNote::default()
+    };
+    let (at, key) = (lab.now + 6 * MS, key(2, 4500));
+    lab.tracker.note(&Note { at, key, data }, &whose);
+    lab.now = at;
+    lab.follow();
+    assert_eq!(lab.steps(), [Step::Natt, Step::AuthSent]);
+}
+
 #[test]
 fn a_refusal_that_comes_with_the_first_answer_is_told() {
     let mut lab = Lab::new();
@@ -617,4 +638,55 @@ fn new_keys_are_told_once_a_second_packet_has_confirmed_them() {
         .map(|one| one.change.detail.as_str())
         .collect();
     assert_eq!(told, ["ESP to the phone", "IKE"]);
+}
+
+/// The minutes that count have its loss, and whoever says that the way is bad says whose it may be as well.
+#[test]
+fn a_call_that_is_over_speaks_of_the_carrier_as_long_as_of_the_way() {
+    let mut lab = Lab::new();
+    lab.set_up(2, 1);
+    let ends = key(2, 4500);
+    for n in 1..=1_000 {
+        lab.now += 20 * MS;
+        lab.esp(ends, Direction::Up, n);
+        if n % 10 != 0 {
+            lab.esp(ends, Direction::Down, n);
+        }
+        if n % 50 == 49 {
+            lab.follow();
+        }
+    }
+    let hash = std::hash::RandomState::new();
+    let sides = |lab: &Lab| {
+        let show = Show {
+            now: lab.now,
+            wall: lab.now / MS,
+            clients: true,
+            key: &hash,
+            operator: &|_| None,
+            exit: &|_| None,
+            nat_timeout: None,
+        };
+        let sides = show.overview(&lab.tracker).sides;
+        [sides.network.trouble, sides.carrier.trouble]
+    };
+    let both = [Trouble::Bad, Trouble::Some];
+    assert_eq!(sides(&lab), both);
+    lab.pass(60);
+    assert_eq!(lab.only().detector.call, None);
+    assert_eq!(sides(&lab), both, "the call is over");
+    let began = |lab: &Lab| {
+        (lab.tracker.minutes(lab.now).iter())
+            .map(|one| one.began)
+            .collect()
+    };
+    let minutes: Vec<u64> = began(&lab);
+    assert_eq!(minutes.len(), 2);
+    lab.pass(400);
+    assert_eq!(sides(&lab), [Trouble::Unknown; 2], "long over");
+    let later: Vec<u64> = began(&lab);
+    assert_eq!((later.len(), later[0]), (8, minutes[0]));
+    assert!(later.windows(2).all(|pair| pair[1] > pair[0]), "{later:?}");
+    lab.pass(1_000);
+    assert_eq!(lab.tracker.minutes(lab.now), []);
 }

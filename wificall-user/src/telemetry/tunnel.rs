@@ -272,7 +272,10 @@ impl Tunnel {
         let state = self.judge(now);
         if state != self.state {
             self.state = state;
-            self.since = now;
+            // A call is one only after some seconds of it.
+            let call = self.detector.call.as_ref();
+            let call = call.filter(|_| state == State::Call);
+            self.since = call.map_or(now, |call| call.began);
             match state {
                 State::Idle => settled.changes.push(Change::new(now, Step::Idle)),
                 State::Gone => settled.changes.push(Change::new(now, Step::Gone)),

@@ -28,7 +28,7 @@ pub struct Overview {
     pub calls_total: u64,
     /// By owner of the endpoint, most tunnels first. One whose endpoint serves several operators is in a row of its own.
     pub operators: Vec<Operator>,
-    /// The last minutes, oldest first; the last one goes on.
+    /// The last minutes, oldest first, from the first with a call on: at most fifteen; the last one goes on.
     pub minutes: Vec<Minute>,
     /// On whose side trouble is.
     pub sides: Sides,

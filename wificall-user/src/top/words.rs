@@ -104,6 +104,22 @@ pub fn milestone(name: &str) -> String {
     }
 }
 
+/// The detail of a set-up that failed: its cause, a notify, what was waited for.
+pub fn failure(detail: &str) -> String {
+    let (why, next) = match detail.split_once(", waited for ") {
+        Some((why, next)) => (why, Some(next)),
+        None => (detail, None),
+    };
+    let why = match why.split_once(": ") {
+        Some((name, notify)) => format!("{}: {notify}", cause(name)),
+        None => cause(why),
+    };
+    match next {
+        Some(next) => format!("{why}, waited for {}", milestone(next)),
+        None => why,
+    }
+}
+
 /// How a set-up went, or goes.
 pub fn setup(setup: Option<&Setup>) -> String {
     let Some(setup) = setup else {

@@ -375,7 +375,11 @@ fn lines_have_the_time_and_what_matters() {
         "sent again            to 198.51.100.1\n",
     );
     ends(Step::Up, "", "TUNNEL UP             with 198.51.100.1\n");
-    ends(Step::Failed, "no_answer", "with 198.51.100.1: no_answer\n");
+    ends(
+        Step::Failed,
+        "no_answer",
+        "with 198.51.100.1: no answer to IKE_SA_INIT\n",
+    );
     ends(
         Step::Roamed,
         "to port 4500",

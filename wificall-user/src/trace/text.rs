@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::advice::refused;
 use super::follow::Stall;
 use crate::telemetry::view::{Step, TraceEvent};
+use crate::top::words;
 
 /// A time of day, UTC: `12:03:04.567`.
 #[must_use]
@@ -69,7 +70,7 @@ fn detail(event: &TraceEvent) -> String {
         },
         Step::InitSent | Step::Retransmitted => format!("to {endpoint} {detail}"),
         Step::Up => format!("with {endpoint} {detail}"),
-        Step::Failed => format!("with {endpoint}: {detail}"),
+        Step::Failed => format!("with {endpoint}: {}", words::failure(detail)),
         Step::Roamed => match &event.from {
             Some(from) => format!("from {from} {detail}"),
             None => detail.to_owned(),

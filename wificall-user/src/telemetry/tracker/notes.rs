@@ -104,11 +104,15 @@ impl Tracker {
         let Some(tunnel) = self.tunnels.get_mut(&id).filter(|_| asks) else {
             return;
         };
-        // One that has moved: IKE_SA_INIT was answered where it came from.
-        let moved = tunnel.flows.iter().all(|flow| flow.port != note.key.port);
-        let moved = moved && !tunnel.flows.is_empty();
         let Some(setup) = (tunnel.setup.as_mut()).filter(|setup| setup.spi_i == spi_i) else {
             return;
+        };
+        // One that has moved: IKE_SA_INIT was answered where it came from, which may not have been read yet.
+        let from_elsewhere = |port: u16| port != note.key.port;
+        let moved = if tunnel.flows.is_empty() {
+            setup.asked_from.is_some_and(from_elsewhere)
+        } else {
+            tunnel.flows.iter().all(|flow| from_elsewhere(flow.port))
         };
         tunnel.seen = tunnel.seen.max(note.at);
         setup.seen = setup.seen.max(note.at);
@@ -159,7 +163,7 @@ impl Tracker {
                 id
             }
         };
-        self.begin(id, Setup::asked(spi_i, note.at), note.at);
+        self.begin(id, Setup::asked(spi_i, note.key.port, note.at), note.at);
         self.touched.insert(id);
     }
 }
