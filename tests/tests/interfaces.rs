@@ -195,11 +195,11 @@ fn stacked_interfaces_are_refused() -> Result<()> {
 fn a_prefix_of_the_boxs_own_network_is_told() -> Result<()> {
     let lab = Lab::new()?;
     let configuration =
-        "[interfaces]\naccess = [\"lan\"]\n[discovery]\nprefixes = [\"198.18.0.0/28\"]\n";
+        "[interfaces]\naccess = [\"lan\"]\n[discovery]\nprefixes = [\"10.77.0.0/28\"]\n";
     let agent = Agent::run(&lab.router, configuration)?;
     let said = agent.ask(&["status"])?;
     ensure!(
-        said.contains("the prefix 198.18.0.0/28 is no endpoint: it is in 198.18.0.0/"),
+        said.contains("the prefix 10.77.0.0/28 is no endpoint: it is in 10.77.0.0/"),
         "{said}"
     );
     agent.finish()

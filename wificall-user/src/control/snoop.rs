@@ -1,6 +1,9 @@
 //! What clients' packets tell, taken in by the loop.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Result;
 use tracing::{debug, info, warn};
@@ -85,13 +88,20 @@ impl Agent {
                 event => events.push(event),
             }
         }
+        let now = SystemTime::now();
+        // A phone has its answer before it sets up: so it is told.
+        let observed = self.observe(events, now);
         if flows {
             self.follow_flows()?;
         }
+        self.take_observed(observed, now).await
+    }
+
+    /// Takes in what clients ask for and are told, and what they send IPsec to.
+    fn observe(&mut self, events: Vec<Option<kernel::Event>>, now: SystemTime) -> Vec<Applied> {
         if events.is_empty() {
-            return Ok(());
+            return Vec::new();
         }
-        let now = SystemTime::now();
         let filter = self.world.filter();
         let origins = self.world.origins();
         let catalogue = self.world.config.catalogue.clone();
@@ -115,17 +125,21 @@ impl Agent {
         let mut all = Vec::new();
         for event in events {
             let memory = &mut self.world.memory;
+            let ago = event
+                .as_ref()
+                .map_or(0, |event| context.ktime.saturating_sub(event.at));
+            let at = now - Duration::from_nanos(ago);
             match self.snoop.take(event.as_ref(), &context) {
                 None => {}
                 Some(Found::Query { name, client }) => {
                     let settings = &self.world.config.telemetry;
                     self.traces
-                        .name(settings, Step::DnsAsked, client, &name, None);
+                        .name(settings, at, Step::DnsAsked, client, &name, None);
                 }
                 Some(Found::Empty { name, client }) => {
                     let settings = &self.world.config.telemetry;
                     self.traces
-                        .name(settings, Step::DnsAnswered, client, &name, Some(&[]));
+                        .name(settings, at, Step::DnsAnswered, client, &name, Some(&[]));
                 }
                 Some(Found::Answer(answered)) => {
                     let Answered {
@@ -135,8 +149,14 @@ impl Agent {
                         ..
                     } = &answered;
                     let settings = &self.world.config.telemetry;
-                    self.traces
-                        .name(settings, Step::DnsAnswered, *client, name, Some(addresses));
+                    self.traces.name(
+                        settings,
+                        at,
+                        Step::DnsAnswered,
+                        *client,
+                        name,
+                        Some(addresses),
+                    );
                     let sighting = Sighting {
                         name: answered.name,
                         addresses: answered.addresses,
@@ -181,7 +201,7 @@ impl Agent {
             }
         }
         self.catch_due = catch_due;
-        self.take_observed(all, now).await
+        all
     }
 
     async fn take_observed(&mut self, all: Vec<Applied>, now: SystemTime) -> Result<()> {

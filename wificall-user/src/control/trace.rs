@@ -120,10 +120,11 @@ impl Traces {
         event_log::tell_left_out(&mut self.pace, settings);
     }
 
-    /// Tells that a client asks for a name, or what it was answered.
+    /// Tells that a client asked for a name, or what it was answered, and when.
     pub(super) fn name(
         &mut self,
         settings: &Telemetry,
+        at: SystemTime,
         step: Step,
         client: IpAddr,
         name: &str,
@@ -138,9 +139,9 @@ impl Traces {
                     format!("{name}: {}", all.join(", "))
                 }
             };
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let at = at.duration_since(SystemTime::UNIX_EPOCH);
             TraceEvent {
-                at: now.map_or(0, |now| now.as_millis() as u64),
+                at: at.map_or(0, |at| at.as_millis() as u64),
                 client: client.to_string(),
                 endpoint: String::new(),
                 step,
@@ -351,10 +352,12 @@ mod tests {
         let settings = settings(EventLog::Results);
         let mut follower = traces.sender.subscribe();
         let client: IpAddr = "192.0.2.7".parse().unwrap();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(7);
         let addresses = ["198.51.100.1", "2001:db8::1"].map(|a| a.parse().unwrap());
-        traces.name(&settings, Step::DnsAsked, client, "epdg.example", None);
+        traces.name(&settings, at, Step::DnsAsked, client, "epdg.example", None);
         traces.name(
             &settings,
+            at,
             Step::DnsAnswered,
             client,
             "epdg.example",
@@ -362,13 +365,17 @@ mod tests {
         );
         traces.name(
             &settings,
+            at,
             Step::DnsAnswered,
             client,
             "epdg.example",
             Some(&[]),
         );
         let details: Vec<_> = std::iter::from_fn(|| match follower.try_recv().ok()? {
-            Told::Event(event) => Some(event.detail.clone()),
+            Told::Event(event) => {
+                assert_eq!(event.at, 7);
+                Some(event.detail.clone())
+            }
             Told::Lost(events) => Some(format!("{events} lost")),
         })
         .collect();
