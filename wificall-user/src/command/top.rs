@@ -75,7 +75,10 @@ async fn show(
             // Keys are taken while the agent thinks.
             (answer, took) = answered(&mut asked) => {
                 asked = None;
-                state.take(answer);
+                // What was asked for before would take rows away that are wanted now.
+                if state.wanted().is_about(&wanted) {
+                    state.take(answer);
+                }
                 next = Instant::now() + (took * PART).clamp(EVERY, EVERY_MOST);
             }
             () = sleep_until(next), if asked.is_none() => {

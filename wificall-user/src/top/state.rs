@@ -118,12 +118,9 @@ impl State {
             }
             Err(problem) => self.problem = Some(problem),
         }
-        let rows = self.rows();
-        let ids: Vec<&str> = rows.iter().map(|tunnel| tunnel.id.as_str()).collect();
-        let kept = (self.selected.as_deref()).is_some_and(|id| ids.contains(&id));
         // One that is looked at may end: then that is said, until one goes back.
-        if !kept && self.screen != Screen::Detail {
-            self.selected = ids.first().map(|id| (*id).to_owned());
+        if self.screen != Screen::Detail {
+            self.choose();
         }
     }
 
@@ -219,7 +216,10 @@ impl State {
             (Screen::Detail, _) => {}
             (Screen::List, Key::Enter) if self.chosen().is_some() => self.show(Screen::Detail),
             (Screen::List, Key::Char('/')) => self.typing = true,
-            (Screen::List, Key::Escape) => self.filter.clear(),
+            (Screen::List, Key::Escape) => {
+                self.filter.clear();
+                self.choose();
+            }
             (Screen::List, Key::Char('s')) => self.sort = self.sort.next(),
             (Screen::List, Key::Char('r')) => self.reverse = !self.reverse,
             (Screen::List, Key::Up | Key::Char('k')) => self.go(|at, _| at.saturating_sub(1)),
@@ -266,6 +266,11 @@ impl State {
             }
             _ => {}
         }
+        self.choose();
+    }
+
+    /// Chooses the first row, if what was chosen is not among them.
+    fn choose(&mut self) {
         let rows = self.rows();
         if self.place(&rows).is_none() {
             self.selected = rows.first().map(|tunnel| tunnel.id.clone());

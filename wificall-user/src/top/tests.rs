@@ -315,3 +315,12 @@ fn q_and_interrupt_end_it_from_everywhere() {
     press(&mut state, "/q");
     assert!(state.press(Key::Interrupt));
 }
+
+#[test]
+fn a_row_that_comes_back_with_the_filter_gone_is_chosen() {
+    let mut state = known();
+    press(&mut state, "/nobody\n");
+    assert_eq!(state.rows().len(), 0);
+    press(&mut state, "\x1b\n");
+    assert_eq!(state.screen, Screen::Detail, "Enter opens what is marked");
+}
