@@ -77,7 +77,7 @@ const MEASURING: [&str; 9] = [
     "world",
 ];
 
-/// The vectors take a quarter of an hour on two cores: loading programs is slow under emulation.
+/// The vectors take seven minutes on two cores that are not busy: loading programs is slow under emulation.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(2400);
 
 #[derive(clap::Args)]
